@@ -1,0 +1,79 @@
+# The two that matter: `make run` and `make test`. `make help` lists the rest.
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PROTO_VENV := .venv-protos
+DATA_DIR ?= .data
+PYTEST_ARGS ?=
+
+READY := $(VENV)/.ready
+PROTO_READY := $(PROTO_VENV)/.ready
+
+.PHONY: help
+help: ## Show what can be made
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+$(READY): requirements/dev.txt pyproject.toml interceptors/pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "Python 3.11 or newer is needed; name one with: make PYTHON=/path/to/python3" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV) \
+	  || { echo "Python's venv module is missing; on Debian: apt-get install python3-venv" >&2; exit 1; }
+	@echo "Installing the locked dependencies into $(VENV) (once) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e interceptors -e .
+	@touch $@
+
+$(PROTO_READY): requirements/protos.txt
+	@$(PYTHON) -m venv $(PROTO_VENV)
+	@$(PROTO_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/protos.txt
+	@touch $@
+
+.PHONY: setup
+setup: $(READY) ## Install everything into .venv
+
+.PHONY: run
+run: $(READY) ## Start the service on an embedded Valkey and show it doing its main job
+	@$(BIN)/identity dev --data-dir $(DATA_DIR) --play
+
+.PHONY: demo
+demo: $(READY) ## Play the main job against the service that `make run` started
+	@$(BIN)/identity demo --data-dir $(DATA_DIR)
+
+.PHONY: test
+test: $(READY) $(PROTO_READY) ## Run the tests against a real Valkey, gRPC and OTLP
+	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+.PHONY: lint
+lint: $(READY) ## ruff, mypy (strict), import-linter, buf, hadolint
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-cache
+	@$(BIN)/buf lint
+	@$(BIN)/buf format --diff --exit-code
+	@$(BIN)/hadolint Dockerfile
+
+.PHONY: format
+format: $(READY) ## Format Python and protos
+	@$(BIN)/ruff check --fix --quiet . || true
+	@$(BIN)/ruff format .
+	@$(BIN)/buf format --write
+
+.PHONY: protos
+protos: $(PROTO_READY) ## Generate the Python code of the protos anew
+	@PYTHON=$(CURDIR)/$(PROTO_VENV)/bin/python protos/generate.sh interceptors
+
+.PHONY: bench
+bench: $(READY) ## Measure against a bare grpc.aio echo in the same run; writes benchmarks/results.json
+	@$(BIN)/python -m benchmarks
+
+.PHONY: lock
+lock: $(READY) ## Pin the dependencies anew; `make lock UPGRADE=--upgrade` moves them to the newest
+	@requirements/lock.sh $(UPGRADE)
+
+.PHONY: clean
+clean: ## Remove everything that was installed or written
+	@rm -rf $(VENV) $(PROTO_VENV) $(DATA_DIR) dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,16 @@
+#!/bin/sh
+# Pins every dependency with its hashes. No index address is written: a lock must not name a host.
+# Usage: requirements/lock.sh [--upgrade]
+set -eu
+cd "$(dirname "$0")/.."
+lock() { # OUTPUT SOURCE...
+  output=$1; shift
+  ${UV:-.venv/bin/uv} pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+    --no-emit-index-url --no-emit-package grpc-identity --no-header --no-annotate \
+    $upgrade "$@" --output-file "requirements/$output"
+}
+upgrade=${1:-}
+lock protos.txt requirements/protos.in
+lock interceptors.txt interceptors/pyproject.toml
+lock server.txt pyproject.toml --extra dev
+lock dev.txt pyproject.toml --extra dev requirements/dev.in
