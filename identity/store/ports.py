@@ -1,0 +1,320 @@
+"""What the service asks of a store, and what each answer means.
+
+Deciding and recording are one call: a store changes state, counts against limits and writes the audit event
+in one atomic step, or does nothing. There is no begin and commit to forget. Every method raises
+``IdentityError`` with ``STORE_UNAVAILABLE`` when the store does not answer; whether it acted is then unknown,
+and a retry with the same idempotency key finds out.
+
+Times are the store's own, in milliseconds since the epoch, and every answer carries the time at which it was
+decided: one reference for the whole decision, however many servers with however many clocks there are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Protocol
+
+from identity.audit.event import Circumstances, EndUser, Event, EventType, RecordedEvent
+from identity.tokens.family_id import FamilyId
+from identity.tokens.lifetimes import ClientKind, SessionLifetime
+
+
+@dataclass(frozen=True, slots=True)
+class NewFamily:
+    """A session to start."""
+
+    family: FamilyId
+    family_secret_hash: bytes = field(repr=False)
+    subject: str
+    client_id: str
+    client_kind: ClientKind
+    lifetime: SessionLifetime
+    session_claims: str
+    audience: tuple[str, ...]
+    scopes: tuple[str, ...]
+    end_user: EndUser
+
+
+@dataclass(frozen=True, slots=True)
+class IdempotentIssue:
+    """Makes a retry of ``start_family`` find the first answer.
+
+    ``request_digest`` tells the same request from another under the same key. ``sealed`` is what the caller
+    needs to rebuild the answer, encrypted: the store keeps it for ``window_seconds`` and returns it as it is.
+    """
+
+    key_digest: bytes
+    request_digest: bytes
+    sealed: bytes = field(repr=False)
+    window_seconds: int = 120
+
+
+class StartVerdict(StrEnum):
+    """What became of an attempt to start a session."""
+
+    STARTED = "STARTED"
+    REPEATED = "REPEATED"
+    KEY_REUSED = "KEY_REUSED"
+    CLIENT_DISABLED = "CLIENT_DISABLED"
+    FAMILY_REVOKED = "FAMILY_REVOKED"
+    OUTBOX_FULL = "OUTBOX_FULL"
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """``sealed`` is that of the first attempt, with ``REPEATED`` only; times and sequence with these two."""
+
+    verdict: StartVerdict
+    now_ms: int = 0
+    sequence: int = 0
+    absolute_expiry_ms: int = 0
+    sealed: bytes = field(default=b"", repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceGrant:
+    """A client's token for itself was recorded, or may not be given."""
+
+    verdict: StartVerdict
+    now_ms: int = 0
+    sequence: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SpendLimits:
+    """Limits a spend counts against, per minute; an address limit holds where the address is known."""
+
+    per_family: int
+    address_successes: int
+    address_failures: int
+
+
+@dataclass(frozen=True, slots=True)
+class Spend:
+    """A refresh token to spend."""
+
+    family: FamilyId
+    generation: int
+    family_secret_hash: bytes = field(repr=False)
+    client_id: str
+    idempotency_key_digest: bytes
+    retry_window_ms: int
+    leeway_ms: int
+    scopes: tuple[str, ...]
+    audience: tuple[str, ...]
+    end_user: EndUser
+    limits: SpendLimits
+
+
+class SpendVerdict(StrEnum):
+    """What became of a presented refresh token, in the order in which it is decided."""
+
+    UNKNOWN = "UNKNOWN"
+    WRONG_CLIENT = "WRONG_CLIENT"
+    REVOKED = "REVOKED"
+    EXPIRED = "EXPIRED"
+    REUSED = "REUSED"
+    SCOPE_EXCEEDED = "SCOPE_EXCEEDED"
+    AUDIENCE_EXCEEDED = "AUDIENCE_EXCEEDED"
+    RATE_LIMITED = "RATE_LIMITED"
+    OUTBOX_FULL = "OUTBOX_FULL"
+    ROTATED = "ROTATED"
+    REPEATED = "REPEATED"
+    RECOVERED = "RECOVERED"
+
+
+SPEND_SUCCEEDED = frozenset({SpendVerdict.ROTATED, SpendVerdict.REPEATED, SpendVerdict.RECOVERED})
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """``retry_after_ms`` with ``RATE_LIMITED``; all else with success, ``generation`` being the live one."""
+
+    verdict: SpendVerdict
+    now_ms: int
+    retry_after_ms: int = 0
+    sequence: int = 0
+    generation: int = 0
+    absolute_expiry_ms: int = 0
+    idle_ms: int = 0
+    session_claims: str = ""
+    scope: str = ""
+    audience: str = ""
+
+
+class RevokeVerdict(StrEnum):
+    """What became of a revocation."""
+
+    REVOKED = "REVOKED"
+    ALREADY = "ALREADY"
+    UNKNOWN = "UNKNOWN"
+    NOT_ALLOWED = "NOT_ALLOWED"
+
+
+@dataclass(frozen=True, slots=True)
+class FamilyState:
+    """A family, as far as Introspect and ListSessions need it. ``None`` in ``ended`` means it lives."""
+
+    family: FamilyId
+    family_secret_hash: bytes = field(repr=False)
+    subject: str
+    client_id: str
+    client_kind: ClientKind
+    generation: int
+    created_ms: int
+    last_used_ms: int
+    absolute_expiry_ms: int
+    idle_ms: int
+    scope: str
+    audience: str
+    end_user: EndUser
+    started_at_sequence: int
+    ended: SpendVerdict | None
+    now_ms: int
+
+
+class SessionStore(Protocol):
+    """Families, cut-offs and denied tokens."""
+
+    async def start_family(
+        self,
+        new: NewFamily,
+        event_id: bytes,
+        circumstances: Circumstances,
+        idempotent: IdempotentIssue | None,
+    ) -> Started:
+        """Stores a family at generation 0 and records ``tokens.issued``."""
+        ...
+
+    async def grant_service_token(
+        self, client_id: str, event_id: bytes, circumstances: Circumstances
+    ) -> ServiceGrant:
+        """Records that a client got a token of its own; no state is kept of it."""
+        ...
+
+    async def spend(self, spend: Spend, event_id: bytes, circumstances: Circumstances) -> Spent:
+        """Decides on a presented refresh token and records the decision. Rotates at most once."""
+        ...
+
+    async def revoke_family(
+        self,
+        family: FamilyId,
+        *,
+        only_client_id: str | None,
+        cause: str,
+        event_id: bytes,
+        circumstances: Circumstances,
+    ) -> RevokeVerdict:
+        """Ends a family. With ``only_client_id``, only if it is that client's. ``UNKNOWN`` changes nothing."""
+        ...
+
+    async def revoke_access_token(
+        self,
+        token_id: str,
+        family: FamilyId | None,
+        client_id: str,
+        *,
+        event_id: bytes,
+        circumstances: Circumstances,
+    ) -> RevokeVerdict:
+        """Denies one access token, for as long as it would live. ``family`` is ``None`` for a service token."""
+        ...
+
+    async def revoke_subject(
+        self, subject: str, *, cause: str, event_id: bytes, circumstances: Circumstances
+    ) -> None:
+        """Ends every family of a subject that exists now; O(1). Once it returns, none of them refreshes."""
+        ...
+
+    async def revoke_client(
+        self,
+        client_id: str,
+        *,
+        cause: str,
+        event_id: bytes,
+        circumstances: Circumstances,
+        disable: bool | None,
+    ) -> None:
+        """Ends every family of a client that exists now; one write a bucket. ``disable`` also stops new ones."""
+        ...
+
+    async def find_family(self, family: FamilyId) -> FamilyState | None:
+        """A family with its cut-offs applied; ``None`` when nothing is stored."""
+        ...
+
+    async def is_access_token_denied(self, token_id: str, family: FamilyId | None, client_id: str) -> bool:
+        """Whether an access token was revoked by itself, or with its session, subject or client."""
+        ...
+
+    async def list_families(self, subject: str, *, offset: int, limit: int) -> Sequence[FamilyState]:
+        """Families of a subject, newest first, ended ones included."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class StoredClient:
+    """A client as the store keeps it: an opaque document and the revision at which it was written."""
+
+    client_id: str
+    document: str = field(repr=False)
+
+
+class ClientStore(Protocol):
+    """The registry of clients."""
+
+    async def revision(self) -> int:
+        """Changes whenever any client does."""
+        ...
+
+    async def load_all(self) -> tuple[int, Sequence[StoredClient]]:
+        """Every client, and the revision they belong to."""
+        ...
+
+    async def put(
+        self,
+        client: StoredClient,
+        *,
+        replaces: str | None,
+        event_type: EventType,
+        event_id: bytes,
+        circumstances: Circumstances,
+    ) -> bool:
+        """Writes a client and records the event.
+
+        ``replaces`` is the document it was made from, ``None`` for a new client; ``False`` when the stored
+        one is another by now.
+        """
+        ...
+
+
+class AuditOutbox(Protocol):
+    """The events that have happened and are not yet with the backend."""
+
+    async def append(self, events: Sequence[Event]) -> None:
+        """Records events that go with no change of state."""
+        ...
+
+    async def prepare(self) -> None:
+        """Makes reading possible; harmless when repeated."""
+        ...
+
+    async def read(self, consumer: str, *, batch: int, wait_ms: int) -> Sequence[RecordedEvent]:
+        """New events in the order of their sequence within a bucket; empty when none came in ``wait_ms``.
+
+        An event stays in the outbox, and is owned by ``consumer``, until it is removed.
+        """
+        ...
+
+    async def take_over(self, consumer: str, *, batch: int, idle_ms: int) -> Sequence[RecordedEvent]:
+        """Events somebody has read and left lying for ``idle_ms``."""
+        ...
+
+    async def remove(self, events: Sequence[RecordedEvent]) -> None:
+        """Forgets events that the backend has acknowledged."""
+        ...
+
+    async def depth(self) -> int:
+        """How many events wait."""
+        ...

@@ -1,0 +1,142 @@
+"""One way to the store: calls in flight share a round trip.
+
+While one batch is on its way, the next one gathers; when the answer comes, all its callers wake in the same
+turn of the event loop. Alone, a call waits for nobody. Under load, the cost of a round trip (a system call, a
+wake-up, a parse) is shared by all who wait.
+
+- A batch is a pipeline, not a transaction: calls are independent and fail alone.
+- Nothing is retried by itself: whether a script ran before a connection broke is unknown here, and only the
+  caller's idempotency key can tell. The one exception is NOSCRIPT, which says that nothing ran.
+- A caller that gives up leaves the batch on its way; its answer is dropped, nobody else gets it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from identity.errors import IdentityError, Reason, store_unavailable
+from identity.store.redis.scripts import Script
+
+MAX_WAITING_CALLS = 10_000
+_AWAY = (RedisConnectionError, RedisTimeoutError, OSError, TimeoutError)
+
+_Argument: TypeAlias = str | bytes | int
+_Call: TypeAlias = tuple[Script | None, tuple[_Argument, ...], asyncio.Future[Any]]
+
+
+def connect(url: str, *, timeout_seconds: float, max_connections: int = 16) -> Redis:
+    """A client for ``redis://``, ``rediss://`` or ``unix://``; connects when first used."""
+    pool = BlockingConnectionPool.from_url(
+        url,
+        max_connections=max_connections,
+        timeout=timeout_seconds,
+        socket_timeout=timeout_seconds,
+        socket_connect_timeout=timeout_seconds,
+        retry=Retry(NoBackoff(), 0),
+        protocol=3,
+        client_name="grpc-identity",
+    )
+    return Redis.from_pool(pool)
+
+
+class BatchingConnection:
+    """Runs scripts and commands, gathering those that come while a round trip is under way."""
+
+    def __init__(self, redis: Redis, *, max_batch: int, timeout_seconds: float) -> None:
+        self.redis = redis
+        self._max_batch = max_batch
+        self._timeout_seconds = timeout_seconds
+        self._waiting: deque[_Call] = deque()
+        self._flusher: asyncio.Task[None] | None = None
+
+    async def run(self, script: Script, keys: Sequence[str], arguments: Sequence[_Argument]) -> Any:
+        """The result of a script. Raises ``IdentityError`` when the store is away or too many calls wait."""
+        return await self._enqueue(script, (len(keys), *keys, *arguments))
+
+    async def command(self, *command: _Argument) -> Any:
+        """The result of a plain command; as ``run``."""
+        return await self._enqueue(None, command)
+
+    async def close(self) -> None:
+        """Waits for what is on its way, then disconnects."""
+        if self._flusher is not None:
+            await self._flusher
+        await self.redis.aclose()
+
+    def _enqueue(self, script: Script | None, arguments: tuple[_Argument, ...]) -> asyncio.Future[Any]:
+        if len(self._waiting) >= MAX_WAITING_CALLS:
+            raise IdentityError(
+                Reason.RATE_LIMITED, "Too many calls wait for the session store.", retry_after_seconds=1.0
+            )
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._waiting.append((script, arguments, future))
+        if self._flusher is None:
+            self._flusher = asyncio.create_task(self._flush())
+        return future
+
+    async def _flush(self) -> None:
+        try:
+            while self._waiting:
+                size = min(len(self._waiting), self._max_batch)
+                await self._exchange([self._waiting.popleft() for _ in range(size)])
+        finally:
+            self._flusher = None
+
+    async def _exchange(self, batch: Sequence[_Call]) -> None:
+        try:
+            answers = await self._send(batch)
+            unknown = [place for place, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
+            if unknown:
+                await self._load({script for place in unknown if (script := batch[place][0]) is not None})
+                again = await self._send([batch[place] for place in unknown])
+                for place, answer in zip(unknown, again, strict=True):
+                    answers[place] = answer
+        except (RedisError, *_AWAY):
+            answers = [store_unavailable()] * len(batch)
+        for (_, _, future), answer in zip(batch, answers, strict=True):
+            if future.done():
+                continue
+            if isinstance(answer, BaseException):
+                future.set_exception(_as_refusal(answer))
+            else:
+                future.set_result(answer)
+
+    async def _send(self, batch: Sequence[_Call]) -> list[Any]:
+        pipeline = self.redis.pipeline(transaction=False)
+        for script, arguments, _ in batch:
+            if script is None:
+                pipeline.execute_command(*arguments)
+            else:
+                pipeline.execute_command("EVALSHA", script.sha, *arguments)
+        async with asyncio.timeout(self._timeout_seconds):
+            return await pipeline.execute(raise_on_error=False)
+
+    async def _load(self, scripts: set[Script]) -> None:
+        for script in scripts:
+            await self.redis.script_load(script.source.decode())
+
+
+def _as_refusal(error: BaseException) -> IdentityError:
+    """What the callers see of an error; a failing script is a defect of ours, all else is the store away."""
+    if isinstance(error, IdentityError):
+        # One instance must not be raised by many tasks: each would add to the same traceback.
+        return store_unavailable()
+    if isinstance(error, ResponseError) and "running script" in str(error):
+        refusal = IdentityError(
+            Reason.INTERNAL, "The session store could not decide; the failure was logged."
+        )
+        refusal.__cause__ = error
+        return refusal
+    refusal = store_unavailable()
+    refusal.__cause__ = error
+    return refusal

@@ -1,0 +1,89 @@
+"""The names of all keys, in one place.
+
+Everything about a subject has the same hash tag (``{b02a}``: its bucket), so that each decision is one script
+in one slot, on a single server as on a cluster. The number of buckets is fixed when a store is first used.
+docs/store.md lists the keys, their fields and how long each lives.
+"""
+
+from __future__ import annotations
+
+from base64 import urlsafe_b64encode
+from dataclasses import dataclass
+from hashlib import sha256
+
+from identity.tokens.family_id import FamilyId, SubjectTag, bucket_of, subject_tag
+
+
+@dataclass(frozen=True, slots=True)
+class BucketKeys:
+    """The keys of one bucket, and of what lives in it."""
+
+    index: int
+    prefix: str
+
+    @property
+    def outbox(self) -> str:
+        """Stream of the events that are not yet with the backend."""
+        return self.prefix + "outbox"
+
+    @property
+    def sequence(self) -> str:
+        """Counter of all events of the bucket."""
+        return self.prefix + "sequence"
+
+    def family(self, family: FamilyId) -> str:
+        """State of a family."""
+        return f"{self.prefix}family:{family}"
+
+    def families(self, tag: SubjectTag) -> str:
+        """Families of a subject."""
+        return f"{self.prefix}families:{_text(tag)}"
+
+    def subject(self, tag: SubjectTag) -> str:
+        """Cut-off of a subject."""
+        return f"{self.prefix}subject:{_text(tag)}"
+
+    def client(self, client_id: str) -> str:
+        """Cut-off of a client, as far as this bucket goes."""
+        return f"{self.prefix}client:{client_id}"
+
+    def address(self, ip_address: str) -> str:
+        """Budgets of an end user's address, as far as this bucket goes."""
+        return f"{self.prefix}address:{_text(sha256(ip_address.encode()).digest()[:12])}"
+
+    def idempotency(self, key_digest: bytes) -> str:
+        """The first answer to a call with an idempotency key."""
+        return f"{self.prefix}idempotency:{_text(key_digest)}"
+
+    def denied_token(self, token_id: str) -> str:
+        """A revoked access token."""
+        return f"{self.prefix}denied:{token_id}"
+
+
+class KeySpace:
+    """Finds the bucket of a thing, and names its keys."""
+
+    __slots__ = ("buckets", "registry_clients", "registry_revision", "settings")
+
+    def __init__(self, prefix: str, buckets: int) -> None:
+        self.buckets = tuple(BucketKeys(index, f"{prefix}:{{b{index:03x}}}:") for index in range(buckets))
+        # The registry of clients is small and lives in the first bucket, beside the outbox of its events.
+        self.registry_clients = self.buckets[0].prefix + "clients"
+        self.registry_revision = self.buckets[0].prefix + "clients:revision"
+        self.settings = f"{prefix}:settings"
+
+    def of_family(self, family: FamilyId) -> BucketKeys:
+        """The bucket of a family: that of its subject."""
+        return self.of_tag(family.subject_tag)
+
+    def of_tag(self, tag: SubjectTag) -> BucketKeys:
+        """The bucket of a subject."""
+        return self.buckets[bucket_of(tag, len(self.buckets))]
+
+    def of_name(self, name: str) -> BucketKeys:
+        """The bucket of a subject or client by its name."""
+        return self.of_tag(subject_tag(name))
+
+
+def _text(raw: bytes) -> str:
+    return urlsafe_b64encode(raw).rstrip(b"=").decode()

@@ -1,0 +1,34 @@
+"""The decisions, as Lua that runs inside the store. Each script states its KEYS, ARGV and result."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from hashlib import sha1
+from importlib.resources import files
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """A script and the hash it is called by (SHA-1, as EVALSHA has it)."""
+
+    name: str
+    source: bytes = field(repr=False)
+    sha: str
+
+
+def _load(name: str, *, prelude: bool = True) -> Script:
+    folder = files(__name__)
+    source = (folder / f"{name}.lua").read_bytes()
+    if prelude:
+        source = (folder / "prelude.lua").read_bytes() + source
+    return Script(name, source, sha1(source, usedforsecurity=False).hexdigest())
+
+
+START_FAMILY = _load("start_family")
+GRANT_SERVICE_TOKEN = _load("grant_service_token")
+SPEND = _load("spend")
+REVOKE_FAMILY = _load("revoke_family")
+REVOKE_ACCESS_TOKEN = _load("revoke_access_token")
+CUT_OFF = _load("cut_off")
+RECORD = _load("record")
+PUT_CLIENT = _load("put_client")

@@ -1,0 +1,51 @@
+-- Placed before every other script when it is loaded.
+--
+-- KEYS[1]  outbox stream of the bucket
+-- KEYS[2]  sequence counter of the bucket
+-- ARGV[1]  id of the event this call records (hex)
+-- ARGV[2]  circumstances of the call (JSON, stored as it is)
+-- ARGV[3]  number of events at which the outbox is full
+-- ARGV[4]  milliseconds added to the store's clock; 0 but in tests that travel in time
+
+local outbox, sequence_counter = KEYS[1], KEYS[2]
+local event_id, circumstances = ARGV[1], ARGV[2]
+local outbox_max = tonumber(ARGV[3])
+local time = redis.call('TIME')
+local now_ms = time[1] * 1000 + math.floor(time[2] / 1000) + tonumber(ARGV[4])
+
+-- Integers are written in full; tostring() would round above 14 digits.
+local function text(number)
+  return string.format('%.0f', number)
+end
+
+local function outbox_is_full()
+  return redis.call('XLEN', outbox) >= outbox_max
+end
+
+-- Appends the event of this call and returns its gapless sequence number.
+local function record(type, outcome, reason, subject, session, generation)
+  local sequence = redis.call('INCR', sequence_counter)
+  redis.call('XADD', outbox, '*', 'id', event_id, 'seq', sequence, 'at', text(now_ms), 'type', type,
+    'outcome', outcome, 'reason', reason, 'subject', subject, 'session', session,
+    'generation', generation, 'circumstances', circumstances)
+  return sequence
+end
+
+-- Whether a cut-off of a subject or client (hash with the field `sequence`) lies at or after `started`.
+local function is_cut_off(key, started)
+  local cut_off = redis.call('HGET', key, 'sequence')
+  return cut_off and tonumber(started) <= tonumber(cut_off)
+end
+
+-- One step of a limiter (GCRA) that allows `per_minute` calls at once and then one every 60 s / per_minute.
+-- Returns the theoretical arrival time to store, and how many milliseconds to wait (0: allowed).
+local function limiter_step(stored, per_minute)
+  local interval = 60000 / per_minute
+  local arrival = math.max(tonumber(stored) or 0, now_ms)
+  local wait = arrival - now_ms - interval * (per_minute - 1)
+  if wait > 0 then
+    return arrival, math.ceil(wait)
+  end
+  return arrival + interval, 0
+end
+

@@ -1,0 +1,25 @@
+-- Ends a family. Idempotent; one that is not stored, or is another client's, is left as it is.
+--
+-- KEYS[3]  family
+-- ARGV[5]  family id
+-- ARGV[6]  the client it must belong to; '' for any
+-- ARGV[7]  cause
+--
+-- Returns a verdict.
+
+local family = redis.call('HMGET', KEYS[3], 'client', 'subject', 'revoked')
+local owner, subject = family[1], family[2]
+if not owner then
+  record('revocation.of_unknown', 'success', '', '', ARGV[5], '')
+  return 'UNKNOWN'
+end
+if ARGV[6] ~= '' and ARGV[6] ~= owner then
+  record('revocation.refused', 'refused', 'REVOCATION_NOT_ALLOWED', subject, ARGV[5], '')
+  return 'NOT_ALLOWED'
+end
+record('session.revoked', 'success', ARGV[7], subject, ARGV[5], '')
+if family[3] then
+  return 'ALREADY'
+end
+redis.call('HSET', KEYS[3], 'revoked', ARGV[7])
+return 'REVOKED'

@@ -1,0 +1,142 @@
+-- Decides on a presented refresh token whose MAC was good, and records the decision. The order of the checks
+-- is the specification: a theft is found before any limit is looked at, and a limit before anything rotates.
+--
+-- KEYS[3]  family (hash; the fields are listed in docs/store.md)
+-- KEYS[4]  cut-off of the subject
+-- KEYS[5]  cut-off of the client
+-- KEYS[6]  budgets of the end user's address (hash); equals KEYS[3] where the address is not known
+-- ARGV[5]  family id              ARGV[6]  presented generation
+-- ARGV[7]  hash of the presented family secret
+-- ARGV[8]  client id of the caller
+-- ARGV[9]  digest of the idempotency key, '' without one
+-- ARGV[10] retry window with a key, ms
+-- ARGV[11] leeway without a key, ms
+-- ARGV[12] scopes asked for, by spaces; '' for all
+-- ARGV[13] audience asked for, by spaces; '' for all
+-- ARGV[14] end user (JSON); '{}' keeps what is stored
+-- ARGV[15] refreshes per minute of a family
+-- ARGV[16] successes per minute of an address       ARGV[17] failures per minute of an address
+-- ARGV[18] how many generations a fast-forward may skip
+--
+-- Returns {verdict, now ms, retry after ms, sequence, live generation, absolute expiry ms, idle ms,
+--          claims, scope, audience}; from `retry after` on only where the verdict has it.
+
+local family_key, subject_key, client_key, address_key = KEYS[3], KEYS[4], KEYS[5], KEYS[6]
+local session, presented, secret_hash, client = ARGV[5], tonumber(ARGV[6]), ARGV[7], ARGV[8]
+local idempotency_key = ARGV[9]
+local address_known = address_key ~= family_key
+
+local family = redis.call('HMGET', family_key, 'secret', 'client', 'subject', 'generation', 'key', 'rotated',
+  'used', 'expiry', 'idle', 'sequence', 'claims', 'scope', 'audience', 'revoked', 'limiter')
+local stored_hash, owner, subject, rotation_key = family[1], family[2], family[3] or '', family[5]
+local current, rotated_ms, used_ms = tonumber(family[4]), tonumber(family[6]), tonumber(family[7])
+local expiry_ms, idle_ms, started, revoked = tonumber(family[8]), tonumber(family[9]), family[10], family[14]
+
+-- A failure counts against the address. Beyond its budget the answer says nothing but to wait, whatever was
+-- wrong; a theft is never withheld.
+local function refuse(verdict, reason)
+  if outbox_is_full() then
+    return {'OUTBOX_FULL', now_ms}
+  end
+  if address_known then
+    local arrival, wait = limiter_step(redis.call('HGET', address_key, 'failures'), tonumber(ARGV[17]))
+    redis.call('HSET', address_key, 'failures', text(arrival))
+    redis.call('PEXPIRE', address_key, 120000)
+    if wait > 0 then
+      record('refresh.refused', 'refused', 'RATE_LIMITED', subject, session, presented)
+      return {'RATE_LIMITED', now_ms, wait}
+    end
+  end
+  record('refresh.refused', 'refused', reason, subject, session, presented)
+  return {verdict, now_ms}
+end
+
+local function stolen(verdict, type, reason)
+  if not revoked then
+    redis.call('HSET', family_key, 'revoked', reason)
+  end
+  record(type, 'refused', reason, subject, session, presented)
+  return {verdict, now_ms}
+end
+
+-- Whether every one of `wanted` (by spaces) is in `granted` (by spaces).
+local function is_subset(wanted, granted)
+  local padded = ' ' .. granted .. ' '
+  for word in string.gmatch(wanted, '%S+') do
+    if not string.find(padded, ' ' .. word .. ' ', 1, true) then
+      return false
+    end
+  end
+  return true
+end
+
+-- A token with a good MAC and a wrong family secret was made by someone who has the server's secret only.
+if not stored_hash or stored_hash ~= secret_hash then
+  return refuse('UNKNOWN', 'REFRESH_TOKEN_INVALID')
+end
+if owner ~= client then
+  return stolen('WRONG_CLIENT', 'refresh.wrong_client', 'REFRESH_TOKEN_INVALID')
+end
+if revoked or is_cut_off(subject_key, started) or is_cut_off(client_key, started) then
+  return refuse('REVOKED', 'FAMILY_REVOKED')
+end
+if now_ms >= expiry_ms or now_ms >= used_ms + idle_ms then
+  return refuse('EXPIRED', 'REFRESH_TOKEN_EXPIRED')
+end
+
+local verdict, live
+if presented == current then
+  verdict, live = 'ROTATED', current + 1
+elseif presented > current then
+  if presented - current > tonumber(ARGV[18]) then
+    return refuse('UNKNOWN', 'REFRESH_TOKEN_INVALID')
+  end
+  verdict, live = 'RECOVERED', presented + 1
+else
+  local age_ms = now_ms - rotated_ms
+  local same_key = rotation_key ~= '' and rotation_key == idempotency_key and age_ms <= tonumber(ARGV[10])
+  local no_keys = rotation_key == '' and age_ms <= tonumber(ARGV[11])
+  if presented ~= current - 1 or not (same_key or no_keys) then
+    return stolen('REUSED', 'refresh.reuse_detected', 'REFRESH_TOKEN_REUSED')
+  end
+  verdict, live = 'REPEATED', current
+end
+
+if not is_subset(ARGV[12], family[12]) then
+  return refuse('SCOPE_EXCEEDED', 'SCOPE_NOT_ALLOWED')
+end
+if not is_subset(ARGV[13], family[13]) then
+  return refuse('AUDIENCE_EXCEEDED', 'AUDIENCE_NOT_ALLOWED')
+end
+if outbox_is_full() then
+  return {'OUTBOX_FULL', now_ms}
+end
+
+local family_arrival, wait = limiter_step(family[15], tonumber(ARGV[15]))
+local address_arrival
+if wait == 0 and address_known then
+  address_arrival, wait = limiter_step(redis.call('HGET', address_key, 'successes'), tonumber(ARGV[16]))
+end
+if wait > 0 then
+  record('refresh.refused', 'refused', 'RATE_LIMITED', subject, session, presented)
+  return {'RATE_LIMITED', now_ms, wait}
+end
+if address_arrival then
+  redis.call('HSET', address_key, 'successes', text(address_arrival))
+  redis.call('PEXPIRE', address_key, 120000)
+end
+
+local types = {ROTATED = 'tokens.refreshed', REPEATED = 'refresh.retry_answered', RECOVERED = 'family.recovered'}
+local sequence = record(types[verdict], 'success', '', subject, session, live)
+local written = {'limiter', text(family_arrival), 'used', text(now_ms)}
+if verdict ~= 'REPEATED' then
+  for _, value in ipairs({'generation', live, 'key', idempotency_key, 'rotated', text(now_ms)}) do
+    written[#written + 1] = value
+  end
+end
+if ARGV[14] ~= '{}' then
+  written[#written + 1] = 'user'
+  written[#written + 1] = ARGV[14]
+end
+redis.call('HSET', family_key, unpack(written))
+return {verdict, now_ms, 0, sequence, live, expiry_ms, idle_ms, family[11], family[12], family[13]}

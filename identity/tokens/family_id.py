@@ -1,0 +1,62 @@
+"""The name of a token family, from which every key of its state follows.
+
+A family id is 24 bytes: 10 that identify the subject, 14 random. A token that carries it thus names, before
+the store is asked, its family, its subject's cut-off and the bucket both live in, so that one script with
+declared keys decides everything in one cluster slot. As text (the claim ``sid``) it is 32 characters of
+base64url, a length at which every text has exactly one decoding.
+"""
+
+from __future__ import annotations
+
+import secrets
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from dataclasses import dataclass
+from hashlib import sha256
+from re import compile as compile_pattern
+from typing import NewType, Self
+
+SUBJECT_TAG_BYTES = 10
+RANDOM_BYTES = 14
+FAMILY_ID_BYTES = SUBJECT_TAG_BYTES + RANDOM_BYTES
+
+_SESSION_ID = compile_pattern(r"[A-Za-z0-9_-]{32}")
+
+SubjectTag = NewType("SubjectTag", bytes)
+"""10 bytes that stand for a subject in key names; not secret, not reversible without guessing."""
+
+
+def subject_tag(subject: str) -> SubjectTag:
+    """The first 80 bits of SHA-256: among ten million subjects, two share a tag with odds of 1 in 10^10."""
+    return SubjectTag(sha256(subject.encode()).digest()[:SUBJECT_TAG_BYTES])
+
+
+def bucket_of(tag: SubjectTag, buckets: int) -> int:
+    """The bucket (0 to ``buckets`` - 1) in which everything about a subject lives."""
+    return int.from_bytes(tag[:4]) % buckets
+
+
+@dataclass(frozen=True, slots=True)
+class FamilyId:
+    """24 bytes: subject tag, then randomness."""
+
+    raw: bytes
+
+    @classmethod
+    def generate(cls, subject: str) -> Self:
+        """A new family of ``subject``; 112 random bits make it unguessable."""
+        return cls(subject_tag(subject) + secrets.token_bytes(RANDOM_BYTES))
+
+    @classmethod
+    def parse(cls, session_id: str) -> Self | None:
+        """The family of a ``sid``, or ``None`` for what is no session id at all."""
+        if not _SESSION_ID.fullmatch(session_id):
+            return None
+        return cls(urlsafe_b64decode(session_id))
+
+    @property
+    def subject_tag(self) -> SubjectTag:
+        """The tag of the subject the family belongs to."""
+        return SubjectTag(self.raw[:SUBJECT_TAG_BYTES])
+
+    def __str__(self) -> str:
+        return urlsafe_b64encode(self.raw).decode()
