@@ -145,8 +145,11 @@ class RedisSessionStore:
         verdict = SpendVerdict(answer[0].decode())
         if verdict not in SPEND_SUCCEEDED:
             return Spent(verdict, *answer[1:3])
+        now_ms, retry_after_ms, sequence, generation, expiry_ms, idle_ms = answer[1:7]
         claims, scope, audience = (text.decode() for text in answer[7:10])
-        return Spent(verdict, *answer[1:7], claims, scope, audience)
+        return Spent(
+            verdict, now_ms, retry_after_ms, sequence, generation, expiry_ms, idle_ms, claims, scope, audience
+        )
 
     async def revoke_family(
         self,

@@ -1,0 +1,181 @@
+"""Between the domain's values and the messages of the proto; nothing is decided here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal, TypeAlias
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
+from grpc_identity.v1 import clients_pb2, identity_service_pb2, keys_pb2, sessions_pb2, tokens_pb2
+
+from identity.audit.event import EndUser
+from identity.clients.client import Client
+from identity.clients.policy import ClientPolicy, Grant, Patterns
+from identity.errors import field_invalid
+from identity.sessions.introspect import ActiveToken, TokenType
+from identity.sessions.minting import MintedTokens
+from identity.store.ports import FamilyState
+from identity.tokens.lifetimes import ClientKind
+
+_DurationField: TypeAlias = Literal[
+    "access_token_ttl", "web_session_ttl", "mobile_session_ttl", "session_idle_ttl", "refresh_leeway"
+]
+
+_KINDS = {
+    ClientKind.WEB: tokens_pb2.CLIENT_KIND_WEB,
+    ClientKind.MOBILE: tokens_pb2.CLIENT_KIND_MOBILE,
+}
+_TOKEN_TYPES = {
+    TokenType.ACCESS_TOKEN: tokens_pb2.TOKEN_TYPE_ACCESS_TOKEN,
+    TokenType.REFRESH_TOKEN: tokens_pb2.TOKEN_TYPE_REFRESH_TOKEN,
+}
+
+
+def token_set(minted: MintedTokens) -> tokens_pb2.TokenSet:
+    """Without a session there is no refresh token, no expiry of it and no session id."""
+    message = tokens_pb2.TokenSet(
+        access_token=minted.access_token,
+        access_token_expires_at=timestamp(minted.access_token_expires_at_ms),
+        refresh_after=timestamp(minted.refresh_after_ms),
+        scopes=minted.scopes,
+    )
+    if minted.refresh_token:
+        message.refresh_token = minted.refresh_token
+        message.refresh_token_expires_at.CopyFrom(timestamp(minted.refresh_token_expires_at_ms))
+        message.session_id = minted.session_id
+    return message
+
+
+def introspection(active: ActiveToken | None) -> identity_service_pb2.IntrospectResponse:
+    """Of a token that is not active, only that."""
+    if active is None:
+        return identity_service_pb2.IntrospectResponse(active=False)
+    return identity_service_pb2.IntrospectResponse(
+        active=True,
+        token_type=_TOKEN_TYPES[active.token_type],
+        subject=active.subject,
+        client_id=active.client_id,
+        audience=active.audience,
+        scopes=active.scopes,
+        session_id=active.session_id,
+        token_id=active.token_id,
+        issued_at=None if active.issued_at_ms is None else timestamp(active.issued_at_ms),
+        expires_at=timestamp(active.expires_at_ms),
+        roles=active.roles,
+    )
+
+
+def session(state: FamilyState) -> sessions_pb2.Session:
+    """A live session."""
+    return sessions_pb2.Session(
+        session_id=str(state.family),
+        subject=state.subject,
+        client_id=state.client_id,
+        client_kind=_KINDS[state.client_kind],
+        created_at=timestamp(state.created_ms),
+        last_used_at=timestamp(state.last_used_ms),
+        expires_at=timestamp(state.absolute_expiry_ms),
+        client_context=client_context(state.end_user),
+        scopes=state.scope.split(),
+        audience=state.audience.split(),
+    )
+
+
+def client_context(end_user: EndUser) -> tokens_pb2.ClientContext:
+    """The end user's side of a call."""
+    return tokens_pb2.ClientContext(
+        ip_address=end_user.ip_address, user_agent=end_user.user_agent, device_label=end_user.device_label
+    )
+
+
+def json_web_key(members: Mapping[str, object]) -> keys_pb2.JsonWebKey:
+    """A public key; an unknown or private member is an error here rather than a leak there."""
+    return keys_pb2.JsonWebKey(**{name: str(value) for name, value in members.items()})
+
+
+def client(value: Client) -> clients_pb2.Client:
+    """A client without its secrets."""
+    return clients_pb2.Client(
+        client_id=value.client_id,
+        display_name=value.display_name,
+        policy=policy_message(value.policy),
+        disabled=value.disabled,
+        created_at=Timestamp(seconds=value.created_at_seconds),
+        secrets=[
+            clients_pb2.ClientSecretInfo(
+                secret_id=kept.secret_id, created_at=Timestamp(seconds=kept.created_at_seconds)
+            )
+            for kept in value.secrets
+        ],
+    )
+
+
+def policy_message(policy: ClientPolicy) -> clients_pb2.ClientPolicy:
+    """A policy, with what is left to the service's defaults left out."""
+    message = clients_pb2.ClientPolicy(
+        grants=[_grant_number(grant) for grant in sorted(policy.grants)],
+        subjects=policy.subjects.patterns,
+        audiences=policy.audiences.patterns,
+        scopes=policy.scopes.patterns,
+        roles=policy.roles.patterns,
+        may_forward_client_context=policy.may_forward_client_context,
+        calls_per_second=policy.calls_per_second,
+        concurrent_calls=policy.concurrent_calls,
+    )
+    for field, seconds in (
+        (message.access_token_ttl, policy.access_token_ttl_seconds),
+        (message.web_session_ttl, policy.web_session_ttl_seconds),
+        (message.mobile_session_ttl, policy.mobile_session_ttl_seconds),
+        (message.session_idle_ttl, policy.session_idle_ttl_seconds),
+        (message.refresh_leeway, policy.refresh_leeway_seconds),
+    ):
+        if seconds is not None:
+            field.CopyFrom(Duration(seconds=seconds))
+    return message
+
+
+def _grant_number(grant: Grant) -> clients_pb2.Grant:
+    number: clients_pb2.Grant = clients_pb2.Grant.Value(f"GRANT_{grant}")
+    return number
+
+
+def policy_value(message: clients_pb2.ClientPolicy) -> ClientPolicy:
+    """The policy of a message. Raises ``FIELD_INVALID`` for a grant this service does not know."""
+    grants = set()
+    for number in message.grants:
+        name = clients_pb2.Grant.Name(number) if number in clients_pb2.Grant.values() else ""
+        if name.removeprefix("GRANT_") not in Grant.__members__:
+            raise field_invalid("policy.grants", f"{number} is not a grant this service knows")
+        grants.add(Grant(name.removeprefix("GRANT_")))
+    defaults = ClientPolicy()
+    return ClientPolicy(
+        grants=frozenset(grants),
+        subjects=Patterns(tuple(message.subjects)),
+        audiences=Patterns(tuple(message.audiences)),
+        scopes=Patterns(tuple(message.scopes)),
+        roles=Patterns(tuple(message.roles)),
+        access_token_ttl_seconds=_seconds(message, "access_token_ttl"),
+        web_session_ttl_seconds=_seconds(message, "web_session_ttl"),
+        mobile_session_ttl_seconds=_seconds(message, "mobile_session_ttl"),
+        session_idle_ttl_seconds=_seconds(message, "session_idle_ttl"),
+        refresh_leeway_seconds=_seconds(message, "refresh_leeway"),
+        may_forward_client_context=message.may_forward_client_context,
+        calls_per_second=message.calls_per_second or defaults.calls_per_second,
+        concurrent_calls=message.concurrent_calls or defaults.concurrent_calls,
+    )
+
+
+def timestamp(milliseconds: int) -> Timestamp:
+    """A moment."""
+    seconds, rest = divmod(milliseconds, 1000)
+    return Timestamp(seconds=seconds, nanos=rest * 1_000_000)
+
+
+def _seconds(message: clients_pb2.ClientPolicy, field: _DurationField) -> int | None:
+    if not message.HasField(field):
+        return None
+    duration: Duration = getattr(message, field)
+    if duration.nanos:
+        raise field_invalid(f"policy.{field}", "must be whole seconds")
+    return duration.seconds

@@ -1,0 +1,212 @@
+"""Starting a session, and giving a client a token of its own (RFC 6749, sections 4.4 and 5.1)."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from dataclasses import dataclass, field
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from identity.audit.event import new_event_id
+from identity.clients.policy import Grant, Lifetimes, require_grant, require_request, require_subject
+from identity.errors import IdentityError, Reason
+from identity.keys.ports import Signer
+from identity.sessions.caller import Caller
+from identity.sessions.minting import AccessTokenMint, MintedTokens, jittered_refresh_after_ms
+from identity.store.ports import IdempotentIssue, NewFamily, SessionStore, Started, StartVerdict
+from identity.tokens.access_token import SessionClaims, TokenId
+from identity.tokens.family_id import FAMILY_ID_BYTES, FamilyId, bucket_of, subject_tag
+from identity.tokens.lifetimes import ClientKind, refresh_expires_at_ms
+from identity.tokens.refresh_token import RefreshToken, RefreshTokenCodec, new_family_secret
+
+_NONCE_BYTES = 12
+_PLACEHOLDER_TOKEN_ID = str(TokenId(0, 0, bytes(10)))
+
+
+@dataclass(frozen=True, slots=True)
+class IssueRequest:
+    """A checked request. An empty subject asks for a token of the caller's own."""
+
+    subject: str
+    audience: tuple[str, ...]
+    scopes: tuple[str, ...]
+    client_kind: ClientKind
+    roles: tuple[str, ...] = ()
+    auth_time_seconds: int | None = None
+    acr: str = ""
+    amr: tuple[str, ...] = ()
+    idempotency_key: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class IssueTokens:
+    """The use case. ``sealing_key`` protects what a retry needs, for as long as a retry may come."""
+
+    store: SessionStore
+    mint: AccessTokenMint
+    codec: RefreshTokenCodec
+    lifetimes: Lifetimes
+    buckets: int
+    retry_window_seconds: int
+    sealing_key: bytes = field(repr=False)
+
+    async def __call__(self, caller: Caller, request: IssueRequest) -> MintedTokens:
+        """Tokens, recorded before they exist. Raises what IssueTokens in the proto says."""
+        require_grant(caller.policy, Grant.ISSUE if request.subject else Grant.CLIENT_CREDENTIALS)
+        if request.subject:
+            require_subject(caller.policy, request.subject)
+        require_request(caller.policy, request.audience, request.scopes, request.roles)
+        signer = self.mint.signer()
+        if not request.subject:
+            return await self._issue_service_token(caller, request, signer)
+        return await self._start_session(caller, request, signer)
+
+    async def _issue_service_token(
+        self, caller: Caller, request: IssueRequest, signer: Signer
+    ) -> MintedTokens:
+        claims = SessionClaims(caller.client_id, caller.client_id, roles=request.roles).serialised()
+        scope = " ".join(request.scopes)
+        self.mint.check_size(signer, claims, request.audience, scope, _PLACEHOLDER_TOKEN_ID)
+        event_id = new_event_id()
+        granted = await self.store.grant_service_token(caller.client_id, event_id, caller.circumstances)
+        _raise_unless_started(granted.verdict)
+        ttl_seconds = self.lifetimes.access_token(caller.policy)
+        bucket = bucket_of(subject_tag(caller.client_id), self.buckets)
+        access_token = await self.mint.mint(
+            signer,
+            session_claims=claims,
+            audience=request.audience,
+            scope=scope,
+            now_ms=granted.now_ms,
+            ttl_seconds=ttl_seconds,
+            token_id=str(TokenId(bucket, granted.sequence, event_id)),
+        )
+        return MintedTokens(
+            access_token=access_token,
+            access_token_expires_at_ms=(granted.now_ms // 1000 + ttl_seconds) * 1000,
+            refresh_after_ms=jittered_refresh_after_ms(granted.now_ms, ttl_seconds),
+            scopes=request.scopes,
+        )
+
+    async def _start_session(self, caller: Caller, request: IssueRequest, signer: Signer) -> MintedTokens:
+        token = RefreshToken(FamilyId.generate(request.subject), 0, new_family_secret())
+        claims = self._session_claims(caller, request, token.family)
+        scope = " ".join(request.scopes)
+        self.mint.check_size(signer, claims, request.audience, scope, _PLACEHOLDER_TOKEN_ID)
+        lifetime = self.lifetimes.session(caller.policy, request.client_kind)
+        event_id = new_event_id()
+        idempotent = self._idempotent(caller, request, token)
+        started = await self.store.start_family(
+            NewFamily(
+                family=token.family,
+                family_secret_hash=token.family_secret_hash,
+                subject=request.subject,
+                client_id=caller.client_id,
+                client_kind=request.client_kind,
+                lifetime=lifetime,
+                session_claims=claims,
+                audience=request.audience,
+                scopes=request.scopes,
+                end_user=caller.end_user,
+            ),
+            event_id,
+            caller.circumstances,
+            idempotent,
+        )
+        _raise_unless_started(started.verdict)
+        if started.verdict is StartVerdict.REPEATED and idempotent is not None:
+            token = self._unseal(started, idempotent)
+            claims = self._session_claims(caller, request, token.family)
+        ttl_seconds = self.lifetimes.access_token(caller.policy)
+        bucket = bucket_of(token.family.subject_tag, self.buckets)
+        access_token = await self.mint.mint(
+            signer,
+            session_claims=claims,
+            audience=request.audience,
+            scope=scope,
+            now_ms=started.now_ms,
+            ttl_seconds=ttl_seconds,
+            token_id=str(TokenId(bucket, started.sequence, event_id)),
+        )
+        return MintedTokens(
+            access_token=access_token,
+            access_token_expires_at_ms=(started.now_ms // 1000 + ttl_seconds) * 1000,
+            refresh_after_ms=jittered_refresh_after_ms(started.now_ms, ttl_seconds),
+            scopes=request.scopes,
+            refresh_token=self.codec.encode(token),
+            refresh_token_expires_at_ms=refresh_expires_at_ms(
+                started.now_ms, started.absolute_expiry_ms, lifetime.idle_seconds * 1000
+            ),
+            session_id=str(token.family),
+        )
+
+    def _session_claims(self, caller: Caller, request: IssueRequest, family: FamilyId) -> str:
+        return SessionClaims(
+            subject=request.subject,
+            client_id=caller.client_id,
+            session_id=str(family),
+            roles=request.roles,
+            auth_time_seconds=request.auth_time_seconds,
+            acr=request.acr,
+            amr=request.amr,
+        ).serialised()
+
+    def _idempotent(
+        self, caller: Caller, request: IssueRequest, token: RefreshToken
+    ) -> IdempotentIssue | None:
+        if not request.idempotency_key:
+            return None
+        key_digest = digest_of("issue", caller.client_id, request.subject, request.idempotency_key)
+        nonce = secrets.token_bytes(_NONCE_BYTES)
+        secret = token.family.raw + token.family_secret
+        return IdempotentIssue(
+            key_digest=key_digest,
+            request_digest=digest_of(repr(request)),
+            sealed=nonce + AESGCM(self.sealing_key).encrypt(nonce, secret, key_digest),
+            window_seconds=self.retry_window_seconds,
+        )
+
+    def _unseal(self, started: Started, idempotent: IdempotentIssue) -> RefreshToken:
+        nonce, sealed = started.sealed[:_NONCE_BYTES], started.sealed[_NONCE_BYTES:]
+        try:
+            secret = AESGCM(self.sealing_key).decrypt(nonce, sealed, idempotent.key_digest)
+        except InvalidTag as error:
+            raise IdentityError(
+                Reason.IDEMPOTENCY_KEY_REUSED,
+                "The first answer under this key can no longer be repeated; use a new key.",
+            ) from error
+        return RefreshToken(FamilyId(secret[:FAMILY_ID_BYTES]), 0, secret[FAMILY_ID_BYTES:])
+
+
+def digest_of(*parts: str) -> bytes:
+    """16 bytes of SHA-256 over the parts, each closed off from the next."""
+    text = "".join(f"{len(part)}:{part}" for part in parts)
+    return hashlib.sha256(text.encode()).digest()[:16]
+
+
+def _raise_unless_started(verdict: StartVerdict) -> None:
+    match verdict:
+        case StartVerdict.STARTED | StartVerdict.REPEATED:
+            return
+        case StartVerdict.KEY_REUSED:
+            raise IdentityError(
+                Reason.IDEMPOTENCY_KEY_REUSED,
+                "This idempotency key was used for another request; use a new key for a new request.",
+                recorded=True,
+            )
+        case StartVerdict.CLIENT_DISABLED:
+            raise IdentityError(Reason.CLIENT_DISABLED, "This client is disabled.", recorded=True)
+        case StartVerdict.OUTBOX_FULL:
+            raise audit_unavailable()
+
+
+def audit_unavailable() -> IdentityError:
+    """What cannot be recorded is not done."""
+    return IdentityError(
+        Reason.AUDIT_UNAVAILABLE,
+        "The audit outbox is full, so nothing is issued; nothing was changed.",
+        retry_after_seconds=5.0,
+        recorded=True,
+    )

@@ -1,0 +1,173 @@
+"""Spending a refresh token (RFC 6749, section 6; RFC 9700, section 4.14.2).
+
+The store decides, in one step, by these rules, the first that fits:
+
+==================================  ====================================================  =====================
+presented                           stored                                                answer
+==================================  ====================================================  =====================
+not authentic                       (the store is not asked)                              REFRESH_TOKEN_INVALID
+authentic                           no such family                                        REFRESH_TOKEN_INVALID
+by another client                   anything                                              family revoked
+anything                            family, subject or client revoked                     FAMILY_REVOKED
+anything                            past absolute or idle expiry                          REFRESH_TOKEN_EXPIRED
+generation g                        current g                                             rotated to g+1
+generation g-1                      current g, rotated with this idempotency key          the same g again
+generation g-1                      current g, rotated without a key, within the leeway   the same g again
+generation g-1 or older, otherwise  current g                                             family revoked
+generation g+k                      current g (the store lost writes)                     fast-forward
+==================================  ====================================================  =====================
+
+Refreshing never ends access tokens in flight, and never extends the absolute lifetime.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from identity.audit.event import Event, EventType, Outcome, new_event_id
+from identity.audit.ports import EventRecorder
+from identity.clients.policy import Grant, Lifetimes, require_grant
+from identity.errors import IdentityError, Reason
+from identity.rate_limiter import RateLimiter
+from identity.sessions.caller import Caller
+from identity.sessions.issue import audit_unavailable, digest_of
+from identity.sessions.minting import AccessTokenMint, MintedTokens, jittered_refresh_after_ms
+from identity.store.ports import SessionStore, Spend, SpendLimits, SpendVerdict, Spent
+from identity.tokens.access_token import TokenId
+from identity.tokens.family_id import bucket_of
+from identity.tokens.lifetimes import refresh_expires_at_ms
+from identity.tokens.refresh_token import RefreshToken, RefreshTokenCodec, RefreshTokenInvalidError
+
+
+@dataclass(frozen=True, slots=True)
+class RefreshRequest:
+    """A checked request. Empty scopes and audience: those of the session."""
+
+    refresh_token: str = field(repr=False)
+    idempotency_key: str = ""
+    scopes: tuple[str, ...] = ()
+    audience: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Refresh:
+    """The use case."""
+
+    store: SessionStore
+    mint: AccessTokenMint
+    codec: RefreshTokenCodec
+    lifetimes: Lifetimes
+    limits: SpendLimits
+    forgeries: RateLimiter
+    recorder: EventRecorder
+    buckets: int
+    retry_window_seconds: int
+
+    async def __call__(self, caller: Caller, request: RefreshRequest) -> MintedTokens:
+        """The next tokens of the session. Raises what Refresh in the proto says."""
+        require_grant(caller.policy, Grant.REFRESH)
+        signer = self.mint.signer()
+        token = self._authentic(caller, request)
+        event_id = new_event_id()
+        spent = await self.store.spend(
+            Spend(
+                family=token.family,
+                generation=token.generation,
+                family_secret_hash=token.family_secret_hash,
+                client_id=caller.client_id,
+                idempotency_key_digest=(
+                    digest_of(request.idempotency_key) if request.idempotency_key else b""
+                ),
+                retry_window_ms=self.retry_window_seconds * 1000,
+                leeway_ms=self.lifetimes.refresh_leeway(caller.policy) * 1000,
+                scopes=request.scopes,
+                audience=request.audience,
+                end_user=caller.end_user,
+                limits=self.limits,
+            ),
+            event_id,
+            caller.circumstances,
+        )
+        _raise_unless_spent(spent)
+        live = RefreshToken(token.family, spent.generation, token.family_secret)
+        ttl_seconds = self.lifetimes.access_token(caller.policy)
+        scopes = request.scopes or tuple(spent.scope.split())
+        bucket = bucket_of(token.family.subject_tag, self.buckets)
+        access_token = await self.mint.mint(
+            signer,
+            session_claims=spent.session_claims,
+            audience=request.audience or spent.audience.split(),
+            scope=" ".join(scopes),
+            now_ms=spent.now_ms,
+            ttl_seconds=ttl_seconds,
+            token_id=str(TokenId(bucket, spent.sequence, event_id)),
+        )
+        return MintedTokens(
+            access_token=access_token,
+            access_token_expires_at_ms=(spent.now_ms // 1000 + ttl_seconds) * 1000,
+            refresh_after_ms=jittered_refresh_after_ms(spent.now_ms, ttl_seconds),
+            scopes=scopes,
+            refresh_token=self.codec.encode(live),
+            refresh_token_expires_at_ms=refresh_expires_at_ms(
+                spent.now_ms, spent.absolute_expiry_ms, spent.idle_ms
+            ),
+            session_id=str(token.family),
+        )
+
+    def _authentic(self, caller: Caller, request: RefreshRequest) -> RefreshToken:
+        try:
+            return self.codec.decode(request.refresh_token)
+        except RefreshTokenInvalidError:
+            address = caller.end_user.ip_address
+            wait_seconds = self.forgeries.spend(address) if address else 0.0
+            reason = Reason.RATE_LIMITED if wait_seconds else Reason.REFRESH_TOKEN_INVALID
+            self.recorder.record(
+                Event(EventType.REFRESH_REFUSED, Outcome.REFUSED, caller.circumstances, reason)
+            )
+            if wait_seconds:
+                raise _rate_limited(wait_seconds) from None
+            raise _refused(Reason.REFRESH_TOKEN_INVALID) from None
+
+
+_MESSAGES = {
+    Reason.REFRESH_TOKEN_INVALID: "This is not a refresh token of a session here; log in again.",
+    Reason.REFRESH_TOKEN_EXPIRED: "The session has expired; log in again.",
+    Reason.REFRESH_TOKEN_REUSED: "This refresh token was spent before; the session has been ended. Log in again.",
+    Reason.FAMILY_REVOKED: "The session was ended; log in again.",
+    Reason.SCOPE_NOT_ALLOWED: "The session was not granted one of these scopes.",
+    Reason.AUDIENCE_NOT_ALLOWED: "The session was not granted one of these audiences.",
+}
+_REASONS = {
+    SpendVerdict.UNKNOWN: Reason.REFRESH_TOKEN_INVALID,
+    SpendVerdict.WRONG_CLIENT: Reason.REFRESH_TOKEN_INVALID,
+    SpendVerdict.REVOKED: Reason.FAMILY_REVOKED,
+    SpendVerdict.EXPIRED: Reason.REFRESH_TOKEN_EXPIRED,
+    SpendVerdict.REUSED: Reason.REFRESH_TOKEN_REUSED,
+    SpendVerdict.SCOPE_EXCEEDED: Reason.SCOPE_NOT_ALLOWED,
+    SpendVerdict.AUDIENCE_EXCEEDED: Reason.AUDIENCE_NOT_ALLOWED,
+}
+
+
+def _raise_unless_spent(spent: Spent) -> None:
+    match spent.verdict:
+        case SpendVerdict.ROTATED | SpendVerdict.REPEATED | SpendVerdict.RECOVERED:
+            return
+        case SpendVerdict.RATE_LIMITED:
+            raise _rate_limited(spent.retry_after_ms / 1000)
+        case SpendVerdict.OUTBOX_FULL:
+            raise audit_unavailable()
+        case refused:
+            raise _refused(_REASONS[refused])
+
+
+def _refused(reason: Reason) -> IdentityError:
+    return IdentityError(reason, _MESSAGES[reason], recorded=True)
+
+
+def _rate_limited(wait_seconds: float) -> IdentityError:
+    return IdentityError(
+        Reason.RATE_LIMITED,
+        "Too many refreshes; wait as long as RetryInfo says.",
+        retry_after_seconds=wait_seconds,
+        recorded=True,
+    )

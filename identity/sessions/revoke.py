@@ -1,0 +1,154 @@
+"""Ending tokens and sessions (RFC 7009). Idempotent: what is unknown or over already is a success, and recorded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TypeAlias, assert_never
+
+from identity.audit.event import Event, EventType, Outcome, new_event_id
+from identity.audit.ports import EventRecorder
+from identity.clients.policy import Grant, require_grant, require_subject
+from identity.errors import IdentityError, Reason
+from identity.sessions.access_tokens import AccessTokenReader
+from identity.sessions.caller import Caller
+from identity.store.ports import RevokeVerdict, SessionStore
+from identity.tokens.family_id import FamilyId
+from identity.tokens.refresh_token import (
+    RefreshTokenCodec,
+    RefreshTokenInvalidError,
+    looks_like_refresh_token,
+)
+
+
+class RevocationCause(StrEnum):
+    """Why; recorded, and never changes what happens. The same names as in the proto."""
+
+    UNSPECIFIED = "UNSPECIFIED"
+    LOGOUT = "LOGOUT"
+    CREDENTIAL_CHANGE = "CREDENTIAL_CHANGE"
+    COMPROMISE = "COMPROMISE"
+    ACCOUNT_DISABLED = "ACCOUNT_DISABLED"
+    PERMISSIONS_CHANGED = "PERMISSIONS_CHANGED"
+    ADMINISTRATIVE = "ADMINISTRATIVE"
+
+
+@dataclass(frozen=True, slots=True)
+class TokenTarget:
+    """One token: a refresh token ends its session, an access token ends alone."""
+
+    token: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class SessionTarget:
+    """One session."""
+
+    session_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class SubjectTarget:
+    """Every session of a subject."""
+
+    subject: str
+
+
+@dataclass(frozen=True, slots=True)
+class ClientTarget:
+    """Every session of a client."""
+
+    client_id: str
+
+
+Target: TypeAlias = TokenTarget | SessionTarget | SubjectTarget | ClientTarget
+
+
+@dataclass(frozen=True, slots=True)
+class Revoke:
+    """The use case."""
+
+    store: SessionStore
+    codec: RefreshTokenCodec
+    access_tokens: AccessTokenReader
+    recorder: EventRecorder
+
+    async def __call__(self, caller: Caller, target: Target, cause: RevocationCause) -> None:
+        """Returns once the target can no longer be used. Raises ``REVOCATION_NOT_ALLOWED``."""
+        is_admin = Grant.ADMIN in caller.policy.grants
+        if not is_admin:
+            require_grant(caller.policy, Grant.REVOKE)
+        match target:
+            case TokenTarget(token):
+                await self._revoke_token(caller, token, cause, is_admin=is_admin)
+            case SessionTarget(session_id):
+                await self._revoke_family(caller, FamilyId.parse(session_id), cause, is_admin=is_admin)
+            case SubjectTarget(subject):
+                if not is_admin:
+                    require_subject(caller.policy, subject)
+                await self.store.revoke_subject(
+                    subject, cause=cause, event_id=new_event_id(), circumstances=caller.circumstances
+                )
+            case ClientTarget(client_id):
+                if not is_admin and client_id != caller.client_id:
+                    raise _not_allowed()
+                await self.store.revoke_client(
+                    client_id,
+                    cause=cause,
+                    event_id=new_event_id(),
+                    circumstances=caller.circumstances,
+                    disable=None,
+                )
+            case _:
+                assert_never(target)
+
+    async def _revoke_token(
+        self, caller: Caller, token: str, cause: RevocationCause, *, is_admin: bool
+    ) -> None:
+        if looks_like_refresh_token(token):
+            try:
+                family = self.codec.decode(token).family
+            except RefreshTokenInvalidError:
+                family = None
+            await self._revoke_family(caller, family, cause, is_admin=is_admin)
+            return
+        principal = self.access_tokens.read(token)
+        if principal is None:
+            self._record_unknown(caller)
+            return
+        if not is_admin and principal.client_id != caller.client_id:
+            raise _not_allowed()
+        await self.store.revoke_access_token(
+            principal.token_id,
+            principal.family,
+            principal.client_id,
+            event_id=new_event_id(),
+            circumstances=caller.circumstances,
+        )
+
+    async def _revoke_family(
+        self, caller: Caller, family: FamilyId | None, cause: RevocationCause, *, is_admin: bool
+    ) -> None:
+        if family is None:
+            self._record_unknown(caller)
+            return
+        verdict = await self.store.revoke_family(
+            family,
+            only_client_id=None if is_admin else caller.client_id,
+            cause=cause,
+            event_id=new_event_id(),
+            circumstances=caller.circumstances,
+        )
+        if verdict is RevokeVerdict.NOT_ALLOWED:
+            raise _not_allowed(recorded=True)
+
+    def _record_unknown(self, caller: Caller) -> None:
+        self.recorder.record(Event(EventType.REVOCATION_OF_UNKNOWN, Outcome.SUCCESS, caller.circumstances))
+
+
+def _not_allowed(*, recorded: bool = False) -> IdentityError:
+    return IdentityError(
+        Reason.REVOCATION_NOT_ALLOWED,
+        "Only the client it belongs to, or an administrator, may revoke this.",
+        recorded=recorded,
+    )
