@@ -1,0 +1,99 @@
+"""What can go wrong, as one exception tree and one closed set of reasons.
+
+::
+
+    GrpcIdentityError
+    ├── TokenError            a call is refused; says why, in a word that is stable
+    │   └── KeyNotHeldError   ... because a key is not held (yet): waiting for a fetch may help
+    ├── KeyRefusedError       a JWK or a JWK set must not be used
+    │   └── KeyUnsuitableError  ... because it serves another purpose; a set leaves it out and goes on
+    ├── KeyFetchError         keys could not be fetched
+    ├── PolicyError           rules that contradict each other or cannot be met
+    └── NoPrincipalError      ``current_principal()`` where no caller was verified
+
+A ``reason`` is for the caller and is API. A ``detail`` is for the log of the service; it never contains a token
+or a part of one. Which gRPC status a reason becomes is decided in ``grpc_identity.transport`` alone.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+__all__ = [
+    "GrpcIdentityError",
+    "KeyFetchError",
+    "KeyNotHeldError",
+    "KeyRefusedError",
+    "KeyUnsuitableError",
+    "NoPrincipalError",
+    "PolicyError",
+    "Reason",
+    "TokenError",
+]
+
+
+class Reason(StrEnum):
+    """Why a call was refused; sent as ``google.rpc.ErrorInfo.reason``."""
+
+    TOKEN_MISSING = "TOKEN_MISSING"  # noqa: S105 - a reason, not a token
+    TOKEN_INVALID = "TOKEN_INVALID"  # noqa: S105
+    TOKEN_EXPIRED = "TOKEN_EXPIRED"  # noqa: S105
+    TOKEN_NOT_YET_VALID = "TOKEN_NOT_YET_VALID"  # noqa: S105
+    TOKEN_REVOKED = "TOKEN_REVOKED"  # noqa: S105
+    KEY_UNKNOWN = "KEY_UNKNOWN"
+    ISSUER_MISMATCH = "ISSUER_MISMATCH"
+    AUDIENCE_MISMATCH = "AUDIENCE_MISMATCH"
+    SCOPE_MISSING = "SCOPE_MISSING"
+    ROLE_MISSING = "ROLE_MISSING"
+    CLAIM_MISSING = "CLAIM_MISSING"
+    KEYS_UNAVAILABLE = "KEYS_UNAVAILABLE"
+    VERIFIER_FAILED = "VERIFIER_FAILED"
+
+
+class GrpcIdentityError(Exception):
+    """The root of the tree."""
+
+
+class TokenError(GrpcIdentityError):
+    """A call is refused.
+
+    >>> error = TokenError(Reason.TOKEN_EXPIRED, "expired 40 seconds ago")
+    >>> error.reason
+    <Reason.TOKEN_EXPIRED: 'TOKEN_EXPIRED'>
+    """
+
+    def __init__(self, reason: Reason, detail: str, *, retry_after_seconds: float | None = None) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+        self.detail = detail
+        self.retry_after_seconds = retry_after_seconds
+
+
+class KeyNotHeldError(TokenError):
+    """The key that a token names is not held; ``issuer`` is whose key it would be."""
+
+    def __init__(
+        self, reason: Reason, detail: str, *, issuer: str, retry_after_seconds: float | None = None
+    ) -> None:
+        super().__init__(reason, detail, retry_after_seconds=retry_after_seconds)
+        self.issuer = issuer
+
+
+class KeyRefusedError(GrpcIdentityError, ValueError):
+    """A JWK, or a set of them, must not be used to verify anything."""
+
+
+class KeyUnsuitableError(KeyRefusedError):
+    """A JWK is sound but for another purpose: another algorithm, another curve, encryption."""
+
+
+class KeyFetchError(GrpcIdentityError):
+    """Keys could not be fetched; the message says from where and why."""
+
+
+class PolicyError(GrpcIdentityError, ValueError):
+    """Rules that contradict each other, or that cannot be understood."""
+
+
+class NoPrincipalError(GrpcIdentityError, LookupError):
+    """There is no verified caller here."""

@@ -1,0 +1,192 @@
+"""Compact JWS, strict (RFC 7515, RFC 8725): token, keys and algorithms in, header and payload bytes out.
+
+Knows nothing of gRPC, of claims, or of where keys come from. In this order, and before any key is touched:
+
+1. at most 8 KiB of ASCII;
+2. exactly three parts, so that a JWE (five) is refused, each canonical base64url and none empty but the payload;
+3. the header is a JSON object without duplicate members;
+4. ``alg`` is one of those the caller allows, and of ES256, RS256, EdDSA; never ``none``, never HMAC;
+5. ``typ`` is the one the caller expects (RFC 8725, section 3.11), with or without ``application/``;
+6. no member that would change what is verified or point to keys: ``crit``, ``b64``, ``zip``, ``enc``, ``jwk``, ``jku``,
+   ``x5u``, ``x5c``.
+
+Then the key: the one that ``kid`` names, else the only one of the algorithm. Its own type must be that of ``alg``
+(RFC 8725, section 3.1). Then the signature.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, field
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ec import ECDSA, EllipticCurvePublicKey
+from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
+from cryptography.hazmat.primitives.hashes import SHA256
+
+from grpc_identity.encoding import decode_base64url, parse_json_object
+from grpc_identity.errors import Reason, TokenError
+from grpc_identity.jwk import MAX_KID_CHARS, Algorithm, KeySet, VerifyingKey
+
+__all__ = [
+    "ALL_ALGORITHMS",
+    "MAX_TOKEN_BYTES",
+    "UnverifiedJws",
+    "VerifiedJws",
+    "parse_compact",
+    "verify_compact",
+    "verify_signature",
+]
+
+MAX_TOKEN_BYTES = 8 * 1024
+ALL_ALGORITHMS = frozenset(Algorithm)
+
+_ALGORITHMS = {algorithm.value: algorithm for algorithm in Algorithm}
+_REFUSED_MEMBERS = frozenset({"crit", "b64", "zip", "enc", "jwk", "jku", "x5u", "x5c"})
+_ECDSA_HALF_BYTES = 32
+_ECDSA_SHA256 = ECDSA(SHA256())
+_SHA256 = SHA256()
+_PKCS1V15 = PKCS1v15()
+
+
+@dataclass(frozen=True, slots=True)
+class VerifiedJws:
+    """The content of a token whose signature is good, as the signer wrote it."""
+
+    header: bytes
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class UnverifiedJws:
+    """A well-formed token, **not verified**: nothing in it may be believed yet."""
+
+    algorithm: Algorithm
+    kid: str | None
+    header: bytes = field(repr=False)
+    payload: bytes = field(repr=False)
+    signing_input: bytes = field(repr=False)
+    signature: bytes = field(repr=False)
+
+
+def verify_compact(
+    token: str | bytes,
+    keys: KeySet,
+    *,
+    algorithms: Collection[Algorithm] = ALL_ALGORITHMS,
+    typ: str | None = None,
+) -> VerifiedJws:
+    """The header and payload of a token that one of ``keys`` has signed with one of ``algorithms``.
+
+    ``typ`` is what the header must say; ``None`` leaves it unchecked, for callers that know the kind of token
+    otherwise. Raises ``TokenError`` with ``TOKEN_INVALID`` or ``KEY_UNKNOWN``, and nothing else.
+    """
+    jws = parse_compact(token, algorithms=algorithms, typ=typ)
+    return verify_signature(jws, keys)
+
+
+def parse_compact(
+    token: str | bytes,
+    *,
+    algorithms: Collection[Algorithm] = ALL_ALGORITHMS,
+    typ: str | None = None,
+) -> UnverifiedJws:
+    """The parts of a token after steps 1 to 6, for callers that choose the keys by what the token says."""
+    raw = _ascii(token)
+    parts = raw.split(b".", 5)
+    if len(parts) != 3:
+        raise _invalid(f"{len(parts)} parts; a compact JWS has 3")
+    header_text, payload_text, signature_text = parts
+    try:
+        header = decode_base64url(header_text)
+        payload = decode_base64url(payload_text)
+        signature = decode_base64url(signature_text)
+    except ValueError:
+        raise _invalid("a part is not canonical base64url") from None
+    try:
+        members = parse_json_object(header)
+    except ValueError as error:
+        raise _invalid(f"the header is not strict JSON: {error}") from None
+    if refused := _REFUSED_MEMBERS.intersection(members):
+        raise _invalid(f"the header has {', '.join(sorted(refused))}")
+    alg = members.get("alg")
+    algorithm = _ALGORITHMS.get(alg) if isinstance(alg, str) else None
+    if algorithm is None or algorithm not in algorithms:
+        raise _invalid("the header's alg is not allowed")
+    if typ is not None and not _same_type(members.get("typ"), typ):
+        raise _invalid(f"the header's typ is not {typ}")
+    kid = members.get("kid")
+    if kid is not None and not (isinstance(kid, str) and 0 < len(kid) <= MAX_KID_CHARS):
+        raise _invalid(f"the header's kid is not a string of 1 to {MAX_KID_CHARS} characters")
+    if not signature:
+        raise _invalid("the signature is empty")
+    signing_input = raw[: len(header_text) + 1 + len(payload_text)]
+    return UnverifiedJws(algorithm, kid, header, payload, signing_input, signature)
+
+
+def verify_signature(jws: UnverifiedJws, keys: KeySet) -> VerifiedJws:
+    """Finds the key in ``keys`` and checks the signature with it."""
+    key = _find_key(jws, keys)
+    if key.algorithm is not jws.algorithm:
+        raise _invalid(f"alg {jws.algorithm} with a key for {key.algorithm}")
+    if not _is_signature_of(key, jws.signing_input, jws.signature):
+        raise _invalid("the signature does not verify")
+    return VerifiedJws(jws.header, jws.payload)
+
+
+def _ascii(token: str | bytes) -> bytes:
+    # The length first: encoding a megabyte only to refuse it is work done for a stranger.
+    if len(token) > MAX_TOKEN_BYTES:
+        raise _invalid(f"longer than {MAX_TOKEN_BYTES} bytes")
+    if isinstance(token, bytes):
+        raw = token
+    else:
+        try:
+            raw = token.encode("ascii")
+        except UnicodeEncodeError:
+            raise _invalid("not ASCII") from None
+    return raw
+
+
+def _same_type(found: object, expected: str) -> bool:
+    # RFC 7515, section 4.1.9: media types compare without regard to case, and `application/` may be left out.
+    if not isinstance(found, str):
+        return False
+    return found.lower().removeprefix("application/") == expected
+
+
+def _find_key(jws: UnverifiedJws, keys: KeySet) -> VerifyingKey:
+    if jws.kid is not None:
+        key = keys.get(jws.kid)
+        if key is None:
+            raise TokenError(Reason.KEY_UNKNOWN, f"no key with the kid {jws.kid!r} is held")
+        return key
+    fitting = [key for key in keys if key.algorithm is jws.algorithm]
+    if len(fitting) != 1:
+        raise TokenError(Reason.KEY_UNKNOWN, f"no kid, and {len(fitting)} keys for {jws.algorithm} are held")
+    return fitting[0]
+
+
+def _is_signature_of(key: VerifyingKey, signing_input: bytes, signature: bytes) -> bool:
+    public_key = key.public_key
+    try:
+        if isinstance(public_key, EllipticCurvePublicKey):
+            # RFC 7518, section 3.4: R and S, 32 bytes each, not DER.
+            if len(signature) != 2 * _ECDSA_HALF_BYTES:
+                return False
+            r = int.from_bytes(signature[:_ECDSA_HALF_BYTES])
+            s = int.from_bytes(signature[_ECDSA_HALF_BYTES:])
+            public_key.verify(encode_dss_signature(r, s), signing_input, _ECDSA_SHA256)
+        elif isinstance(public_key, RSAPublicKey):
+            public_key.verify(signature, signing_input, _PKCS1V15, _SHA256)
+        else:
+            public_key.verify(signature, signing_input)
+    except InvalidSignature:
+        return False
+    return True
+
+
+def _invalid(detail: str) -> TokenError:
+    return TokenError(Reason.TOKEN_INVALID, detail)

@@ -1,0 +1,88 @@
+"""Who is calling: what a verified token says, without the token.
+
+The principal of a call is held in a context variable that the interceptors set. It is there in the handler, in
+coroutines and tasks started from it, and not in threads a handler starts by itself (copy the context for those).
+"""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from grpc_identity.claims import AccessTokenClaims
+from grpc_identity.errors import NoPrincipalError
+
+__all__ = ["Principal", "current_principal", "current_principal_or_none"]
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """A verified caller.
+
+    ``subject`` is the person or service the token speaks for; ``client_id`` is the program that was given it;
+    ``actors`` are those who act for the subject, if any, the present one first.
+    """
+
+    issuer: str
+    subject: str
+    client_id: str
+    audience: frozenset[str]
+    scopes: frozenset[str]
+    roles: frozenset[str]
+    session_id: str | None
+    token_id: str
+    issued_at: datetime
+    expires_at: datetime
+    auth_time: datetime | None = None
+    acr: str | None = None
+    amr: frozenset[str] = frozenset()
+    actors: tuple[str, ...] = ()
+
+    @classmethod
+    def from_claims(cls, claims: AccessTokenClaims) -> Principal:
+        """The caller that verified and checked claims describe."""
+        return cls(
+            issuer=claims.issuer,
+            subject=claims.subject,
+            client_id=claims.client_id,
+            audience=claims.audience,
+            scopes=claims.scopes,
+            roles=claims.roles,
+            session_id=claims.session_id,
+            token_id=claims.token_id,
+            issued_at=datetime.fromtimestamp(claims.issued_at_seconds, UTC),
+            expires_at=datetime.fromtimestamp(claims.expires_at_seconds, UTC),
+            auth_time=None
+            if claims.auth_time_seconds is None
+            else datetime.fromtimestamp(claims.auth_time_seconds, UTC),
+            acr=claims.acr,
+            amr=claims.amr,
+            actors=claims.actors,
+        )
+
+
+# Set by the interceptors alone, which is why it is not in `__all__`.
+CURRENT_PRINCIPAL: ContextVar[Principal | None] = ContextVar("grpc_identity.principal", default=None)
+
+
+def current_principal() -> Principal:
+    """The caller of the RPC that is being handled.
+
+    >>> current_principal()
+    Traceback (most recent call last):
+    ...
+    grpc_identity.errors.NoPrincipalError: no verified caller here: ...
+    """
+    principal = CURRENT_PRINCIPAL.get()
+    if principal is None:
+        raise NoPrincipalError(
+            "no verified caller here: the method is public and was called without a token, the server has no "
+            "AuthInterceptor, or this is a thread or task that was not started from the handler"
+        )
+    return principal
+
+
+def current_principal_or_none() -> Principal | None:
+    """The caller, or ``None`` in a public method that was called without a token, and outside of calls."""
+    return CURRENT_PRINCIPAL.get()
