@@ -114,7 +114,7 @@ def client(value: Client) -> clients_pb2.Client:
 def policy_message(policy: ClientPolicy) -> clients_pb2.ClientPolicy:
     """A policy, with what is left to the service's defaults left out."""
     message = clients_pb2.ClientPolicy(
-        grants=[_grant_number(grant) for grant in sorted(policy.grants)],
+        grants=[f"GRANT_{grant}" for grant in sorted(policy.grants)],
         subjects=policy.subjects.patterns,
         audiences=policy.audiences.patterns,
         scopes=policy.scopes.patterns,
@@ -133,11 +133,6 @@ def policy_message(policy: ClientPolicy) -> clients_pb2.ClientPolicy:
         if seconds is not None:
             field.CopyFrom(Duration(seconds=seconds))
     return message
-
-
-def _grant_number(grant: Grant) -> clients_pb2.Grant:
-    number: clients_pb2.Grant = clients_pb2.Grant.Value(f"GRANT_{grant}")
-    return number
 
 
 def policy_value(message: clients_pb2.ClientPolicy) -> ClientPolicy:

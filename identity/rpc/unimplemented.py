@@ -28,7 +28,7 @@ def answer_unimplemented(
         setattr(servicer, method.name, behaviour)
 
 
-async def _unimplemented(caller: Caller, request: object) -> Message:  # noqa: ARG001, RUF029 - a behaviour's form
+async def _unimplemented(caller: Caller, request: object) -> Message:  # noqa: ARG001 - a behaviour's form
     raise IdentityError(Reason.NOT_IMPLEMENTED, "This method is part of the contract and not built yet.")
 
 

@@ -1,0 +1,372 @@
+"""The one place where the parts are put together.
+
+``IdentityServer`` is the whole service as one object: settings in, two listening ports out. ``serve`` runs it
+until a signal asks it to end, and lets what is under way finish.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import hmac
+import logging
+import secrets
+import signal
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import lru_cache
+from typing import Any
+
+from grpc_identity._version import __version__
+from grpc_identity.jwk import KeySet
+from grpc_identity.v1 import clients_pb2
+from prometheus_client import CollectorRegistry, Gauge
+from starlette.routing import BaseRoute
+
+from identity.audit.event import Circumstances, Event, EventType, Outcome
+from identity.audit.recorder import RefusalRecorder
+from identity.audit.relay.relay import AuditRelay
+from identity.audit.sinks.otlp import OtlpSpanSink, otlp_exporter
+from identity.clients.administration import ClientAdministration
+from identity.clients.policy import Lifetimes
+from identity.clients.registry import ClientRegistry
+from identity.clients.secrets import SecretHasher
+from identity.clock import Clock, SystemClock
+from identity.config import Settings
+from identity.errors import IdentityError
+from identity.http.app import create_app
+from identity.http.server import HttpServer
+from identity.keys.service import KeyService, PublishedKeys
+from identity.rate_limiter import RateLimiter
+from identity.readiness import Problem
+from identity.rpc.admin_service import AdminService
+from identity.rpc.authentication import CallerAuthenticator
+from identity.rpc.budgets import ClientBudgets
+from identity.rpc.calls import Calls
+from identity.rpc.identity_service import IdentityService, UseCases
+from identity.rpc.metrics import CallMetrics
+from identity.rpc.server import Bounds, RpcServer, Transport, split_address
+from identity.rpc.translation import policy_value
+from identity.sessions.access_tokens import AccessTokenReader
+from identity.sessions.introspect import Introspect
+from identity.sessions.issue import IssueTokens
+from identity.sessions.listing import ListSessions
+from identity.sessions.minting import AccessTokenMint
+from identity.sessions.refresh import Refresh
+from identity.sessions.revoke import Revoke
+from identity.store.ports import SpendLimits
+from identity.store.redis.clients import RedisClientStore
+from identity.store.redis.connection import BatchingConnection, connect
+from identity.store.redis.fitness import store_problems
+from identity.store.redis.keys import KeySpace
+from identity.store.redis.outbox import RedisAuditOutbox
+from identity.store.redis.sessions import RedisSessionStore
+from identity.tokens.access_token import AccessTokenAssembler
+from identity.tokens.refresh_token import RefreshTokenCodec
+
+READINESS_INTERVAL_SECONDS = 1.0
+FINAL_FLUSH_SECONDS = 5.0
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Addresses:
+    """Where the service can be reached. ``http_url`` is empty when HTTP is off."""
+
+    grpc_target: str
+    http_url: str
+
+
+class StoreParts:
+    """The Redis adapters of one process, over one connection."""
+
+    def __init__(self, settings: Settings) -> None:
+        timeout_seconds = settings.redis.timeout_ms / 1000
+        self.connection = BatchingConnection(
+            connect(settings.redis.url.get_secret_value(), timeout_seconds=timeout_seconds),
+            max_batch=settings.redis.max_batch,
+            timeout_seconds=timeout_seconds,
+        )
+        self.keys = KeySpace(settings.redis.key_prefix, settings.redis.buckets)
+        bound = settings.audit.outbox_max_events
+        self.sessions = RedisSessionStore(self.connection, self.keys, outbox_max_events=bound)
+        self.clients = RedisClientStore(self.connection, self.keys, outbox_max_events=bound)
+        self.outbox = RedisAuditOutbox(self.connection, self.keys, max_events=bound)
+
+    async def problems(self) -> Sequence[Problem]:
+        """What keeps the store from being fit."""
+        return await store_problems(self.connection, self.keys)
+
+
+class IdentityServer:
+    """The service. ``start`` once, ``stop`` once."""
+
+    def __init__(
+        self, settings: Settings, *, extra_routes: Sequence[BaseRoute] = (), clock: Clock | None = None
+    ) -> None:
+        self.settings = settings
+        self.store = StoreParts(settings)
+        self._clock = clock or SystemClock()
+        self._extra_routes = extra_routes
+        self._instance_id = secrets.token_hex(4)
+        self._metrics = CollectorRegistry()
+        self._recorder = RefusalRecorder(self.store.outbox)
+        self._keys = key_service(settings, self._clock)
+        self._problems: Sequence[Problem] = (Problem("starting", "The service is starting."),)
+        self._tasks: list[asyncio.Task[None]] = []
+        self._closed = asyncio.Event()
+        self._relay: AuditRelay | None = None
+        self._sink: OtlpSpanSink | None = None
+        self._rpc: RpcServer | None = None
+        self._http: HttpServer | None = None
+
+    async def start(self) -> Addresses:
+        """Listens. Comes up even while the store is away: not ready, and ready once it is back."""
+        settings = self.settings
+        self._keys.on_change = self._record_key_change
+        await self._keys.start()
+        hasher = SecretHasher(self._keys.client_secret_pepper())
+        registry = ClientRegistry(self.store.clients, hasher)
+        with contextlib.suppress(IdentityError):
+            await registry.refresh()
+        calls = Calls(
+            CallerAuthenticator(registry), registry, ClientBudgets(), self._recorder, CallMetrics(self._metrics)
+        )
+        administration = ClientAdministration(
+            registry, self.store.clients, self.store.sessions, hasher, self._clock
+        )
+        self._rpc = RpcServer(
+            identity_service=IdentityService(calls, self._use_cases(), self._keys, self._clock),
+            admin_service=AdminService(calls, administration),
+            calls=calls,
+            transport=Transport(
+                listen=settings.grpc.listen,
+                certificate_file=settings.grpc.tls_certificate_file,
+                private_key_file=settings.grpc.tls_private_key_file,
+                client_ca_file=settings.grpc.tls_client_ca_file,
+                allow_plaintext=settings.grpc.allow_plaintext,
+            ),
+            bounds=Bounds(
+                settings.grpc.max_message_bytes,
+                settings.grpc.max_metadata_bytes,
+                settings.grpc.max_concurrent_calls,
+            ),
+            with_reflection=settings.reflection_enabled,
+        )
+        grpc_target = await self._rpc.start()
+        http_url = await self._start_http()
+        if settings.audit.relay:
+            self._sink = OtlpSpanSink(
+                otlp_exporter(), service_version=__version__, instance_id=self._instance_id
+            )
+            self._relay = AuditRelay(
+                self.store.outbox,
+                self._sink,
+                consumer=self._instance_id,
+                batch=settings.audit.relay_batch,
+                poll_ms=settings.audit.relay_poll_ms,
+            )
+            self._run(self._relay.run())
+        await self._look_at_readiness()
+        self._run(registry.run(), self._recorder.run(), self._keys.run(), self._watch_readiness())
+        _log.info("serving gRPC on %s, HTTP on %s", grpc_target, http_url or "no port")
+        return Addresses(grpc_target, http_url)
+
+    async def stop(self, grace_seconds: float | None = None) -> None:
+        """Takes no new calls, lets those under way finish, hands over what is recorded, and lets go."""
+        grace = self.settings.grpc.drain_seconds if grace_seconds is None else grace_seconds
+        if self._rpc is not None:
+            await self._rpc.stop(grace)
+        if self._http is not None:
+            await self._http.stop()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        try:
+            async with asyncio.timeout(FINAL_FLUSH_SECONDS):
+                await self._recorder.flush()
+                if self._relay is not None:
+                    await self._relay.drain()
+        except (IdentityError, TimeoutError):
+            _log.warning("some events could not be handed over; those in the outbox go with the next start")
+        if self._sink is not None:
+            await self._sink.close()
+        await self.store.connection.close()
+        self._closed.set()
+
+    async def wait_closed(self) -> None:
+        """Returns once ``stop`` has finished."""
+        await self._closed.wait()
+
+    def _use_cases(self) -> UseCases:
+        settings, sessions = self.settings, self.store.sessions
+        mint = AccessTokenMint(AccessTokenAssembler(settings.issuer), self._keys.active_signer)
+        refresh_secrets = self._keys.refresh_token_secrets()
+        codec = RefreshTokenCodec(refresh_secrets.by_id, refresh_secrets.active_id)
+        lifetimes = lifetimes_of(settings)
+        reader = AccessTokenReader(settings.issuer, self._key_set, self._clock)
+        per_minute = settings.limits.effective_address_failures_per_minute
+        return UseCases(
+            issue=IssueTokens(
+                store=sessions,
+                mint=mint,
+                codec=codec,
+                lifetimes=lifetimes,
+                buckets=settings.redis.buckets,
+                retry_window_seconds=settings.tokens.retry_window_seconds,
+                sealing_key=hmac.digest(
+                    refresh_secrets.by_id[refresh_secrets.active_id], b"sealed answers", hashlib.sha256
+                ),
+            ),
+            refresh=Refresh(
+                store=sessions,
+                mint=mint,
+                codec=codec,
+                lifetimes=lifetimes,
+                limits=SpendLimits(
+                    settings.limits.refreshes_per_family_per_minute,
+                    settings.limits.effective_address_successes_per_minute,
+                    per_minute,
+                ),
+                forgeries=RateLimiter(
+                    calls=per_minute, per_seconds=60.0, monotonic=asyncio.get_running_loop().time
+                ),
+                recorder=self._recorder,
+                buckets=settings.redis.buckets,
+                retry_window_seconds=settings.tokens.retry_window_seconds,
+            ),
+            revoke=Revoke(sessions, codec, reader, self._recorder),
+            introspect=Introspect(sessions, codec, reader),
+            list_sessions=ListSessions(sessions),
+        )
+
+    def _key_set(self) -> KeySet:
+        return _key_set_of(self._keys.published())
+
+    async def _start_http(self) -> str:
+        if not self.settings.http.enabled:
+            return ""
+        host, port = split_address(self.settings.http.listen)
+        app = create_app(
+            keys=self._keys,
+            issuer=self.settings.issuer,
+            readiness=self._ready,
+            metrics=self._metrics,
+            extra_routes=self._extra_routes,
+        )
+        self._http = HttpServer(app, host, port)
+        return f"http://{host}:{await self._http.start()}"
+
+    async def _ready(self) -> Sequence[Problem]:
+        await self._look_at_readiness()
+        return self._problems
+
+    async def _look_at_readiness(self) -> None:
+        problems = [*await self.store.problems(), *self._keys.problems()]
+        if problems != list(self._problems):
+            for problem in problems:
+                _log.warning("not ready: %s: %s", problem.name, problem.message)
+            if not problems:
+                _log.info("ready")
+        self._problems = tuple(problems)
+        if self._rpc is not None:
+            await self._rpc.set_serving(not problems)
+
+    async def _watch_readiness(self) -> None:
+        while True:
+            await asyncio.sleep(READINESS_INTERVAL_SECONDS)
+            await self._look_at_readiness()
+
+    def _record_key_change(self, kid: str, state: str) -> None:
+        circumstances = Circumstances("", "", detail=f"kid {kid}")
+        self._recorder.record(Event(EventType(f"key.{state}"), Outcome.SUCCESS, circumstances))
+
+    def _run(self, *coroutines: Coroutine[Any, Any, None]) -> None:
+        for coroutine in coroutines:
+            task = asyncio.create_task(coroutine)
+            task.add_done_callback(_log_crash)
+            self._tasks.append(task)
+
+
+async def serve(
+    settings: Settings,
+    on_ready: Callable[[IdentityServer], Awaitable[None]] | None = None,
+    *,
+    extra_routes: Sequence[BaseRoute] = (),
+) -> None:
+    """Serves until SIGTERM or SIGINT, then drains. A second signal ends without waiting."""
+    server = IdentityServer(settings, extra_routes=extra_routes)
+    asked_to_end = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, asked_to_end.set)
+    try:
+        server.addresses = await server.start()
+        if on_ready is not None:
+            await on_ready(server)
+        await asked_to_end.wait()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+    finally:
+        await server.stop()
+
+
+async def bootstrap_client(
+    settings: Settings,
+    *,
+    client_id: str,
+    display_name: str,
+    policy: clients_pb2.ClientPolicy,
+    replace_secret: bool = False,
+) -> str:
+    """Registers a client straight in the store, without a running service, and returns its secret.
+
+    With ``replace_secret``, a client that exists gets this name and policy and a new secret, its old ones ending
+    at once; without, it is ``CLIENT_EXISTS``.
+    """
+    store = StoreParts(settings)
+    keys = key_service(settings, SystemClock())
+    await keys.start()
+    hasher = SecretHasher(keys.client_secret_pepper())
+    registry = ClientRegistry(store.clients, hasher)
+    administration = ClientAdministration(registry, store.clients, store.sessions, hasher, SystemClock())
+    circumstances = Circumstances("", "bootstrap")
+    try:
+        await registry.refresh()
+        if replace_secret and registry.get(client_id) is not None:
+            await administration.update(client_id, display_name, policy_value(policy), circumstances)
+            _, secret = await administration.rotate_secret(
+                client_id, revoke_previous=True, circumstances=circumstances
+            )
+        else:
+            _, secret = await administration.create(
+                client_id, display_name, policy_value(policy), circumstances
+            )
+    finally:
+        await store.connection.close()
+    return secret.text
+
+
+def lifetimes_of(settings: Settings) -> Lifetimes:
+    """The service's lifetimes."""
+    tokens = settings.tokens
+    return Lifetimes(
+        access_token_seconds=tokens.access_ttl_seconds,
+        web_session_seconds=int(timedelta(days=tokens.web_session_days).total_seconds()),
+        mobile_session_seconds=int(timedelta(days=tokens.mobile_session_days).total_seconds()),
+        session_idle_seconds=int(timedelta(hours=tokens.idle_hours).total_seconds()),
+        refresh_leeway_seconds=tokens.refresh_leeway_seconds,
+    )
+
+
+@lru_cache(maxsize=4)
+def _key_set_of(published: PublishedKeys) -> KeySet:
+    return KeySet.from_dict({"keys": list(published.jwks)})
+
+
+def _log_crash(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and task.exception() is not None:
+        _log.critical("a background task ended; restart the service", exc_info=task.exception())

