@@ -1,0 +1,114 @@
+"""The interceptor for ``grpc.server`` servers.
+
+A call is decided from its metadata, before a message of it is read. One that is refused gets a stream-stream handler,
+whatever its kind: a unary one would wait for a message first. For one that is admitted the caller is put in the
+context of the call, in which gRPC runs the handler.
+
+Interceptors run on the one thread that accepts calls, so nothing waits there. Where keys must be fetched first, the
+handler is wrapped: its thread of the pool waits, decides, and only then reads a message.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, NoReturn
+
+import grpc
+
+from grpc_identity.errors import KeyNotHeldError
+from grpc_identity.policy import Policy
+from grpc_identity.principal import CURRENT_PRINCIPAL
+from grpc_identity.transport import Gate, behaviour_of, refuse
+from grpc_identity.verifier import Verifier
+
+__all__ = ["AuthInterceptor"]
+
+MAX_WAITING_CALLS = 4
+_END = object()
+
+_Handler = grpc.RpcMethodHandler[Any, Any]
+_Continuation = Callable[[grpc.HandlerCallDetails], _Handler | None]
+
+
+class AuthInterceptor(grpc.ServerInterceptor):
+    """Admits verified callers only, and makes them known to handlers as ``current_principal()``.
+
+    >>> from grpc_identity import Policy
+    >>> from grpc_identity.testing import InMemoryIssuer
+    >>> verifier = Verifier(InMemoryIssuer(audience="orders").trusted())
+    >>> interceptor = AuthInterceptor(verifier, Policy().public(Policy.HEALTH))
+
+    Without a policy every method needs a valid token. Put it first among the interceptors, so that nothing is done
+    for strangers. ``max_waiting_calls`` is how many threads of the pool may wait for keys at a time.
+    """
+
+    def __init__(
+        self,
+        verifier: Verifier,
+        policy: Policy | None = None,
+        *,
+        max_waiting_calls: int = MAX_WAITING_CALLS,
+    ) -> None:
+        self._gate = Gate(verifier, policy, max_waiting=max_waiting_calls)
+
+    def intercept_service(
+        self, continuation: _Continuation, handler_call_details: grpc.HandlerCallDetails
+    ) -> _Handler | None:
+        """Called by gRPC for each call."""
+        call = handler_call_details
+        waits = False
+        try:
+            try:
+                CURRENT_PRINCIPAL.set(self._gate.admit(call.method, call.invocation_metadata))
+            except KeyNotHeldError as error:
+                waits = self._gate.may_wait(error)
+                if not waits:
+                    raise
+        except Exception as error:
+            return _refusal(refuse(call.method, error))
+        handler = continuation(call)
+        return self._decided_later(call, handler) if waits else handler
+
+    def _decided_later(self, call: grpc.HandlerCallDetails, handler: _Handler | None) -> _Handler:
+        def decide(context: grpc.ServicerContext) -> None:
+            try:
+                principal = self._gate.admit_waiting(call.method, call.invocation_metadata)
+            except Exception as error:
+                context.abort_with_status(refuse(call.method, error))
+            CURRENT_PRINCIPAL.set(principal)
+
+        if handler is None:
+
+            def unknown(_: object, context: grpc.ServicerContext) -> NoReturn:
+                decide(context)
+                context.abort(grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
+
+            return grpc.stream_stream_rpc_method_handler(unknown)
+
+        behaviour = behaviour_of(handler)
+
+        def decided(requests: Iterator[Any], context: grpc.ServicerContext) -> Any:
+            decide(context)
+            # The message is read and deserialised here, after the decision.
+            return behaviour(requests if handler.request_streaming else _only(requests, context), context)
+
+        constructor = (
+            grpc.stream_stream_rpc_method_handler
+            if handler.response_streaming
+            else grpc.stream_unary_rpc_method_handler
+        )
+        return constructor(decided, handler.request_deserializer, handler.response_serializer)
+
+
+def _refusal(status: grpc.Status) -> _Handler:
+    def refusal(_: object, context: grpc.ServicerContext) -> NoReturn:
+        context.abort_with_status(status)
+
+    return grpc.stream_stream_rpc_method_handler(refusal)
+
+
+def _only(requests: Iterator[Any], context: grpc.ServicerContext) -> Any:
+    request = next(requests, _END)
+    if request is _END:
+        context.abort(grpc.StatusCode.UNIMPLEMENTED, "Method requires exactly one request message.")
+    return request

@@ -1,0 +1,184 @@
+"""What both gRPC stacks share: the decision about a call, and how a refusal looks on the wire.
+
+A refusal is a gRPC status with ``google.rpc.ErrorInfo`` (domain ``grpc-identity``, the reason), and ``RetryInfo``
+where waiting helps. The table below decides which reason is which status. The caller learns the reason; the detail
+goes to the log, at level INFO.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import traceback
+from collections.abc import Callable, Iterable
+from threading import BoundedSemaphore
+from typing import Any
+
+import grpc
+from google.protobuf import any_pb2
+from google.protobuf.message import Message
+from google.rpc import error_details_pb2, status_pb2
+from grpc_status import rpc_status
+
+from grpc_identity.errors import KeyNotHeldError, Reason, TokenError
+from grpc_identity.policy import Policy, Rule
+from grpc_identity.principal import Principal
+from grpc_identity.verifier import Verifier
+
+__all__ = ["ERROR_DOMAIN", "STATUS_CODES", "Gate", "behaviour_of", "refuse", "to_status"]
+
+ERROR_DOMAIN = "grpc-identity"
+AUTHORIZATION = "authorization"
+_BEARER = "Bearer "
+
+_logger = logging.getLogger("grpc_identity")
+
+STATUS_CODES: dict[Reason, grpc.StatusCode] = {
+    Reason.TOKEN_MISSING: grpc.StatusCode.UNAUTHENTICATED,
+    Reason.TOKEN_INVALID: grpc.StatusCode.UNAUTHENTICATED,
+    Reason.TOKEN_EXPIRED: grpc.StatusCode.UNAUTHENTICATED,
+    Reason.TOKEN_NOT_YET_VALID: grpc.StatusCode.UNAUTHENTICATED,
+    Reason.TOKEN_REVOKED: grpc.StatusCode.UNAUTHENTICATED,
+    Reason.KEY_UNKNOWN: grpc.StatusCode.UNAUTHENTICATED,
+    Reason.ISSUER_MISMATCH: grpc.StatusCode.UNAUTHENTICATED,
+    Reason.AUDIENCE_MISMATCH: grpc.StatusCode.UNAUTHENTICATED,
+    Reason.SCOPE_MISSING: grpc.StatusCode.PERMISSION_DENIED,
+    Reason.ROLE_MISSING: grpc.StatusCode.PERMISSION_DENIED,
+    Reason.CLAIM_MISSING: grpc.StatusCode.PERMISSION_DENIED,
+    Reason.KEYS_UNAVAILABLE: grpc.StatusCode.UNAVAILABLE,
+    Reason.VERIFIER_FAILED: grpc.StatusCode.INTERNAL,
+}
+
+_MESSAGES: dict[Reason, str] = {
+    Reason.TOKEN_MISSING: "This method needs an access token; send `authorization: Bearer ...`.",
+    Reason.TOKEN_INVALID: "The access token is not valid.",
+    Reason.TOKEN_EXPIRED: "The access token has expired; refresh it.",
+    Reason.TOKEN_NOT_YET_VALID: "The access token is not valid yet; compare the clocks.",
+    Reason.TOKEN_REVOKED: "The access token was revoked.",
+    Reason.KEY_UNKNOWN: "The access token was signed with an unknown key.",
+    Reason.ISSUER_MISMATCH: "The access token is from an issuer that is not trusted here.",
+    Reason.AUDIENCE_MISMATCH: "The access token is for another audience.",
+    Reason.SCOPE_MISSING: "The access token lacks a scope that this method needs.",
+    Reason.ROLE_MISSING: "The access token lacks a role that this method needs.",
+    Reason.CLAIM_MISSING: "The access token lacks a claim that this method needs.",
+    Reason.KEYS_UNAVAILABLE: "Access tokens cannot be verified at the moment; try again.",
+    Reason.VERIFIER_FAILED: "The access token could not be verified because of a fault in this service.",
+}
+
+
+def to_status(error: TokenError) -> grpc.Status:
+    """The status of a refusal, for ``context.abort_with_status``."""
+    details: list[Message] = [error_details_pb2.ErrorInfo(reason=error.reason.value, domain=ERROR_DOMAIN)]
+    if error.retry_after_seconds is not None:
+        retry = error_details_pb2.RetryInfo()
+        retry.retry_delay.FromMilliseconds(math.ceil(error.retry_after_seconds * 1000))
+        details.append(retry)
+    packed = []
+    for detail in details:
+        packed.append(any_pb2.Any())
+        packed[-1].Pack(detail)
+    code: int = STATUS_CODES[error.reason].value[0]
+    return rpc_status.to_status(status_pb2.Status(code=code, message=_MESSAGES[error.reason], details=packed))
+
+
+class Gate:
+    """Decides about calls by their method and metadata, before any message of theirs is looked at.
+
+    ``max_waiting`` bounds how many calls may wait for keys at a time, so that tokens with unknown keys cannot use
+    up what good callers need; the calls above it are asked to try again.
+    """
+
+    __slots__ = ("_rule", "_verifier", "_verify", "_waiting")
+
+    def __init__(self, verifier: Verifier, policy: Policy | None, *, max_waiting: int) -> None:
+        if not isinstance(verifier, Verifier):
+            raise TypeError(f"a grpc_identity.Verifier is due, not {type(verifier).__name__}")
+        if policy is not None and not isinstance(policy, Policy):
+            raise TypeError(f"a grpc_identity.Policy is due, not {type(policy).__name__}")
+        self._verifier = verifier
+        self._verify = verifier.verify
+        self._rule = (policy or Policy()).compile().rule
+        self._waiting = BoundedSemaphore(max_waiting)
+
+    def admit(self, method: str, metadata: Iterable[tuple[str, Any]] | None) -> Principal | None:
+        """The caller, or ``None`` on a public method without a token. Never waits. Raises ``TokenError``."""
+        token = _bearer_token(metadata)
+        rule = self._rule(method)
+        if token is None:
+            if rule.is_public:
+                return None
+            raise TokenError(Reason.TOKEN_MISSING, "no authorization metadata")
+        principal = self._verify(token)
+        if rule.requirement is not None:
+            _meet(rule, principal)
+        return principal
+
+    async def admit_async(self, method: str, metadata: Iterable[tuple[str, Any]] | None) -> Principal | None:
+        """As ``admit``, after a fetch of keys if one may help."""
+        if not self._waiting.acquire(blocking=False):
+            raise _too_many_wait()
+        try:
+            await self._verifier.verify_async(_bearer_token(metadata) or "")
+        finally:
+            self._waiting.release()
+        return self.admit(method, metadata)
+
+    def admit_waiting(self, method: str, metadata: Iterable[tuple[str, Any]] | None) -> Principal | None:
+        """As ``admit``, after a fetch of keys if one may help; blocks the thread meanwhile."""
+        if not self._waiting.acquire(blocking=False):
+            raise _too_many_wait()
+        try:
+            self._verifier.verify_waiting(_bearer_token(metadata) or "")
+        finally:
+            self._waiting.release()
+        return self.admit(method, metadata)
+
+    def may_wait(self, error: KeyNotHeldError) -> bool:
+        """Whether a fetch that may bring the missing key is under way, or was started just now."""
+        return self._verifier.fetch_for(error) is not None
+
+
+def refuse(method: str, error: Exception) -> grpc.Status:
+    """Logs why a call is refused, and returns what the caller is told. An unexpected error refuses, too."""
+    if isinstance(error, TokenError):
+        _logger.info("refused %r: %s: %s", method, error.reason, error.detail)
+        return to_status(error)
+    # Without the message of the error: it is not ours, so what is in it is not known.
+    where = "".join(traceback.format_tb(error.__traceback__))
+    _logger.error("refused %r because verifying failed with %s\n%s", method, type(error).__name__, where)
+    return to_status(TokenError(Reason.VERIFIER_FAILED, type(error).__name__))
+
+
+def behaviour_of(handler: grpc.RpcMethodHandler[Any, Any]) -> Callable[..., Any]:
+    """The function of the service that handles the call, whichever of the four kinds it is."""
+    behaviour: Any
+    if handler.request_streaming:
+        behaviour = handler.stream_stream if handler.response_streaming else handler.stream_unary
+    else:
+        behaviour = handler.unary_stream if handler.response_streaming else handler.unary_unary
+    return behaviour  # type: ignore[no-any-return]
+
+
+def _bearer_token(metadata: Iterable[tuple[str, Any]] | None) -> str | None:
+    authorization = None
+    for key, value in metadata or ():
+        if key == AUTHORIZATION:
+            if authorization is not None:
+                raise TokenError(Reason.TOKEN_INVALID, "several authorization values")
+            authorization = value
+    if authorization is None:
+        return None
+    if not isinstance(authorization, str) or authorization[:7].capitalize() != _BEARER:
+        raise TokenError(Reason.TOKEN_INVALID, "the authorization value is not of the scheme Bearer")
+    return authorization[7:]
+
+
+def _meet(rule: Rule, principal: Principal) -> None:
+    if rule.requirement is not None and (missing := rule.requirement.check(principal)) is not None:
+        raise TokenError(
+            missing, f"{principal.client_id!r} for {principal.subject!r} lacks {rule.requirement.text}"
+        )
+
+
+def _too_many_wait() -> TokenError:
+    return TokenError(Reason.KEYS_UNAVAILABLE, "too many calls wait for keys", retry_after_seconds=1.0)
