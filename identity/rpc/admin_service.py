@@ -7,7 +7,6 @@ from typing import Any
 
 from grpc_identity.v1 import admin_service_pb2 as admin_pb2
 from grpc_identity.v1 import admin_service_pb2_grpc as admin_pb2_grpc
-
 from identity.clients.administration import ClientAdministration
 from identity.clients.policy import Grant, require_grant
 from identity.errors import IdentityError, Reason, field_invalid

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from google.protobuf.duration_pb2 import Duration
+
 from grpc_identity.v1 import identity_service_pb2 as service_pb2
 from grpc_identity.v1 import identity_service_pb2_grpc as service_pb2_grpc
-
 from identity.clock import Clock
 from identity.keys.service import PublishedKeys
 from identity.rpc import translation, validation

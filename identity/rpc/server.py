@@ -11,14 +11,14 @@ from typing import Any
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1._async import HealthServicer
-from grpc_identity.v1 import (
-    admin_service_pb2_grpc,
-    identity_service_pb2_grpc,
-)
 from grpc_reflection.v1alpha import reflection
 from grpc_reflection.v1alpha._async import ReflectionServicer
 from grpc_reflection.v1alpha.reflection_pb2_grpc import add_ServerReflectionServicer_to_server
 
+from grpc_identity.v1 import (
+    admin_service_pb2_grpc,
+    identity_service_pb2_grpc,
+)
 from identity.clients.policy import Grant, require_grant
 from identity.rpc.admin_service import AdminService
 from identity.rpc.calls import Calls, Context

@@ -7,8 +7,8 @@ from typing import Literal, TypeAlias
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
-from grpc_identity.v1 import clients_pb2, identity_service_pb2, keys_pb2, sessions_pb2, tokens_pb2
 
+from grpc_identity.v1 import clients_pb2, identity_service_pb2, keys_pb2, sessions_pb2, tokens_pb2
 from identity.audit.event import EndUser
 from identity.clients.client import Client
 from identity.clients.policy import ClientPolicy, Grant, Patterns

@@ -6,9 +6,9 @@ import ipaddress
 from collections.abc import Sequence
 
 from google.protobuf.timestamp_pb2 import Timestamp
+
 from grpc_identity.v1 import identity_service_pb2 as service_pb2
 from grpc_identity.v1 import tokens_pb2
-
 from identity.audit.event import NOBODY, EndUser
 from identity.errors import FieldViolation, IdentityError, Reason, field_invalid
 from identity.sessions.issue import IssueRequest

@@ -9,7 +9,6 @@ from grpc_identity.claims import ACCESS_TOKEN_TYPE, check_claims, parse_claims
 from grpc_identity.errors import TokenError
 from grpc_identity.jwk import KeySet
 from grpc_identity.jws import verify_compact
-
 from identity.clock import Clock
 from identity.tokens.family_id import FamilyId
 

@@ -1,0 +1,81 @@
+"""From rounds to a table and to JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.cases import BASELINE, Case
+from benchmarks.load import Measurement
+
+
+@dataclass(frozen=True)
+class Result:
+    """Medians over the rounds; the ratio's spread tells how much to believe it."""
+
+    case: Case
+    cpu_microseconds: float
+    ratio: float
+    ratio_min: float
+    ratio_max: float
+    calls_per_second: float
+
+
+def summarise(cases: Sequence[Case], measured: Mapping[str, Sequence[Measurement]]) -> list[Result]:
+    """Each case against the echo of its own round."""
+    baseline = [item.cpu_microseconds_per_call for item in measured[BASELINE.name]]
+    results = []
+    for case in cases:
+        rounds = measured[case.name]
+        ratios = [item.cpu_microseconds_per_call / echo for item, echo in zip(rounds, baseline, strict=True)]
+        results.append(
+            Result(
+                case=case,
+                cpu_microseconds=median(item.cpu_microseconds_per_call for item in rounds),
+                ratio=median(ratios),
+                ratio_min=min(ratios),
+                ratio_max=max(ratios),
+                calls_per_second=median(item.calls_per_second for item in rounds),
+            )
+        )
+    return results
+
+
+def print_table(results: Sequence[Result], concurrency: int) -> None:
+    """For people."""
+    table = Table(title=f"CPU of the server per call, {concurrency} calls under way", title_justify="left")
+    table.add_column("case")
+    for column in ("CPU µs/call", "x bare echo", "min … max", "calls/s"):
+        table.add_column(column, justify="right")
+    for result in results:
+        table.add_row(
+            result.case.label,
+            f"{result.cpu_microseconds:.0f}",
+            f"{result.ratio:.2f}",
+            f"{result.ratio_min:.2f} … {result.ratio_max:.2f}",
+            f"{result.calls_per_second:.0f}",
+        )
+    console = Console()
+    console.print()
+    console.print(table)
+
+
+def as_json(results: Sequence[Result]) -> dict[str, object]:
+    """For machines."""
+    return {
+        "cases": {
+            result.case.name: {
+                "label": result.case.label,
+                "cpu_microseconds_per_call": round(result.cpu_microseconds, 1),
+                "ratio_to_echo": round(result.ratio, 3),
+                "ratio_min": round(result.ratio_min, 3),
+                "ratio_max": round(result.ratio_max, 3),
+                "calls_per_second": round(result.calls_per_second),
+            }
+            for result in results
+        }
+    }

@@ -1,0 +1,129 @@
+"""The server processes. Each tells its parent where it listens, then serves until it is ended."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import secrets
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import grpc
+import uvloop
+
+from grpc_identity import Verifier
+from grpc_identity.aio import AuthInterceptor
+from grpc_identity.testing import InMemoryIssuer
+
+UNSEEN_TOKENS = 40_000
+
+
+def echo(answer: Connection, store_url: str, data: Path) -> None:
+    """The baseline."""
+    del store_url, data
+    uvloop.run(_serve_echo(answer, [], {}))
+
+
+async def _serve_echo(answer: Connection, interceptors: Any, said: dict[str, str]) -> None:
+    async def handler(request: bytes, context: object) -> bytes:
+        del context
+        return request
+
+    server = grpc.aio.server(interceptors=interceptors, options=[("grpc.so_reuseport", 0)])
+    methods = {"Echo": grpc.unary_unary_rpc_method_handler(handler)}
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("benchmarks.Echo", methods),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    answer.send({"target": f"127.0.0.1:{port}"} | said)
+    await server.wait_for_termination()
+
+
+def intercepted_echo(answer: Connection, store_url: str, data: Path) -> None:
+    """The echo behind the interceptor; one token for all calls."""
+    del store_url, data
+    issuer = InMemoryIssuer(audience="orders")
+    interceptor = AuthInterceptor(Verifier(issuer.trusted()))
+    uvloop.run(_serve_echo(answer, [interceptor], {"token": issuer.mint(scopes=["a.read"])}))
+
+
+def intercepted_echo_unseen(answer: Connection, store_url: str, data: Path) -> None:
+    """The echo behind the interceptor; tokens enough for every call to bring a new one."""
+    del store_url, data
+    issuer = InMemoryIssuer(audience="orders")
+    interceptor = AuthInterceptor(Verifier(issuer.trusted()))
+    tokens = [issuer.mint(scopes=["a.read"]) for _ in range(UNSEEN_TOKENS)]
+    uvloop.run(_serve_echo(answer, [interceptor], {"tokens": tokens}))
+
+
+def identity(answer: Connection, store_url: str, data: Path) -> None:
+    """The service, as in production: the audit relay is another process."""
+    uvloop.run(_serve_identity(answer, store_url, data, relay=False))
+
+
+def identity_with_relay(answer: Connection, store_url: str, data: Path) -> None:
+    """The service as in development: the audit relay in the same process, exporting by OTLP."""
+    uvloop.run(_serve_identity(answer, store_url, data, relay=True))
+
+
+async def _serve_identity(answer: Connection, store_url: str, data: Path, *, relay: bool) -> None:
+    from benchmarks.cases import POLICY
+    from identity.app import IdentityServer, bootstrap_client
+    from identity.config import Settings
+
+    settings = Settings(
+        issuer="https://id.example",
+        environment="development",
+        grpc={"listen": "127.0.0.1:0"},
+        http={"listen": "127.0.0.1:0"},
+        redis={"url": store_url, "key_prefix": data.name},
+        keys={
+            "file": data / "keyring.json",
+            "kek": base64.b64encode(secrets.token_bytes(32)).decode(),
+        },
+        # Nobody reads the outbox where the relay is off; it must hold the whole run.
+        audit={"relay": relay, "outbox_max_events": 10_000_000},
+        limits={"refreshes_per_family_per_minute": 1_000_000},
+    )
+    secret = await bootstrap_client(settings, client_id="bench", display_name="Benchmark", policy=POLICY)
+    sink = await _start_otlp_sink() if relay else None
+    server = IdentityServer(settings)
+    addresses = await server.start()
+    answer.send({"target": addresses.grpc_target, "secret": secret})
+    await asyncio.Event().wait()
+    del sink
+
+
+async def _start_otlp_sink() -> object:
+    """Starts a receiver in a process of its own, so that receiving is not counted."""
+    import multiprocessing
+    import os
+
+    context = multiprocessing.get_context("spawn")
+    answers, answer = context.Pipe(duplex=False)
+    process = context.Process(target=otlp_sink, args=(answer,), daemon=True)
+    process.start()
+    port = await asyncio.to_thread(answers.recv)
+    os.environ["OTEL_EXPORTER_OTLP_ENDPOINT"] = f"http://127.0.0.1:{port}"
+    os.environ["OTEL_EXPORTER_OTLP_PROTOCOL"] = "grpc"
+    os.environ["OTEL_EXPORTER_OTLP_INSECURE"] = "true"
+    return process
+
+
+def otlp_sink(answer: Connection) -> None:
+    """Acknowledges spans and forgets them."""
+    uvloop.run(_serve_otlp_sink(answer))
+
+
+async def _serve_otlp_sink(answer: Connection) -> None:
+    async def handler(request: bytes, context: object) -> bytes:
+        del request, context
+        return b""
+
+    server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
+    methods = {"Export": grpc.unary_unary_rpc_method_handler(handler)}
+    service = "opentelemetry.proto.collector.trace.v1.TraceService"
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, methods),))
+    answer.send(server.add_insecure_port("127.0.0.1:0"))
+    await server.start()
+    await server.wait_for_termination()

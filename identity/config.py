@@ -1,0 +1,355 @@
+"""Every setting, typed and explained. Sources, the later the stronger: defaults, one TOML file, environment, flags.
+
+In the environment a setting is ``IDENTITY_<SECTION>__<NAME>`` (``IDENTITY_REDIS__URL``). A secret may come from a
+file: ``redis.url_file`` in place of ``redis.url``. An unknown setting is an error that names the nearest known one.
+"""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import os
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from identity.errors import FieldViolation
+
+ENV_PREFIX = "IDENTITY_"
+ENV_DELIMITER = "__"
+# Read by the commands that call a running service; not settings of the service.
+COMMAND_VARIABLES = frozenset({"CLIENT_ID", "CLIENT_SECRET", "CLIENT_SECRET_FILE", "TARGET", "CONFIG"})
+
+
+class ConfigurationError(Exception):
+    """The settings cannot be used; one line a problem, each with the name of the setting."""
+
+    def __init__(self, violations: Iterable[FieldViolation]) -> None:
+        self.violations = tuple(violations)
+        super().__init__("\n".join(f"{item.field}: {item.description}" for item in self.violations))
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+def _from_file(section: Any, name: str) -> Any:
+    """Puts the content of ``<name>_file`` in place of ``<name>``."""
+    if not isinstance(section, dict) or section.get(f"{name}_file") is None:
+        return section
+    if section.get(name) is not None:
+        raise ValueError(f"set {name} or {name}_file, not both")
+    path = Path(section[f"{name}_file"])
+    try:
+        return section | {name: path.read_text().strip()}
+    except OSError as error:
+        raise ValueError(f"cannot read {name}_file {path}: {error.strerror}") from None
+
+
+class GrpcSettings(_Section):
+    """The gRPC port."""
+
+    listen: str = Field("127.0.0.1:50051", description="host:port; port 0 picks a free one")
+    tls_certificate_file: Path | None = Field(None, description="PEM certificate chain; turns TLS on")
+    tls_private_key_file: Path | None = Field(None, description="PEM private key of the certificate")
+    tls_client_ca_file: Path | None = Field(
+        None, description="PEM roots of client certificates; turns mTLS on"
+    )
+    allow_plaintext: bool = Field(False, description="plain text on other addresses than loopback")
+    reflection: bool | None = Field(
+        None, description="server reflection, for administrators; default: in development only"
+    )
+    drain_seconds: Annotated[float, Field(ge=0, le=300)] = Field(
+        10.0, description="how long calls under way may take at shutdown"
+    )
+    max_message_bytes: Annotated[int, Field(ge=4096, le=4 * 1024 * 1024)] = Field(
+        65_536, description="largest request"
+    )
+    max_metadata_bytes: Annotated[int, Field(ge=4096, le=65_536)] = Field(
+        16_384, description="largest metadata"
+    )
+    max_concurrent_calls: Annotated[int, Field(ge=1, le=100_000)] = Field(
+        2000, description="calls under way; more are answered RESOURCE_EXHAUSTED"
+    )
+
+
+class HttpSettings(_Section):
+    """The HTTP port: public keys, health, metrics."""
+
+    enabled: bool = Field(True, description="whether to listen at all")
+    listen: str = Field("127.0.0.1:8080", description="host:port; port 0 picks a free one")
+
+
+class RedisSettings(_Section):
+    """The session store."""
+
+    url: SecretStr = Field(
+        SecretStr("redis://127.0.0.1:6379/0"),
+        description="redis://, rediss:// or unix://; may carry a password",
+    )
+    url_file: Path | None = Field(None, description="file that holds the url")
+    key_prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,32}$")] = Field(
+        "gi", description="first part of every key"
+    )
+    buckets: Annotated[int, Field(ge=1, le=4096)] = Field(
+        64, description="fixed when a store is first used; decides how a cluster shares the load"
+    )
+    timeout_ms: Annotated[int, Field(ge=50, le=60_000)] = Field(
+        2000, description="after which the store counts as away"
+    )
+    max_batch: Annotated[int, Field(ge=1, le=1024)] = Field(128, description="calls that share a round trip")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_files(cls, section: Any) -> Any:
+        return _from_file(section, "url")
+
+
+class KeySettings(_Section):
+    """Signing keys and the secrets beside them."""
+
+    file: Path = Field(Path("keyring.json"), description="the keyring")
+    kek: SecretStr | None = Field(None, description="key-encryption key: 32 bytes in base64")
+    kek_file: Path | None = Field(None, description="file that holds it, mode 0600")
+    algorithm: Literal["ES256", "RS256", "EdDSA"] = Field(
+        "ES256", description="of keys that are made from now on"
+    )
+    publish_ahead_hours: Annotated[float, Field(ge=2, le=24 * 30)] = Field(
+        24.0, description="a key is published this long before it signs"
+    )
+    sign_days: Annotated[float, Field(gt=0, le=90)] = Field(90.0, description="a key signs this long")
+
+
+class TokenSettings(_Section):
+    """Lifetimes, where a client's policy names none."""
+
+    access_ttl_seconds: Annotated[int, Field(ge=60, le=900)] = Field(600, description="of access tokens")
+    web_session_days: Annotated[float, Field(gt=0, le=30)] = Field(
+        7.0, description="absolute, of web sessions"
+    )
+    mobile_session_days: Annotated[float, Field(gt=0, le=30)] = Field(
+        30.0, description="absolute, of mobile sessions"
+    )
+    idle_hours: Annotated[float, Field(gt=0, le=720)] = Field(
+        48.0, description="a session unused this long ends"
+    )
+    retry_window_seconds: Annotated[int, Field(ge=10, le=600)] = Field(
+        120, description="how long a call with the same idempotency key gets the same answer"
+    )
+    refresh_leeway_seconds: Annotated[int, Field(ge=0, le=60)] = Field(
+        10, description="how long a spent token gets the same answer, for callers without keys"
+    )
+
+
+class LimitSettings(_Section):
+    """Calls per minute. ``strict`` holds every address to 5 refreshes a minute."""
+
+    profile: Literal["default", "strict"] = Field(
+        "default", description="strict overrides the two of an address"
+    )
+    refreshes_per_family_per_minute: Annotated[int, Field(ge=1)] = Field(5, description="of one session")
+    address_successes_per_minute: Annotated[int, Field(ge=1)] = Field(
+        300, description="refreshes from one end-user address"
+    )
+    address_failures_per_minute: Annotated[int, Field(ge=1)] = Field(
+        30, description="refused refreshes from one end-user address"
+    )
+
+    @property
+    def effective_address_successes_per_minute(self) -> int:
+        """With the profile applied."""
+        return 5 if self.profile == "strict" else self.address_successes_per_minute
+
+    @property
+    def effective_address_failures_per_minute(self) -> int:
+        """With the profile applied."""
+        return 5 if self.profile == "strict" else self.address_failures_per_minute
+
+
+class AuditSettings(_Section):
+    """The outbox and its relay. Where events go: the standard OTEL_EXPORTER_OTLP_* variables."""
+
+    relay: bool = Field(True, description="export from inside this process")
+    outbox_max_events: Annotated[int, Field(ge=100)] = Field(
+        100_000, description="a bucket; beyond it nothing is issued"
+    )
+    relay_poll_ms: Annotated[int, Field(ge=10, le=60_000)] = Field(
+        1000, description="how often to look for events"
+    )
+    relay_batch: Annotated[int, Field(ge=1, le=2048)] = Field(256, description="events a bucket and look")
+
+
+class LogSettings(_Section):
+    """What the service says of itself, on standard error."""
+
+    level: Annotated[
+        Literal["DEBUG", "INFO", "WARNING", "ERROR"],
+        BeforeValidator(lambda value: value.upper() if isinstance(value, str) else value),
+    ] = Field("INFO", description="least severity")
+    format: Literal["console", "json"] = Field("console", description="console or json")
+
+
+class Settings(BaseSettings):
+    """All of it. ``Settings(...)`` takes sections as keywords; ``load_settings`` reads file and environment too."""
+
+    model_config = SettingsConfigDict(
+        frozen=True,
+        extra="forbid",
+        env_prefix=ENV_PREFIX,
+        env_nested_delimiter=ENV_DELIMITER,
+        hide_input_in_errors=True,
+        nested_model_default_partial_update=True,
+    )
+
+    issuer: str = Field(description="the claim iss: an https URL; http on loopback only")
+    environment: Literal["production", "development"] = Field(
+        "production", description="development: reflection on, for a start"
+    )
+    grpc: GrpcSettings = GrpcSettings()
+    http: HttpSettings = HttpSettings()
+    redis: RedisSettings = RedisSettings()
+    keys: KeySettings = KeySettings()
+    tokens: TokenSettings = TokenSettings()
+    limits: LimitSettings = LimitSettings()
+    audit: AuditSettings = AuditSettings()
+    log: LogSettings = LogSettings()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """What ``load_settings`` has merged, and nothing else: a library call must not depend on the shell."""
+        del settings_cls, env_settings, dotenv_settings, file_secret_settings
+        return (init_settings,)
+
+    @model_validator(mode="after")
+    def _check_issuer(self) -> Self:
+        parts = urlsplit(self.issuer)
+        host = parts.hostname or ""
+        if parts.query or parts.fragment or not host:
+            raise ValueError("issuer: must be a URL without query and fragment (RFC 8414, section 2)")
+        if parts.scheme != "https" and not (parts.scheme == "http" and _is_loopback(host)):
+            raise ValueError("issuer: must be https; http is for loopback only")
+        return self
+
+    @property
+    def reflection_enabled(self) -> bool:
+        """Whether reflection is served."""
+        if self.grpc.reflection is None:
+            return self.environment == "development"
+        return self.grpc.reflection
+
+
+def load_settings(
+    file: Path | None = None,
+    flags: Mapping[str, str] | None = None,
+    environ: Mapping[str, str] = os.environ,
+) -> Settings:
+    """Settings from a TOML file, then the environment, then flags (``{"grpc.listen": "…"}``).
+
+    Raises ``ConfigurationError``.
+    """
+    merged: dict[str, Any] = {}
+    if file is not None:
+        try:
+            merged = tomllib.loads(file.read_text())
+        except OSError as error:
+            raise _error("--config", f"cannot read {file}: {error.strerror}") from None
+        except tomllib.TOMLDecodeError as error:
+            raise _error(str(file), f"is not TOML: {error}") from None
+    for name, value in environ.items():
+        if name.startswith(ENV_PREFIX) and (rest := name.removeprefix(ENV_PREFIX)) not in COMMAND_VARIABLES:
+            _put(merged, rest.lower().split(ENV_DELIMITER), value, name)
+    for name, value in (flags or {}).items():
+        _put(merged, name.split("."), value, name)
+    unknown = list(_unknown(merged))
+    if unknown:
+        raise ConfigurationError(unknown)
+    try:
+        return Settings(**merged)
+    except ValidationError as error:
+        raise ConfigurationError(_violations(error)) from None
+
+
+def setting_names() -> list[str]:
+    """Every setting, as flags and TOML name it."""
+    return [name for name, _ in described_settings()]
+
+
+def described_settings() -> list[tuple[str, Any]]:
+    """Every setting with pydantic's description of it."""
+    rows: list[tuple[str, Any]] = []
+    for name, info in Settings.model_fields.items():
+        section = info.annotation
+        if isinstance(section, type) and issubclass(section, BaseModel):
+            rows += [(f"{name}.{inner}", detail) for inner, detail in section.model_fields.items()]
+        else:
+            rows.append((name, info))
+    return rows
+
+
+def _put(merged: dict[str, Any], path: list[str], value: str, source: str) -> None:
+    *sections, name = path
+    place = merged
+    for section in sections:
+        place = place.setdefault(section, {})
+        if not isinstance(place, dict):
+            raise _error(source, f"{section} is a setting, not a section")
+    place[name] = value
+
+
+def _unknown(merged: Mapping[str, Any]) -> Iterable[FieldViolation]:
+    known = setting_names()
+    sections = {name.split(".")[0] for name in known}
+    for name, value in merged.items():
+        is_section = name in sections and name not in known
+        for full in (
+            [f"{name}.{inner}" for inner in value] if is_section and isinstance(value, dict) else [name]
+        ):
+            if full in known:
+                continue
+            near = difflib.get_close_matches(full, known, n=1, cutoff=0.5)
+            hint = f"; did you mean {near[0]}?" if near else "; see: identity config reference"
+            yield FieldViolation(full, f"is not a setting{hint}")
+
+
+def _violations(error: ValidationError) -> Iterable[FieldViolation]:
+    for item in error.errors(include_input=False, include_url=False):
+        field = ".".join(str(part) for part in item["loc"])
+        message = item["msg"].removeprefix("Value error, ")
+        if not field and ": " in message:
+            field, message = message.split(": ", 1)
+        if item["type"] == "missing":
+            message = "is required; give it in the configuration file, in the environment or with --set"
+        yield FieldViolation(field, message)
+
+
+def _error(field: str, description: str) -> ConfigurationError:
+    return ConfigurationError([FieldViolation(field, description)])
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

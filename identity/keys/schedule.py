@@ -1,0 +1,119 @@
+"""When keys come and go. Pure: the moment is an argument.
+
+Rules:
+
+- A new key is published ``publish_ahead`` before it signs, so that every verifier has fetched it by then. The
+  very first key signs at once: nobody can hold an older set.
+- A key signs for ``sign_for``. Its successor is made ``publish_ahead`` before that ends, and starts to sign
+  at the moment the old key stops.
+- A retired key stays published until the last token it signed has expired, plus skew and the time for which
+  a verifier may go without fetching.
+- A key that should have retired keeps signing while no other can: an expired schedule is better than no tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from identity.keys.keyring import STATE_ORDER, KeyRecord, Keyring, KeyState
+
+MAX_JWKS_AGE = timedelta(hours=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """The times, checked as a whole: no combination that could cause a false rejection is accepted."""
+
+    publish_ahead: timedelta = timedelta(hours=24)
+    sign_for: timedelta = timedelta(days=90)
+    max_token_ttl: timedelta = timedelta(minutes=15)
+    skew: timedelta = timedelta(seconds=60)
+
+    def __post_init__(self) -> None:
+        if self.publish_ahead < 2 * MAX_JWKS_AGE:
+            raise ValueError(
+                f"keys.publish_ahead must be at least {2 * MAX_JWKS_AGE}: verifiers may use a fetched set for "
+                f"{MAX_JWKS_AGE}, and would refuse a key that signs before they have seen it"
+            )
+        if self.sign_for <= self.publish_ahead + self.keep_after_retirement:
+            raise ValueError(
+                "keys.sign_for must be longer than publishing ahead and keeping after retirement together, or keys "
+                "would pile up"
+            )
+
+    @property
+    def keep_after_retirement(self) -> timedelta:
+        """From the last signature until nobody needs the key."""
+        return self.max_token_ttl + self.skew + MAX_JWKS_AGE
+
+
+@dataclass(frozen=True, slots=True)
+class NewKeyTimes:
+    """When a key that is to be made will sign."""
+
+    state: KeyState
+    activates_at: datetime
+    retires_at: datetime
+    removes_at: datetime
+
+
+def new_key_due(keyring: Keyring, now: datetime, schedule: Schedule) -> NewKeyTimes | None:
+    """The times of the key that has to be made now, or ``None``."""
+    if any(key.state is KeyState.PENDING for key in keyring.keys):
+        return None
+    active = keyring.active
+    if active is None:
+        return _times(KeyState.ACTIVE, now, schedule)
+    if now < active.retires_at - schedule.publish_ahead:
+        return None
+    return _times(KeyState.PENDING, max(active.retires_at, now + schedule.publish_ahead), schedule)
+
+
+def advanced(keyring: Keyring, now: datetime) -> Keyring:
+    """The keyring with every key in the state its time asks for; the same object when nothing is due."""
+    due = [key for key in keyring.keys if key.state is KeyState.PENDING and now >= key.activates_at]
+    keys = []
+    for key in keyring.keys:
+        state = key.state
+        if key in due:
+            state = KeyState.ACTIVE
+        elif state is KeyState.ACTIVE and due:
+            state = KeyState.RETIRED
+        if state is KeyState.RETIRED and now >= key.removes_at:
+            state = KeyState.REMOVED
+        keys.append(key if state is key.state else _in_state(key, state, now))
+    if all(new is old for new, old in zip(keys, keyring.keys, strict=True)):
+        return keyring
+    return keyring.next(keys=tuple(keys))
+
+
+def max_age(keyring: Keyring, now: datetime) -> timedelta:
+    """How long the published set may be used without asking again.
+
+    At most an hour, and never past the moment at which a pending key starts to sign: who holds the set then
+    already has that key, but later changes must not be missed for longer than the schedule allows.
+    """
+    activations = [key.activates_at - now for key in keyring.keys if key.state is KeyState.PENDING]
+    return max(min([MAX_JWKS_AGE, *activations]), timedelta(minutes=1))
+
+
+def changes(before: Keyring, after: Keyring) -> Sequence[tuple[KeyRecord, KeyState]]:
+    """The keys that have moved on, with the state they moved to, in the order of states."""
+    known = {key.kid: key.state for key in before.keys}
+    moved = [(key, key.state) for key in after.keys if known.get(key.kid) is not key.state]
+    return sorted(moved, key=lambda item: STATE_ORDER[item[1]])
+
+
+def _times(state: KeyState, activates_at: datetime, schedule: Schedule) -> NewKeyTimes:
+    retires_at = activates_at + schedule.sign_for
+    return NewKeyTimes(state, activates_at, retires_at, retires_at + schedule.keep_after_retirement)
+
+
+def _in_state(key: KeyRecord, state: KeyState, now: datetime) -> KeyRecord:
+    if state is not KeyState.RETIRED:
+        return replace(key, state=state)
+    # It may have signed until this very moment, whatever was planned.
+    kept_for = key.removes_at - key.retires_at
+    return replace(key, state=state, retires_at=now, removes_at=now + kept_for)

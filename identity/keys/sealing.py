@@ -1,0 +1,86 @@
+"""Private material at rest: AES-256-GCM under a key-encryption key, bound to what it is.
+
+The associated data names the thing (``signing-key/<kid>``, ``refresh-token/1``): a sealed value moved to
+another place in the document does not open.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import os
+import secrets
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+KEK_BYTES = 32
+_NONCE_BYTES = 12
+
+
+class SealError(Exception):
+    """Something sealed does not open, or the key-encryption key is unusable; says what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeyEncryptionKey:
+    """32 bytes that open everything; never shown."""
+
+    raw: bytes = field(repr=False)
+
+    def __post_init__(self) -> None:
+        if len(self.raw) != KEK_BYTES:
+            raise SealError(
+                f"the key-encryption key has {len(self.raw)} bytes instead of {KEK_BYTES}; make one with: "
+                "head -c 32 /dev/urandom | base64"
+            )
+
+    @classmethod
+    def from_base64(cls, text: str) -> Self:
+        """From its text form, as settings and files have it."""
+        try:
+            return cls(base64.b64decode(text.strip(), validate=True))
+        except binascii.Error:
+            raise SealError("the key-encryption key is not base64") from None
+
+    def seal(self, value: bytes, name: str) -> bytes:
+        """Nonce and ciphertext."""
+        nonce = secrets.token_bytes(_NONCE_BYTES)
+        return nonce + AESGCM(self.raw).encrypt(nonce, value, name.encode())
+
+    def open(self, sealed: bytes, name: str) -> bytes:
+        """What was sealed under this name. Raises ``SealError``."""
+        try:
+            return AESGCM(self.raw).decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], name.encode())
+        except (InvalidTag, ValueError):
+            raise SealError(
+                f"{name} does not open: the key-encryption key is another one than it was sealed with, or the "
+                "keyring was altered; restore both from the same backup"
+            ) from None
+
+
+def load_kek_file(path: Path) -> KeyEncryptionKey:
+    """Reads a key-encryption key. Raises ``SealError`` for a file that others may read."""
+    try:
+        mode = path.stat().st_mode
+        text = path.read_text()
+    except OSError as error:
+        raise SealError(
+            f"cannot read the key-encryption key {path}: {error.strerror}; check keys.kek_file"
+        ) from None
+    if mode & 0o077:
+        raise SealError(f"others may read the key-encryption key {path}; mend it with: chmod 600 {path}")
+    return KeyEncryptionKey.from_base64(text)
+
+
+def create_kek_file(path: Path) -> None:
+    """Makes a key-encryption key with mode 0600, unless there is one; for development."""
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        return
+    with os.fdopen(descriptor, "w") as file:
+        file.write(base64.b64encode(secrets.token_bytes(KEK_BYTES)).decode() + "\n")

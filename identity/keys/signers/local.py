@@ -1,0 +1,75 @@
+"""Signing in this process with a private key held in memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_der_private_key,
+)
+
+from grpc_identity.jwk import to_jwk
+
+PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey
+RSA_BITS = 3072
+
+_ECDSA = ec.ECDSA(hashes.SHA256())
+_PKCS1V15 = padding.PKCS1v15()
+_SHA256 = hashes.SHA256()
+
+
+def generate_private_key(algorithm: str) -> PrivateKey:
+    """A new key for ``ES256``, ``RS256`` or ``EdDSA``."""
+    match algorithm:
+        case "ES256":
+            return ec.generate_private_key(ec.SECP256R1())
+        case "RS256":
+            return rsa.generate_private_key(public_exponent=65537, key_size=RSA_BITS)
+        case "EdDSA":
+            return ed25519.Ed25519PrivateKey.generate()
+        case other:
+            raise ValueError(f"{other!r} is not an algorithm of this service: use ES256, RS256 or EdDSA")
+
+
+def to_der(key: PrivateKey) -> bytes:
+    """PKCS #8, in the clear: to be sealed at once."""
+    return key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
+
+
+def from_der(raw: bytes) -> PrivateKey:
+    """The key of ``to_der``."""
+    key = load_der_private_key(raw, password=None)
+    if not isinstance(key, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey):
+        raise TypeError("not a key of this service")
+    return key
+
+
+def public_jwk(key: PrivateKey) -> dict[str, Any]:
+    """The public half as RFC 7517 has it, with ``kid`` (RFC 7638), ``alg`` and ``use``."""
+    return dict(to_jwk(key.public_key()))
+
+
+@dataclass(frozen=True, slots=True)
+class LocalSigner:
+    """A ``Signer`` that never waits."""
+
+    kid: str
+    algorithm: str
+    private_key: PrivateKey = field(repr=False)
+
+    async def sign(self, signing_input: bytes) -> bytes:
+        """See ``Signer``."""
+        key = self.private_key
+        if isinstance(key, ec.EllipticCurvePrivateKey):
+            r, s = decode_dss_signature(key.sign(signing_input, _ECDSA))
+            return r.to_bytes(32) + s.to_bytes(32)
+        if isinstance(key, rsa.RSAPrivateKey):
+            return key.sign(signing_input, _PKCS1V15, _SHA256)
+        return key.sign(signing_input)
