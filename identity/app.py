@@ -371,21 +371,25 @@ def lifetimes_of(settings: Settings) -> Lifetimes:
     )
 
 
+def key_encryption_key(settings: Settings) -> KeyEncryptionKey:
+    """The key that opens the keyring. Raises ``SealError`` and ``ConfigurationError``."""
+    keys = settings.keys
+    if keys.kek is not None:
+        return KeyEncryptionKey.from_base64(keys.kek.get_secret_value())
+    if keys.kek_file is not None:
+        return load_kek_file(keys.kek_file)
+    raise ConfigurationError(
+        [FieldViolation("keys.kek_file", "is required: private keys are not kept in the clear")]
+    )
+
+
 def key_service(settings: Settings, clock: Clock) -> KeyService:
     """The keys as the settings name them. Raises ``SealError`` and ``ConfigurationError``."""
     keys = settings.keys
-    if keys.kek is not None:
-        kek = KeyEncryptionKey.from_base64(keys.kek.get_secret_value())
-    elif keys.kek_file is not None:
-        kek = load_kek_file(keys.kek_file)
-    else:
-        raise ConfigurationError(
-            [FieldViolation("keys.kek_file", "is required: private keys are not kept in the clear")]
-        )
     schedule = Schedule(
         publish_ahead=timedelta(hours=keys.publish_ahead_hours), sign_for=timedelta(days=keys.sign_days)
     )
-    return KeyService(FileKeyStore(keys.file), kek, schedule, clock, keys.algorithm)
+    return KeyService(FileKeyStore(keys.file), key_encryption_key(settings), schedule, clock, keys.algorithm)
 
 
 @lru_cache(maxsize=4)

@@ -1,0 +1,86 @@
+"""``identity sessions``: a subject's sessions, and ending them."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+from identity.cli.connection import CaFile, DataDir, Json, Target, connection
+from identity.cli.failure import fail
+
+app = typer.Typer(help="List a subject's sessions, or end them.", no_args_is_help=True)
+
+
+@app.command("list")
+def list_sessions(
+    subject: Annotated[str, typer.Argument(help="The subject, such as `alice`.")],
+    data_dir: DataDir = None,
+    target: Target = None,
+    ca_file: CaFile = None,
+    as_json: Json = False,
+) -> None:
+    """List the live sessions of a subject, newest first."""
+    from google.protobuf.json_format import MessageToDict
+    from rich.console import Console
+    from rich.table import Table
+
+    from grpc_identity.v1 import identity_service_pb2 as pb
+    from grpc_identity.v1 import identity_service_pb2_grpc as pb_grpc
+
+    found = []
+    with connection(data_dir, target, ca_file, admin=True) as reached:
+        stub, page_token = pb_grpc.IdentityServiceStub(reached.channel), ""
+        while True:
+            page = stub.ListSessions(
+                pb.ListSessionsRequest(subject=subject, page_token=page_token), metadata=reached.metadata
+            )
+            found += page.sessions
+            page_token = page.next_page_token
+            if not page_token:
+                break
+    if as_json:
+        typer.echo(json.dumps([MessageToDict(session) for session in found], indent=2))
+        return
+    table = Table("session", "client", "device", "address", "started", "last used")
+    for session in found:
+        table.add_row(
+            session.session_id,
+            session.client_id,
+            session.client_context.device_label,
+            session.client_context.ip_address,
+            f"{session.created_at.ToDatetime():%Y-%m-%d %H:%M:%S}",
+            f"{session.last_used_at.ToDatetime():%Y-%m-%d %H:%M:%S}",
+        )
+    Console().print(table)
+
+
+@app.command()
+def revoke(
+    session_id: Annotated[str | None, typer.Option("--session", help="End this session.")] = None,
+    subject: Annotated[
+        str | None, typer.Option("--subject", help="End every session of this subject.")
+    ] = None,
+    client_id: Annotated[
+        str | None, typer.Option("--client", help="End every session of this client.")
+    ] = None,
+    data_dir: DataDir = None,
+    target: Target = None,
+    ca_file: CaFile = None,
+) -> None:
+    """End one session, all of a subject, or all of a client."""
+    from grpc_identity.v1 import identity_service_pb2 as pb
+    from grpc_identity.v1 import identity_service_pb2_grpc as pb_grpc
+
+    if sum(item is not None for item in (session_id, subject, client_id)) != 1:
+        fail("name one of --session, --subject and --client")
+    request = pb.RevokeRequest(
+        session_id=session_id,
+        subject=subject,
+        client_id=client_id,
+        reason="REVOCATION_REASON_ADMINISTRATIVE",
+    )
+    with connection(data_dir, target, ca_file, admin=True) as reached:
+        pb_grpc.IdentityServiceStub(reached.channel).Revoke(request, metadata=reached.metadata)
+    typer.echo("ended; none of them refreshes any more")

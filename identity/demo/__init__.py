@@ -1,0 +1,1 @@
+"""The main job, played step by step against a running service."""

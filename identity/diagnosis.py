@@ -1,0 +1,120 @@
+"""What the service stands on, examined from outside: the findings of ``identity doctor``."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from redis.exceptions import RedisError
+
+from identity.app import StoreParts, key_encryption_key
+from identity.clock import SystemClock
+from identity.config import ConfigurationError, Settings
+from identity.keys.file_store import FileKeyStore
+from identity.keys.ports import KeyStoreError
+from identity.keys.sealing import SealError
+from identity.rpc.server import ListenError, require_loopback, split_address
+
+MAX_CLOCK_DIFFERENCE = timedelta(seconds=5)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at. Of what is wrong, the message says how to mend it."""
+
+    subject: str
+    healthy: bool
+    message: str
+
+
+async def examine(settings: Settings) -> Sequence[Finding]:
+    """Looks at everything; never raises for what it finds."""
+    now = SystemClock().now()
+    findings = [Finding("configuration", True, f"issuer {settings.issuer}, {settings.environment}")]
+    findings.append(_listening(settings))
+    findings += await asyncio.to_thread(_keys, settings, now)
+    findings += await _store(settings, now)
+    return findings
+
+
+def _listening(settings: Settings) -> Finding:
+    try:
+        host, _ = split_address(settings.grpc.listen)
+        if settings.grpc.tls_certificate_file is None:
+            require_loopback(host, allow_plaintext=settings.grpc.allow_plaintext)
+            how = "plain text"
+        else:
+            how = "mTLS" if settings.grpc.tls_client_ca_file else "TLS"
+    except ListenError as error:
+        return Finding("gRPC port", False, str(error))
+    return Finding("gRPC port", True, f"{settings.grpc.listen}, {how}")
+
+
+def _keys(settings: Settings, now: datetime) -> Sequence[Finding]:
+    path = settings.keys.file
+    try:
+        kek = key_encryption_key(settings)
+        keyring = FileKeyStore(path).load()
+    except (ConfigurationError, KeyStoreError, SealError) as error:
+        return [Finding("keys", False, str(error))]
+    if keyring is None:
+        return [Finding("keys", True, f"none yet at {path}; the service makes them when it first starts")]
+    findings = []
+    if path.stat().st_mode & 0o077:
+        findings.append(Finding("keyring file", False, f"others may read {path}; mend it: chmod 600 {path}"))
+    try:
+        for secret in keyring.secrets:
+            kek.open(secret.sealed, secret.name)
+    except SealError as error:
+        findings.append(Finding("key-encryption key", False, str(error)))
+    active = keyring.active
+    if active is None:
+        findings.append(Finding("signing key", False, "none is active; start the service to have one made"))
+    elif now > active.retires_at:
+        overdue = (now - active.retires_at).days
+        findings.append(
+            Finding(
+                "signing key",
+                False,
+                f"{active.kid} should have retired {overdue} days ago; start the service",
+            )
+        )
+    else:
+        left = (active.retires_at - now).days
+        findings.append(
+            Finding("signing key", True, f"{active.kid} ({active.algorithm}), signs {left} more days")
+        )
+    return findings
+
+
+async def _store(settings: Settings, now: datetime) -> Sequence[Finding]:
+    store = StoreParts(settings)
+    try:
+        problems = await store.problems()
+        if problems:
+            return [Finding("store", False, problem.message) for problem in problems]
+        info = await store.connection.redis.info("everything")
+        seconds, microseconds = await store.connection.redis.time()
+    except (RedisError, OSError) as error:
+        return [Finding("store", False, f"does not answer: {type(error).__name__}; check redis.url")]
+    finally:
+        await store.connection.close()
+    version = info.get("valkey_version") or info.get("redis_version")
+    findings = [
+        Finding("store", True, f"{info.get('server_name', 'redis')} {version}, {info['maxmemory_policy']}")
+    ]
+    if not info.get("aof_enabled"):
+        findings.append(
+            Finding(
+                "store durability",
+                settings.environment == "development",
+                "appendonly is off: a restart of the store ends every session. Set it: CONFIG SET appendonly yes",
+            )
+        )
+    difference = abs(now.timestamp() - (seconds + microseconds / 1e6))
+    healthy = difference <= MAX_CLOCK_DIFFERENCE.total_seconds()
+    hint = "" if healthy else "; synchronise both machines by NTP, or verifiers will refuse new tokens"
+    findings.append(Finding("clock", healthy, f"differs from the store's by {difference:.1f} s{hint}"))
+    return findings
