@@ -6,6 +6,7 @@ import asyncio
 import base64
 import itertools
 import multiprocessing
+import os
 import secrets
 import tempfile
 from collections import deque
@@ -174,26 +175,39 @@ POLICY = clients_pb2.ClientPolicy(
 
 @asynccontextmanager
 async def running_cases(cases: Sequence[Case]) -> AsyncIterator[list[RunningCase]]:
-    """Starts a process a case, one Valkey for all, and ends them."""
-    context = multiprocessing.get_context("spawn")
+    """Starts a process a case, one Valkey and one OTLP receiver for all, and ends them."""
     running: list[RunningCase] = []
     with (
         tempfile.TemporaryDirectory() as folder,
         ValkeyServer(config={"maxmemory-policy": "noeviction", "save": ""}) as valkey,
     ):
+        sink, said = await _start(servers.otlp_sink, valkey.connection_url, Path(folder))
+        # Inherited by the processes that follow.
+        os.environ["OTEL_EXPORTER_OTLP_ENDPOINT"] = f"http://{said['target']}"
+        os.environ["OTEL_EXPORTER_OTLP_PROTOCOL"] = "grpc"
+        os.environ["OTEL_EXPORTER_OTLP_INSECURE"] = "true"
         try:
             for case in cases:
-                answers, answer = context.Pipe(duplex=False)
                 data = Path(folder, case.name)
                 data.mkdir()  # noqa: ASYNC240 - nothing else runs yet
-                process = context.Process(target=case.serve, args=(answer, valkey.connection_url, data))
-                process.start()
-                said = await asyncio.to_thread(answers.recv)
+                process, said = await _start(case.serve, valkey.connection_url, data)
                 channel = grpc.aio.insecure_channel(said["target"])
                 running.append(RunningCase(case, process, channel, case.make(channel, said)))
             yield running
         finally:
             for item in running:
                 await item.channel.close()
-                item.process.terminate()
-                item.process.join(10)
+                item.process.kill()
+            sink.kill()
+
+
+async def _start(
+    serve: Callable[..., None], store_url: str, data: Path
+) -> tuple[BaseProcess, dict[str, Any]]:
+    context = multiprocessing.get_context("spawn")
+    answers, answer = context.Pipe(duplex=False)
+    process = context.Process(target=serve, args=(answer, store_url, data), daemon=True)
+    process.start()
+    answer.close()
+    said: dict[str, Any] = await asyncio.to_thread(answers.recv)  # EOFError if the process dies first
+    return process, said

@@ -86,32 +86,15 @@ async def _serve_identity(answer: Connection, store_url: str, data: Path, *, rel
         limits={"refreshes_per_family_per_minute": 1_000_000},
     )
     secret = await bootstrap_client(settings, client_id="bench", display_name="Benchmark", policy=POLICY)
-    sink = await _start_otlp_sink() if relay else None
     server = IdentityServer(settings)
     addresses = await server.start()
     answer.send({"target": addresses.grpc_target, "secret": secret})
     await asyncio.Event().wait()
-    del sink
 
 
-async def _start_otlp_sink() -> object:
-    """Starts a receiver in a process of its own, so that receiving is not counted."""
-    import multiprocessing
-    import os
-
-    context = multiprocessing.get_context("spawn")
-    answers, answer = context.Pipe(duplex=False)
-    process = context.Process(target=otlp_sink, args=(answer,), daemon=True)
-    process.start()
-    port = await asyncio.to_thread(answers.recv)
-    os.environ["OTEL_EXPORTER_OTLP_ENDPOINT"] = f"http://127.0.0.1:{port}"
-    os.environ["OTEL_EXPORTER_OTLP_PROTOCOL"] = "grpc"
-    os.environ["OTEL_EXPORTER_OTLP_INSECURE"] = "true"
-    return process
-
-
-def otlp_sink(answer: Connection) -> None:
-    """Acknowledges spans and forgets them."""
+def otlp_sink(answer: Connection, store_url: str, data: Path) -> None:
+    """Acknowledges spans and forgets them; a process of its own, so that receiving is not counted."""
+    del store_url, data
     uvloop.run(_serve_otlp_sink(answer))
 
 
@@ -124,6 +107,7 @@ async def _serve_otlp_sink(answer: Connection) -> None:
     methods = {"Export": grpc.unary_unary_rpc_method_handler(handler)}
     service = "opentelemetry.proto.collector.trace.v1.TraceService"
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, methods),))
-    answer.send(server.add_insecure_port("127.0.0.1:0"))
+    port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
+    answer.send({"target": f"127.0.0.1:{port}"})
     await server.wait_for_termination()

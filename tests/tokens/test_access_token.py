@@ -40,7 +40,13 @@ def part(raw: bytes, place: int) -> dict[str, object]:
 def test_it_says_what_rfc_9068_asks_for() -> None:
     raw = signing_input(
         SessionClaims(
-            "alice", "web", "S" * 32, roles=("admin",), auth_time_seconds=1_799_999_000, acr="2", amr=("otp", "pwd")
+            "alice",
+            "web",
+            "S" * 32,
+            roles=("admin",),
+            auth_time_seconds=1_799_999_000,
+            acr="2",
+            amr=("otp", "pwd"),
         )
     )
     assert part(raw, 0) == {"alg": "ES256", "kid": "k" * 43, "typ": "at+jwt"}

@@ -11,7 +11,7 @@ handler is wrapped: its thread of the pool waits, decides, and only then reads a
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeAlias
 
 import grpc
 
@@ -26,8 +26,8 @@ __all__ = ["AuthInterceptor"]
 MAX_WAITING_CALLS = 4
 _END = object()
 
-_Handler = grpc.RpcMethodHandler[Any, Any]
-_Continuation = Callable[[grpc.HandlerCallDetails], _Handler | None]
+_Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
+_Continuation: TypeAlias = "Callable[[grpc.HandlerCallDetails], _Handler | None]"
 
 
 class AuthInterceptor(grpc.ServerInterceptor):
