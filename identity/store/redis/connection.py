@@ -17,7 +17,9 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
+from hiredis import pack_command
 from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -28,6 +30,10 @@ from identity.errors import IdentityError, Reason, store_unavailable
 from identity.store.redis.scripts import Script
 
 MAX_WAITING_CALLS = 10_000
+# Beyond this rate a call waits for company: a burst of answers wakes gRPC's threads once and not once a call.
+GATHER_SECONDS = 0.002
+MIN_GATHERED_CALLS = 2
+RATE_WINDOW_SECONDS = 0.05
 _AWAY = (RedisConnectionError, RedisTimeoutError, OSError, TimeoutError)
 
 _Argument: TypeAlias = str | bytes | int
@@ -58,6 +64,9 @@ class BatchingConnection:
         self._timeout_seconds = timeout_seconds
         self._waiting: deque[_Call] = deque()
         self._flusher: asyncio.Task[None] | None = None
+        self._counted_since = 0.0
+        self._sent_calls = 0
+        self._calls_per_second = 0.0
 
     async def run(self, script: Script, keys: Sequence[str], arguments: Sequence[_Argument]) -> Any:
         """The result of a script. Raises ``IdentityError`` when the store is away or too many calls wait."""
@@ -85,12 +94,23 @@ class BatchingConnection:
         return future
 
     async def _flush(self) -> None:
+        loop = asyncio.get_running_loop()
         try:
             while self._waiting:
+                if self._is_busy(loop.time()):
+                    await asyncio.sleep(GATHER_SECONDS)
                 size = min(len(self._waiting), self._max_batch)
+                self._sent_calls += size
                 await self._exchange([self._waiting.popleft() for _ in range(size)])
         finally:
             self._flusher = None
+
+    def _is_busy(self, now: float) -> bool:
+        """Whether waiting ``GATHER_SECONDS`` can be expected to bring others along."""
+        if now - self._counted_since >= RATE_WINDOW_SECONDS:
+            self._calls_per_second = self._sent_calls / (now - self._counted_since)
+            self._counted_since, self._sent_calls = now, 0
+        return self._calls_per_second * GATHER_SECONDS >= MIN_GATHERED_CALLS
 
     async def _exchange(self, batch: Sequence[_Call]) -> None:
         try:
@@ -112,18 +132,35 @@ class BatchingConnection:
                 future.set_result(answer)
 
     async def _send(self, batch: Sequence[_Call]) -> list[Any]:
-        pipeline = self.redis.pipeline(transaction=False)
-        for script, arguments, _ in batch:
-            if script is None:
-                pipeline.execute_command(*arguments)
-            else:
-                pipeline.execute_command("EVALSHA", script.sha, *arguments)
+        request = b"".join(_packed(script, arguments) for script, arguments, _ in batch)
+        pool: Any = self.redis.connection_pool
         async with asyncio.timeout(self._timeout_seconds):
-            return await pipeline.execute(raise_on_error=False)
+            connection = await pool.get_connection()
+            try:
+                await connection.send_packed_command(request, check_health=False)
+                return [await _answer(connection) for _ in batch]
+            except BaseException:
+                # Answers that are still to come would be taken for those of the next batch.
+                await connection.disconnect(nowait=True)
+                raise
+            finally:
+                await pool.release(connection)
 
     async def _load(self, scripts: set[Script]) -> None:
         for script in scripts:
             await self.redis.script_load(script.source.decode())
+
+
+def _packed(script: Script | None, arguments: tuple[_Argument, ...]) -> bytes:
+    command: Any = arguments if script is None else ("EVALSHA", script.sha, *arguments)
+    return pack_command(command)
+
+
+async def _answer(connection: AbstractConnection) -> Any:
+    try:
+        return await connection.read_response()
+    except ResponseError as error:
+        return error
 
 
 def _as_refusal(error: BaseException) -> IdentityError:
