@@ -1,6 +1,6 @@
 """The format of refresh tokens: opaque to everyone but this service (RFC 6749, section 1.5; RFC 9700, 4.14).
 
-A token is ``gidr_``, 88 characters of base64url and a checksum of 6:
+A token is ``gidr_``, 88 characters of base64url and 6 more for a CRC-32 of them:
 
 =======  ======================================================================
 bytes    meaning
@@ -33,7 +33,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
 from re import compile as compile_pattern
-from string import ascii_lowercase, ascii_uppercase, digits
 
 from identity.tokens.family_id import FAMILY_ID_BYTES, FamilyId
 
@@ -49,8 +48,7 @@ _SECRET_AT = _HEADER_BYTES + FAMILY_ID_BYTES
 _MAC_AT = _SECRET_AT + FAMILY_SECRET_BYTES
 _BODY_CHARS = (_MAC_AT + _MAC_BYTES) * 4 // 3
 _CHECKSUM_CHARS = 6
-_BASE62 = digits + ascii_uppercase + ascii_lowercase
-_TOKEN = compile_pattern(rf"{PREFIX}[A-Za-z0-9_-]{{{_BODY_CHARS}}}[0-9A-Za-z]{{{_CHECKSUM_CHARS}}}")
+_TOKEN = compile_pattern(rf"{PREFIX}[A-Za-z0-9_-]{{{_BODY_CHARS + _CHECKSUM_CHARS}}}")
 
 
 class RefreshTokenInvalidError(Exception):
@@ -144,9 +142,4 @@ class RefreshTokenCodec:
 
 
 def _checksum(body: str) -> str:
-    remaining = zlib.crc32(body.encode())
-    characters = []
-    for _ in range(_CHECKSUM_CHARS):
-        remaining, digit = divmod(remaining, 62)
-        characters.append(_BASE62[digit])
-    return "".join(reversed(characters))
+    return urlsafe_b64encode(zlib.crc32(body.encode()).to_bytes(4))[:_CHECKSUM_CHARS].decode()

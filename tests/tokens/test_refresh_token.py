@@ -30,7 +30,7 @@ def token() -> RefreshToken:
 
 def test_a_token_is_read_back_as_it_was_written(codec: RefreshTokenCodec, token: RefreshToken) -> None:
     text = codec.encode(token)
-    assert re.fullmatch(r"gidr_[A-Za-z0-9_-]{88}[0-9A-Za-z]{6}", text)
+    assert re.fullmatch(r"gidr_[A-Za-z0-9_-]{94}", text)
     assert codec.decode(text) == token
 
 

@@ -31,7 +31,7 @@ from identity.store.redis.scripts import Script
 
 MAX_WAITING_CALLS = 10_000
 # Beyond this rate a call waits for company: a burst of answers wakes gRPC's threads once and not once a call.
-GATHER_SECONDS = 0.002
+GATHER_SECONDS = 0.003
 MIN_GATHERED_CALLS = 2
 RATE_WINDOW_SECONDS = 0.05
 _AWAY = (RedisConnectionError, RedisTimeoutError, OSError, TimeoutError)
@@ -153,7 +153,8 @@ class BatchingConnection:
 
 def _packed(script: Script | None, arguments: tuple[_Argument, ...]) -> bytes:
     command: Any = arguments if script is None else ("EVALSHA", script.sha, *arguments)
-    return pack_command(command)
+    packed: bytes = pack_command(command)
+    return packed
 
 
 async def _answer(connection: AbstractConnection) -> Any:
