@@ -185,7 +185,9 @@ class IdentityServer:
         return self.addresses
 
     async def stop(self, grace_seconds: float | None = None) -> None:
-        """Takes no new calls, lets those under way finish, hands over what is recorded, and lets go."""
+        """Takes no new calls, lets those under way finish, hands over what is recorded, and lets go; once."""
+        if self._closed.is_set():
+            return
         grace = self.settings.grpc.drain_seconds if grace_seconds is None else grace_seconds
         if self._rpc is not None:
             await self._rpc.stop(grace)

@@ -24,7 +24,9 @@ from grpc_identity.v1 import (
     admin_service_pb2_grpc,
     clients_pb2,
     identity_service_pb2_grpc,
+    tokens_pb2,
 )
+from grpc_identity.v1 import identity_service_pb2 as pb
 from identity.app import Addresses, IdentityServer, bootstrap_client
 from identity.config import Settings
 
@@ -189,9 +191,10 @@ def make_settings(valkey: str, tmp_path: Path) -> Callable[..., Settings]:
     return make
 
 
-@pytest.fixture
-def start_service() -> Callable[[Settings], Awaitable[Service]]:
-    """Starts a service with two clients; who starts it stops it."""
+@pytest_asyncio.fixture
+async def start_service() -> AsyncIterator[Callable[[Settings], Awaitable[Service]]]:
+    """Starts services with two clients each, and stops them at the end."""
+    started: list[Service] = []
 
     async def start(settings: Settings) -> Service:
         client_secrets = {
@@ -204,7 +207,7 @@ def start_service() -> Callable[[Settings], Awaitable[Service]]:
         }
         server = IdentityServer(settings)
         addresses = await server.start()
-        return Service(
+        running = Service(
             server=server,
             addresses=addresses,
             settings=settings,
@@ -213,19 +216,61 @@ def start_service() -> Callable[[Settings], Awaitable[Service]]:
             channel=grpc.aio.insecure_channel(addresses.grpc_target),
             secrets=client_secrets,
         )
+        started.append(running)
+        return running
 
-    return start
+    yield start
+    for running in started:
+        await running.channel.close()
+        await running.server.stop(0)
 
 
 @pytest_asyncio.fixture
 async def service(
     make_settings: Callable[..., Settings], start_service: Callable[[Settings], Awaitable[Service]]
-) -> AsyncIterator[Service]:
+) -> Service:
     """A service on real gRPC and a real Valkey."""
-    running = await start_service(make_settings())
-    yield running
-    await running.channel.close()
-    await running.server.stop(0)
+    return await start_service(make_settings())
+
+
+@dataclass
+class Session:
+    """Issues and refreshes as a login service does; ``tokens`` are the latest."""
+
+    service: Any
+    tokens: tokens_pb2.TokenSet
+
+    async def refresh(
+        self,
+        token: str | None = None,
+        *,
+        key: str = "",
+        caller: Any = None,
+        address: str = "",
+        **fields: Any,
+    ) -> tokens_pb2.TokenSet:
+        request = pb.RefreshRequest(
+            refresh_token=token or self.tokens.refresh_token, idempotency_key=key, **fields
+        )
+        if address:
+            request.client_context.ip_address = address
+        response = await self.service.identity.Refresh(request, metadata=caller or self.service.login)
+        self.tokens = response.tokens
+        return self.tokens
+
+
+@pytest.fixture
+def new_session(service: Any) -> Callable[..., Any]:
+    """Starts a session."""
+
+    async def start(subject: str = "alice", *, caller: Any = None, **fields: Any) -> Session:
+        fields = {"audience": ["orders"], "scopes": ["orders.read", "orders.write"]} | fields
+        response = await service.identity.IssueTokens(
+            pb.IssueTokensRequest(subject=subject, **fields), metadata=caller or service.login
+        )
+        return Session(service, response.tokens)
+
+    return start
 
 
 class Collector(trace_service_pb2_grpc.TraceServiceServicer):

@@ -187,13 +187,9 @@ async def test_public_keys_are_open_to_all_exactly_as_rfc_7517_has_them(service:
 @pytest.mark.parametrize("algorithm", ["RS256", "EdDSA"])
 async def test_other_algorithms_are_a_setting(make_settings: Any, start_service: Any, algorithm: str) -> None:
     running = await start_service(make_settings(keys={"algorithm": algorithm}))
-    try:
-        issued = await running.identity.IssueTokens(
-            pb.IssueTokensRequest(subject="alice", audience=["orders"]), metadata=running.login
-        )
-        assert await is_active(running, issued.tokens.access_token)
-        (key,) = (await running.identity.GetJWKS(pb.GetJWKSRequest())).keys
-        assert key.alg == algorithm
-    finally:
-        await running.channel.close()
-        await running.server.stop(0)
+    issued = await running.identity.IssueTokens(
+        pb.IssueTokensRequest(subject="alice", audience=["orders"]), metadata=running.login
+    )
+    assert await is_active(running, issued.tokens.access_token)
+    (key,) = (await running.identity.GetJWKS(pb.GetJWKSRequest())).keys
+    assert key.alg == algorithm

@@ -1,0 +1,167 @@
+"""Events reach a real OTLP collector as spans: complete, in order, at least once, and only then leave the outbox."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import grpc
+import pytest_asyncio
+
+from grpc_identity.v1 import identity_service_pb2 as pb
+from grpc_identity.v1 import tokens_pb2
+
+TRACE_ID, PARENT_SPAN_ID = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+
+
+@pytest_asyncio.fixture
+async def relayed(collector: Any, make_settings: Any, start_service: Callable[[Any], Awaitable[Any]]) -> Any:
+    """A service whose relay exports to the collector."""
+    return await start_service(make_settings(audit={"relay": True, "relay_poll_ms": 10}))
+
+
+async def issue(service: Any, **fields: Any) -> Any:
+    request = pb.IssueTokensRequest(**({"subject": "alice", "audience": ["orders"]} | fields))
+    return await service.identity.IssueTokens(request, metadata=service.login)
+
+
+async def test_an_event_becomes_a_span_that_says_who_what_and_from_where(
+    relayed: Any, collector: Any, wait_until: Any
+) -> None:
+    context = tokens_pb2.ClientContext(ip_address="192.0.2.1", user_agent="Browser/1", device_label="Laptop")
+    traceparent = ("traceparent", f"00-{TRACE_ID}-{PARENT_SPAN_ID}-00")  # not sampled: audited all the same
+    issued = await relayed.identity.IssueTokens(
+        pb.IssueTokensRequest(subject="alice", audience=["orders"], client_context=context),
+        metadata=(*relayed.login, traceparent),
+    )
+    await wait_until(lambda: collector.of_type("tokens.issued"))
+    (span,) = [span for span in collector.spans if span.name == "tokens.issued"]
+    assert span.trace_id.hex() == TRACE_ID
+    assert span.parent_span_id.hex() == PARENT_SPAN_ID
+    attributes = collector.attributes(span)
+    expected = {
+        "identity.event.type": "tokens.issued",
+        "identity.event.outcome": "success",
+        "identity.client.id": "login",
+        "user.id": "alice",
+        "session.id": issued.tokens.session_id,
+        "client.address": "192.0.2.1",
+        "user_agent.original": "Browser/1",
+        "identity.device.label": "Laptop",
+        "rpc.method": "/grpc_identity.v1.IdentityService/IssueTokens",
+    }
+    assert {name: attributes[name] for name in expected} == expected
+
+
+async def test_every_outcome_of_a_session_is_told_in_order(
+    relayed: Any, collector: Any, refused: Any, wait_until: Any
+) -> None:
+    tokens = (await issue(relayed)).tokens
+    refresh = relayed.identity.Refresh
+    await refresh(
+        pb.RefreshRequest(refresh_token=tokens.refresh_token, idempotency_key="a"), metadata=relayed.login
+    )
+    await refused(
+        refresh(
+            pb.RefreshRequest(refresh_token=tokens.refresh_token, idempotency_key="b"), metadata=relayed.login
+        )
+    )
+    await relayed.identity.Revoke(pb.RevokeRequest(session_id=tokens.session_id), metadata=relayed.login)
+    await wait_until(lambda: collector.of_type("session.revoked"))
+    of_session = [
+        collector.attributes(span)
+        for span in collector.spans
+        if collector.attributes(span).get("session.id") == tokens.session_id
+    ]
+    of_session.sort(key=lambda attributes: attributes["identity.event.sequence"])
+    assert [attributes["identity.event.type"] for attributes in of_session] == [
+        "tokens.issued",
+        "tokens.refreshed",
+        "refresh.reuse_detected",
+        "session.revoked",
+    ]
+    assert of_session[2]["identity.event.reason"] == "REFRESH_TOKEN_REUSED"
+
+
+async def test_the_sequence_of_a_bucket_has_no_gap(relayed: Any, collector: Any, wait_until: Any) -> None:
+    for number in range(40):
+        await issue(relayed, subject=f"user-{number}")
+    await wait_until(lambda: len(collector.of_type("tokens.issued")) == 40)
+    by_bucket: dict[int, list[int]] = {}
+    for span in collector.spans:
+        attributes = collector.attributes(span)
+        by_bucket.setdefault(attributes["identity.event.bucket"], []).append(
+            attributes["identity.event.sequence"]
+        )
+    for sequences in by_bucket.values():
+        assert sorted(sequences) == list(range(1, len(sequences) + 1))
+
+
+async def test_while_the_backend_is_away_events_wait_and_nothing_is_lost(
+    relayed: Any, collector: Any, wait_until: Any, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr("identity.audit.relay.relay.LAST_RETRY_SECONDS", 0.1)
+    await issue(relayed, subject="before")
+    await wait_until(lambda: collector.of_type("tokens.issued"))
+    collector.refusing = True
+    asked = collector.requests
+    for number in range(5):
+        await issue(relayed, subject=f"during-{number}")
+    await wait_until(lambda: collector.requests > asked)
+    assert await relayed.server.store.outbox.depth() >= 5
+    collector.refusing = False
+    await wait_until(lambda: len(collector.of_type("tokens.issued")) >= 6, seconds=40)
+    assert {item["user.id"] for item in collector.of_type("tokens.issued")} == {
+        "before",
+        *(f"during-{number}" for number in range(5)),
+    }
+
+    async def is_empty() -> bool:
+        return await relayed.server.store.outbox.depth() == 0
+
+    await wait_until(is_empty)
+
+
+async def test_what_a_dead_relay_has_left_lying_is_taken_over(service: Any) -> None:
+    outbox = service.server.store.outbox
+    await issue(service)
+    await outbox.prepare()
+    lying = await outbox.read("dead", batch=100, wait_ms=0)
+    assert any(event.type == "tokens.issued" for event in lying)
+    assert await outbox.read("alive", batch=100, wait_ms=0) == []
+    taken = await outbox.take_over("alive", batch=100, idle_ms=0)
+    assert [event.event_id for event in taken] == [event.event_id for event in lying]
+    await outbox.remove(taken)
+    assert await outbox.depth() == 0
+
+
+async def test_refusals_of_strangers_and_of_clients_are_told(
+    relayed: Any, collector: Any, refused: Any, wait_until: Any
+) -> None:
+    await refused(relayed.identity.IssueTokens(pb.IssueTokensRequest(subject="a"), metadata=()))
+    await refused(issue(relayed, audience=["billing"]))
+    await refused(
+        relayed.identity.Refresh(pb.RefreshRequest(refresh_token="gidr_forged"), metadata=relayed.login)
+    )
+    await wait_until(lambda: collector.of_type("refresh.refused"))
+    await wait_until(lambda: collector.of_type("request.refused"))
+    await wait_until(lambda: collector.of_type("client.authentication_failed"))
+    assert collector.of_type("request.refused")[0]["identity.event.reason"] == "AUDIENCE_NOT_ALLOWED"
+    assert collector.of_type("refresh.refused")[0]["identity.event.reason"] == "REFRESH_TOKEN_INVALID"
+
+
+async def test_when_the_outbox_is_full_nothing_is_issued_and_revoking_still_works(
+    make_settings: Any, start_service: Any, refused: Any
+) -> None:
+    running = await start_service(make_settings(audit={"outbox_max_events": 100}, redis={"buckets": 1}))
+    tokens = (await issue(running)).tokens
+    while await running.server.store.outbox.depth() < 100:
+        await running.identity.Revoke(pb.RevokeRequest(subject="nobody"), metadata=running.login)
+    refusal = await refused(issue(running))
+    assert (refusal.code, refusal.reason) == (grpc.StatusCode.UNAVAILABLE, "AUDIT_UNAVAILABLE")
+    assert refusal.retry_after_seconds
+    refresh = pb.RefreshRequest(refresh_token=tokens.refresh_token)
+    assert (
+        await refused(running.identity.Refresh(refresh, metadata=running.login))
+    ).reason == "AUDIT_UNAVAILABLE"
+    await running.identity.Revoke(pb.RevokeRequest(session_id=tokens.session_id), metadata=running.login)
