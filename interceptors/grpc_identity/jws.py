@@ -18,13 +18,9 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass, field
+from typing import Any
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ec import ECDSA, EllipticCurvePublicKey
-from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
-from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
-from cryptography.hazmat.primitives.hashes import SHA256
+from jwt.algorithms import get_default_algorithms
 
 from grpc_identity.encoding import decode_base64url, parse_json_object
 from grpc_identity.errors import Reason, TokenError
@@ -45,10 +41,10 @@ ALL_ALGORITHMS = frozenset(Algorithm)
 
 _ALGORITHMS = {algorithm.value: algorithm for algorithm in Algorithm}
 _REFUSED_MEMBERS = frozenset({"crit", "b64", "zip", "enc", "jwk", "jku", "x5u", "x5c"})
-_ECDSA_HALF_BYTES = 32
-_ECDSA_SHA256 = ECDSA(SHA256())
-_SHA256 = SHA256()
-_PKCS1V15 = PKCS1v15()
+_ES256_SIGNATURE_BYTES = 64
+_VERIFIERS: dict[Algorithm, Any] = {
+    algorithm: get_default_algorithms()[algorithm.value] for algorithm in Algorithm
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,22 +166,12 @@ def _find_key(jws: UnverifiedJws, keys: KeySet) -> VerifyingKey:
 
 
 def _is_signature_of(key: VerifyingKey, signing_input: bytes, signature: bytes) -> bool:
-    public_key = key.public_key
-    try:
-        if isinstance(public_key, EllipticCurvePublicKey):
-            # RFC 7518, section 3.4: R and S, 32 bytes each, not DER.
-            if len(signature) != 2 * _ECDSA_HALF_BYTES:
-                return False
-            r = int.from_bytes(signature[:_ECDSA_HALF_BYTES])
-            s = int.from_bytes(signature[_ECDSA_HALF_BYTES:])
-            public_key.verify(encode_dss_signature(r, s), signing_input, _ECDSA_SHA256)
-        elif isinstance(public_key, RSAPublicKey):
-            public_key.verify(signature, signing_input, _PKCS1V15, _SHA256)
-        else:
-            public_key.verify(signature, signing_input)
-    except InvalidSignature:
+    # PyJWT takes any EC key and any length for ES256; the key was checked when it was loaded, and R and S are
+    # 32 bytes each (RFC 7518, section 3.4).
+    if key.algorithm is Algorithm.ES256 and len(signature) != _ES256_SIGNATURE_BYTES:
         return False
-    return True
+    verified: bool = _VERIFIERS[key.algorithm].verify(signing_input, key.public_key, signature)
+    return verified
 
 
 def _invalid(detail: str) -> TokenError:

@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
-from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
     PrivateFormat,
     load_der_private_key,
 )
+from jwt.algorithms import get_default_algorithms
 
 from grpc_identity.jwk import to_jwk
 
 PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey
 RSA_BITS = 3072
 
-_ECDSA = ec.ECDSA(hashes.SHA256())
-_PKCS1V15 = padding.PKCS1v15()
-_SHA256 = hashes.SHA256()
+_SIGNERS: Mapping[str, Any] = get_default_algorithms()
 
 
 def generate_private_key(algorithm: str) -> PrivateKey:
@@ -66,10 +64,5 @@ class LocalSigner:
 
     async def sign(self, signing_input: bytes) -> bytes:
         """See ``Signer``."""
-        key = self.private_key
-        if isinstance(key, ec.EllipticCurvePrivateKey):
-            r, s = decode_dss_signature(key.sign(signing_input, _ECDSA))
-            return r.to_bytes(32) + s.to_bytes(32)
-        if isinstance(key, rsa.RSAPrivateKey):
-            return key.sign(signing_input, _PKCS1V15, _SHA256)
-        return key.sign(signing_input)
+        signature: bytes = _SIGNERS[self.algorithm].sign(signing_input, self.private_key)
+        return signature
