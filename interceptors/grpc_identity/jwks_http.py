@@ -98,7 +98,8 @@ class HttpJwks:
 
 class _NoRedirects(HTTPRedirectHandler):
     def redirect_request(self, req: Request, *answer: Any) -> None:
-        code = answer[1]
+        response, code = answer[:2]
+        response.close()
         raise KeyFetchError(f"{req.full_url} answered with a redirect ({code}); name the final address")
 
 

@@ -9,13 +9,14 @@ from typing import Any
 import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from hypothesis import given
+from hypothesis import strategies as st
+
 from grpc_identity.encoding import encode_base64url
 from grpc_identity.errors import KeyRefusedError, TokenError
 from grpc_identity.jwk import Algorithm, KeySet, to_jwk
 from grpc_identity.jws import verify_compact
 from grpc_identity.testing import InMemoryIssuer
-from hypothesis import given
-from hypothesis import strategies as st
 
 VECTORS = json.loads(Path(__file__).parents[1].joinpath("vectors/jws/es256.json").read_text())
 EC_KEY = to_jwk(ec.generate_private_key(ec.SECP256R1()).public_key())
@@ -27,7 +28,9 @@ OKP_KEY = to_jwk(ed25519.Ed25519PrivateKey.generate().public_key())
 def test_vector(vector: dict[str, Any]) -> None:
     keys = KeySet.from_dict(VECTORS["jwks"])
     if vector["refused"] is None:
-        assert verify_compact(vector["token"], keys, typ=VECTORS["typ"]).payload.decode() == VECTORS["payload"]
+        assert (
+            verify_compact(vector["token"], keys, typ=VECTORS["typ"]).payload.decode() == VECTORS["payload"]
+        )
         return
     with pytest.raises(TokenError) as refused:
         verify_compact(vector["token"], keys, typ=VECTORS["typ"])

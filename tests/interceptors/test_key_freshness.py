@@ -1,0 +1,243 @@
+"""Keys over the network: fetched ahead, kept when the issuer is away, asked for once however many need them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+from grpc_identity import Issuer, KeySet, TokenError, Verifier
+from grpc_identity.errors import KeyFetchError
+from grpc_identity.jwks_http import HttpJwks
+from grpc_identity.keysets import COOL_DOWN_SECONDS, FetchedKeys, KeyCache, KeyRefresher
+from grpc_identity.testing import Flaw, InMemoryIssuer
+
+
+class Document:
+    """What a real HTTP server on loopback answers, and how often it was asked."""
+
+    def __init__(self, issuer: InMemoryIssuer) -> None:
+        self.body = json.dumps(issuer.jwks()).encode()
+        self.status = 200
+        self.headers: dict[str, str] = {}
+        self.requests = 0
+        self.hold = threading.Event()
+        self.hold.set()
+        self.url = ""
+
+
+@pytest.fixture
+def issuer() -> InMemoryIssuer:
+    return InMemoryIssuer("https://id.example", audience="orders")
+
+
+@pytest.fixture
+def document(issuer: InMemoryIssuer) -> Iterator[Document]:
+    served = Document(issuer)
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            served.requests += 1
+            served.hold.wait(10)
+            body = b"" if served.status == 304 else served.body
+            self.send_response(served.status)
+            for name, value in served.headers.items():
+                self.send_header(name, value)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's name
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    served.url = f"http://127.0.0.1:{server.server_address[1]}/jwks.json"
+    yield served
+    served.hold.set()
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+class Time:
+    """Monotonic seconds that a test sets."""
+
+    def __init__(self) -> None:
+        self.seconds = 1000.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
+def trusting(document: Document) -> Issuer:
+    return Issuer("https://id.example", jwks=document.url, audience="orders")
+
+
+async def test_a_verifier_is_ready_when_its_keys_are_there(
+    document: Document, issuer: InMemoryIssuer
+) -> None:
+    verifier = Verifier(trusting(document))
+    assert not verifier.ready
+    async with verifier:
+        assert verifier.ready
+        assert [verifier.verify(issuer.mint()).subject for _ in range(100)] == ["alice"] * 100
+    assert document.requests == 1
+
+
+async def test_an_issuer_that_is_away_at_the_start_is_named(document: Document) -> None:
+    document.status = 500
+    with pytest.raises(KeyFetchError, match=r"https://id\.example: .*answered 500"):
+        async with Verifier(trusting(document)):
+            pass
+
+
+async def test_a_hundred_calls_for_an_unknown_key_make_one_fetch_and_good_callers_go_on(
+    document: Document, issuer: InMemoryIssuer
+) -> None:
+    time = Time()
+    async with Verifier(trusting(document), monotonic=time) as verifier:
+        unknown = issuer.mint_broken(Flaw.UNKNOWN_KEY)
+
+        async def refused() -> str:
+            with pytest.raises(TokenError) as caught:
+                await verifier.verify_async(unknown)
+            return caught.value.reason
+
+        assert {await refused() for _ in range(50)} == {"KEY_UNKNOWN"}
+        assert document.requests == 1  # within the cool-down of the first fetch
+        time.seconds += COOL_DOWN_SECONDS
+        document.hold.clear()
+        waiting = [asyncio.ensure_future(refused()) for _ in range(50)]
+        await asyncio.sleep(0)
+        assert (await verifier.verify_async(issuer.mint())).subject == "alice"  # nobody waits for a bad kid
+        document.hold.set()
+        assert {await task for task in waiting} == {"KEY_UNKNOWN"}
+    assert document.requests == 2
+
+
+async def test_a_new_key_is_found_without_refusing_anybody(
+    document: Document, issuer: InMemoryIssuer
+) -> None:
+    time = Time()
+    async with Verifier(trusting(document), monotonic=time) as verifier:
+        old = issuer.mint()
+        issuer.rotate()
+        document.body = json.dumps(issuer.jwks()).encode()
+        time.seconds += COOL_DOWN_SECONDS
+        new = issuer.mint()
+        answers = await asyncio.gather(*(verifier.verify_async(token) for token in [new, old] * 20))
+        assert len(answers) == 40
+    assert document.requests == 2
+
+
+async def test_a_key_that_is_taken_away_is_forgotten_with_what_it_verified(
+    document: Document, issuer: InMemoryIssuer
+) -> None:
+    time = Time()
+    async with Verifier(trusting(document), monotonic=time) as verifier:
+        token = issuer.mint()
+        verifier.verify(token)
+        issuer.rotate(keep_old=False)
+        document.body = json.dumps(issuer.jwks()).encode()
+        time.seconds += COOL_DOWN_SECONDS
+        await verifier.verify_async(issuer.mint())
+        with pytest.raises(TokenError):
+            verifier.verify(token)
+
+
+def test_stale_keys_serve_a_day_and_then_nobody_is_called_unauthenticated(issuer: InMemoryIssuer) -> None:
+    time = Time()
+    cache = KeyCache(monotonic=time, max_stale_seconds=24 * 3600, jitter=lambda: 0.0)
+    keys = KeySet.from_dict(issuer.jwks())
+    cache.succeeded(FetchedKeys(keys, max_age_seconds=3600))
+    assert cache.seconds_until_refresh() == pytest.approx(0.8 * 3600)
+    for expected in (1, 2, 4, 8, 16, 30, 30):
+        time.seconds += cache.seconds_until_refresh()
+        cache.attempted()
+        cache.failed("away")
+        assert cache.seconds_until_refresh() == pytest.approx(expected)
+        assert cache.current() is keys  # a failure wipes nothing
+    time.seconds = 1000.0 + 24 * 3600
+    assert cache.current() is None
+
+
+def test_the_same_keys_are_the_same_object_so_that_what_is_remembered_stays(issuer: InMemoryIssuer) -> None:
+    cache = KeyCache(monotonic=Time(), max_stale_seconds=3600)
+    first = KeySet.from_dict(issuer.jwks())
+    cache.succeeded(FetchedKeys(first))
+    cache.succeeded(FetchedKeys(KeySet.from_dict(issuer.jwks())))
+    assert cache.current() is first
+
+
+def test_eight_threads_share_one_fetch_and_each_gives_up_by_itself(issuer: InMemoryIssuer) -> None:
+    asked, answer = [], threading.Event()
+    keys = KeySet.from_dict(issuer.jwks())
+
+    def fetch(last: FetchedKeys | None) -> FetchedKeys:
+        asked.append(last)
+        answer.wait(10)
+        return FetchedKeys(keys)
+
+    time = Time()
+    cache = KeyCache(monotonic=time, max_stale_seconds=3600)
+    refresher = KeyRefresher("https://id.example", fetch, cache)
+    with ThreadPoolExecutor(8) as pool:
+        flights = [
+            flight for flight in pool.map(lambda _: refresher.request(), range(8)) if flight is not None
+        ]
+        assert len({id(flight) for flight in flights}) == 1
+        with pytest.raises(TimeoutError):
+            flights[0].result(0.01)
+        answer.set()
+        flights[0].result(5)
+    assert len(asked) == 1
+    assert cache.current() == keys
+    assert refresher.request() is None  # cooling down
+    refresher.stop()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda d: setattr(d, "status", 404), "answered 404"),
+        (lambda d: setattr(d, "body", b"<html>"), r"."),
+        (lambda d: setattr(d, "body", b'{"keys":[]}'), "no usable key"),
+        (lambda d: setattr(d, "body", b" " * 300_000), "more than"),
+        (lambda d: (setattr(d, "status", 302), d.headers.update(Location="http://127.0.0.1:1/")), "redirect"),
+    ],
+)
+def test_a_bad_answer_is_refused_with_the_reason(
+    document: Document, spoil: Callable[[Document], None], message: str
+) -> None:
+    spoil(document)
+    with pytest.raises(Exception, match=message) as caught:
+        HttpJwks(document.url, allow_plaintext=False, timeout_seconds=2)(None)
+    assert caught.type.__module__ == "grpc_identity.errors"
+
+
+def test_an_unchanged_document_is_not_sent_again(document: Document) -> None:
+    document.headers = {"ETag": '"v1"', "Cache-Control": "public, max-age=120"}
+    ask = HttpJwks(document.url, allow_plaintext=False, timeout_seconds=2)
+    first = ask(None)
+    assert (first.version, first.max_age_seconds) == ('"v1"', 120.0)
+    document.status = 304
+    assert ask(first).key_set is first.key_set
+
+
+async def test_keys_come_from_the_service_by_grpc_and_by_http(service: Any, new_session: Any) -> None:
+    token = (await new_session()).tokens.access_token
+    for source in (
+        {"target": service.addresses.grpc_target},
+        {"jwks": f"{service.addresses.http_url}/.well-known/jwks.json"},
+    ):
+        async with Verifier(Issuer("https://id.example", audience="orders", **source)) as verifier:
+            principal = verifier.verify(token)
+            assert (principal.subject, principal.client_id) == ("alice", "login")
