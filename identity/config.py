@@ -70,7 +70,7 @@ class GrpcSettings(_Section):
     )
     allow_plaintext: bool = Field(False, description="plain text on other addresses than loopback")
     reflection: bool | None = Field(
-        None, description="server reflection, for administrators; default: in development only"
+        None, description="server reflection, for authenticated clients; default: in development only"
     )
     drain_seconds: Annotated[float, Field(ge=0, le=300)] = Field(
         10.0, description="how long calls under way may take at shutdown"

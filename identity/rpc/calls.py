@@ -96,16 +96,12 @@ class Calls:
 
         return answered
 
-    async def authenticate_admin(
-        self, context: Context, method: str, check: Callable[[Caller], None]
-    ) -> None:
-        """Aborts unless the caller passes ``check``; for services that are not ours to wrap."""
-        caller: Caller | None = None
+    async def authenticate(self, context: Context, method: str) -> None:
+        """Aborts unless a client calls; for services that are not ours to wrap."""
         try:
-            caller = self.authenticator.authenticate(context.invocation_metadata() or (), method)
-            check(caller)
+            self.authenticator.authenticate(context.invocation_metadata() or (), method)
         except IdentityError as error:
-            await self._refuse(context, method, caller, error)
+            await self._refuse(context, method, None, error)
 
     async def _refuse(
         self, context: Context, method: str, caller: Caller | None, error: IdentityError

@@ -19,11 +19,9 @@ from grpc_identity.v1 import (
     admin_service_pb2_grpc,
     identity_service_pb2_grpc,
 )
-from identity.clients.policy import Grant, require_grant
 from identity.rpc.admin_service import AdminService
 from identity.rpc.calls import Calls, Context
 from identity.rpc.identity_service import IdentityService
-from identity.sessions.caller import Caller
 
 SERVICES = ("grpc_identity.v1.IdentityService", "grpc_identity.v1.AdminService")
 
@@ -89,7 +87,7 @@ class RpcServer:
                 reflection.SERVICE_NAME,
                 health_pb2.DESCRIPTOR.services_by_name["Health"].full_name,
             )
-            add_ServerReflectionServicer_to_server(_AdminReflection(calls, names), self._server)
+            add_ServerReflectionServicer_to_server(_GuardedReflection(calls, names), self._server)
 
     async def start(self) -> str:
         """Listens, and returns the target that reaches it. Raises ``ListenError``."""
@@ -124,16 +122,16 @@ class RpcServer:
         await self._server.stop(grace_seconds)
 
 
-class _AdminReflection(ReflectionServicer):
-    """Reflection for administrators; it shows the whole interface."""
+class _GuardedReflection(ReflectionServicer):
+    """Reflection for authenticated callers."""
 
     def __init__(self, calls: Calls, names: tuple[str, ...]) -> None:
         super().__init__(names)
         self._calls = calls
 
     async def ServerReflectionInfo(self, requests: Any, context: Context) -> Any:  # noqa: N802 - gRPC's name
-        await self._calls.authenticate_admin(
-            context, "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", _require_admin
+        await self._calls.authenticate(
+            context, "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
         )
         responses: Any = super().ServerReflectionInfo(requests, context)
         async for response in responses:
@@ -172,7 +170,3 @@ def _server_credentials(transport: Transport) -> grpc.ServerCredentials:
     except OSError as error:
         raise ListenError(f"cannot read {error.filename}: {error.strerror}") from error
     return grpc.ssl_server_credentials([pair], root_certificates=roots, require_client_auth=roots is not None)
-
-
-def _require_admin(caller: Caller) -> None:
-    require_grant(caller.policy, Grant.ADMIN)
