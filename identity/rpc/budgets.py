@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from identity.clients.client import Client
 from identity.errors import IdentityError, Reason
@@ -20,9 +18,8 @@ class ClientBudgets:
         self._under_way: Counter[str] = Counter()
         self._arrivals: dict[str, float] = {}
 
-    @contextmanager
-    def spend(self, client: Client) -> Iterator[None]:
-        """Counts a call as under way. Raises ``RATE_LIMITED``."""
+    def start(self, client: Client) -> None:
+        """Counts a call as under way until ``end``. Raises ``RATE_LIMITED``; then nothing was counted."""
         client_id, policy = client.client_id, client.policy
         now = asyncio.get_running_loop().time()
         arrival = max(self._arrivals.get(client_id, 0.0), now)
@@ -38,7 +35,7 @@ class ClientBudgets:
             )
         self._arrivals[client_id] = arrival + interval
         self._under_way[client_id] += 1
-        try:
-            yield
-        finally:
-            self._under_way[client_id] -= 1
+
+    def end(self, client: Client) -> None:
+        """The call is over."""
+        self._under_way[client.client_id] -= 1

@@ -67,8 +67,11 @@ class Calls:
             caller: Caller | None = None
             try:
                 caller = self.authenticator.authenticate(context.invocation_metadata() or (), method)
-                with self.budgets.spend(caller.client):
+                self.budgets.start(caller.client)
+                try:
                     response = await behaviour(caller, request)
+                finally:
+                    self.budgets.end(caller.client)
             except IdentityError as error:
                 await self._refuse(context, method, caller, error)
             except Exception as error:  # what is not foreseen is logged here, and hidden from the caller

@@ -36,14 +36,15 @@ def token_set(minted: MintedTokens) -> tokens_pb2.TokenSet:
     """Without a session there is no refresh token, no expiry of it and no session id."""
     message = tokens_pb2.TokenSet(
         access_token=minted.access_token,
-        access_token_expires_at=timestamp(minted.access_token_expires_at_ms),
-        refresh_after=timestamp(minted.refresh_after_ms),
+        refresh_token=minted.refresh_token,
+        session_id=minted.session_id,
         scopes=minted.scopes,
     )
+    # In place: this is the hottest message there is.
+    _set(message.access_token_expires_at, minted.access_token_expires_at_ms)
+    _set(message.refresh_after, minted.refresh_after_ms)
     if minted.refresh_token:
-        message.refresh_token = minted.refresh_token
-        message.refresh_token_expires_at.CopyFrom(timestamp(minted.refresh_token_expires_at_ms))
-        message.session_id = minted.session_id
+        _set(message.refresh_token_expires_at, minted.refresh_token_expires_at_ms)
     return message
 
 
@@ -163,8 +164,14 @@ def policy_value(message: clients_pb2.ClientPolicy) -> ClientPolicy:
 
 def timestamp(milliseconds: int) -> Timestamp:
     """A moment."""
-    seconds, rest = divmod(milliseconds, 1000)
-    return Timestamp(seconds=seconds, nanos=rest * 1_000_000)
+    moment = Timestamp()
+    _set(moment, milliseconds)
+    return moment
+
+
+def _set(moment: Timestamp, milliseconds: int) -> None:
+    moment.seconds, rest = divmod(milliseconds, 1000)
+    moment.nanos = rest * 1_000_000
 
 
 def _seconds(message: clients_pb2.ClientPolicy, field: _DurationField) -> int | None:

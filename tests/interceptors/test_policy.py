@@ -99,7 +99,7 @@ def test_a_rule_added_too_late_is_refused_in_place_of_being_lost() -> None:
 @pytest.mark.parametrize(
     "build",
     [
-        lambda: scope(),
+        scope,
         lambda: scope(""),
         lambda: role("a b"),
         lambda: claim("email", has="x"),

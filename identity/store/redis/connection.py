@@ -31,7 +31,7 @@ from identity.store.redis.scripts import Script
 
 MAX_WAITING_CALLS = 10_000
 # Beyond this rate a call waits for company: a burst of answers wakes gRPC's threads once and not once a call.
-GATHER_SECONDS = 0.003
+GATHER_SECONDS = 0.004
 MIN_GATHERED_CALLS = 2
 RATE_WINDOW_SECONDS = 0.05
 _AWAY = (RedisConnectionError, RedisTimeoutError, OSError, TimeoutError)
