@@ -262,9 +262,10 @@ async def test_a_fault_while_deciding_refuses_and_tells_nobody_its_text(
     assert served.deserialised == 0
 
 
-# The fork comes while the parent's thread is in the middle of a fetch: the child has the fetch, but not the thread.
+# The fork comes at the worst moment: the parent's thread is in the middle of a fetch, and another has the lock. The
+# child has neither thread, so nobody would ever end the fetch or let go of the lock.
 FORK = """
-import os, sys, threading
+import os, signal, sys, threading
 from grpc_identity import Issuer, KeySet, Verifier
 from grpc_identity.errors import TokenError
 from grpc_identity.keysets import FetchedKeys
@@ -293,14 +294,25 @@ with Verifier(Held("https://id.example", target="127.0.0.1:1", audience="orders"
         verifier.verify_waiting(issuer.mint(), wait_seconds=0)
     except TokenError:
         asked.wait(10)
+    has_lock, let_go = threading.Event(), threading.Event()
+
+    def hold_lock():
+        with verifier._refreshers["https://id.example"]._wake:
+            has_lock.set()
+            let_go.wait(20)
+
+    threading.Thread(target=hold_lock, daemon=True).start()
+    has_lock.wait(10)
     child = os.fork()
     if child == 0:
+        signal.alarm(15)
         answer = threading.Event()
         answer.set()
         now[0] += 30
         verifier.verify(old)
         verifier.verify_waiting(issuer.mint(), wait_seconds=10)
         os._exit(7)
+    let_go.set()
     answer.set()
     sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
