@@ -11,6 +11,7 @@ import asyncio
 import hmac
 import logging
 from collections.abc import Mapping, Sequence
+from hashlib import sha256
 from types import MappingProxyType
 
 from identity.clients.client import Client, parse_document
@@ -19,6 +20,7 @@ from identity.errors import IdentityError, Reason
 from identity.store.ports import ClientStore
 
 REFRESH_INTERVAL_SECONDS = 1.0
+MAX_REMEMBERED_CREDENTIALS = 10_000
 _NO_DIGEST = bytes(32)
 
 _log = logging.getLogger(__name__)
@@ -33,6 +35,8 @@ class ClientRegistry:
         self._revision = -1
         self._clients: Mapping[str, Client] = MappingProxyType({})
         self._documents: Mapping[str, str] = MappingProxyType({})
+        # What has been verified since the clients last changed: SHA-256 of credentials that are 256 random bits.
+        self._verified: dict[bytes, Client] = {}
 
     def get(self, client_id: str) -> Client | None:
         """The client, or ``None``."""
@@ -52,6 +56,17 @@ class ClientRegistry:
         Raises ``CLIENT_UNAUTHENTICATED`` alike for an unknown client, a wrong secret and no secret at all,
         after the same work; ``CLIENT_DISABLED`` only to who knows the secret.
         """
+        credentials = sha256(f"{client_id}:{secret_text}".encode("utf-8", "replace")).digest()
+        client = self._verified.get(credentials)
+        if client is None:
+            client = self._verify(client_id, secret_text)
+            if len(self._verified) < MAX_REMEMBERED_CREDENTIALS:
+                self._verified[credentials] = client
+        if client.disabled:
+            raise IdentityError(Reason.CLIENT_DISABLED, "This client is disabled.")
+        return client
+
+    def _verify(self, client_id: str, secret_text: str) -> Client:
         client = self._clients.get(client_id)
         secret = ClientSecret.parse(secret_text)
         digest = self._hasher.digest(secret or ClientSecret(secret_text))
@@ -60,8 +75,6 @@ class ClientRegistry:
         matches = hmac.compare_digest(digest, kept[0]) | hmac.compare_digest(digest, kept[1])
         if client is None or secret is None or not matches:
             raise IdentityError(Reason.CLIENT_UNAUTHENTICATED, "Unknown client or wrong secret.")
-        if client.disabled:
-            raise IdentityError(Reason.CLIENT_DISABLED, "This client is disabled.")
         return client
 
     async def refresh(self) -> None:
@@ -71,6 +84,7 @@ class ClientRegistry:
         revision, stored = await self._store.load_all()
         self._clients = MappingProxyType({row.client_id: parse_document(row.document) for row in stored})
         self._documents = MappingProxyType({row.client_id: row.document for row in stored})
+        self._verified = {}
         self._revision = revision
 
     async def run(self) -> None:
