@@ -54,9 +54,10 @@ def _from_file(section: Any, name: str) -> Any:
         raise ValueError(f"set {name} or {name}_file, not both")
     path = Path(section[f"{name}_file"])
     try:
-        return section | {name: path.read_text().strip()}
+        content = path.read_text().strip()
     except OSError as error:
         raise ValueError(f"cannot read {name}_file {path}: {error.strerror}") from None
+    return {key: value for key, value in section.items() if key != f"{name}_file"} | {name: content}
 
 
 class GrpcSettings(_Section):
@@ -211,7 +212,6 @@ class Settings(BaseSettings):
         env_prefix=ENV_PREFIX,
         env_nested_delimiter=ENV_DELIMITER,
         hide_input_in_errors=True,
-        nested_model_default_partial_update=True,
     )
 
     issuer: str = Field(description="the claim iss: an https URL; http on loopback only")
@@ -318,12 +318,8 @@ def _put(merged: dict[str, Any], path: list[str], value: str, source: str) -> No
 
 def _unknown(merged: Mapping[str, Any]) -> Iterable[FieldViolation]:
     known = setting_names()
-    sections = {name.split(".")[0] for name in known}
     for name, value in merged.items():
-        is_section = name in sections and name not in known
-        for full in (
-            [f"{name}.{inner}" for inner in value] if is_section and isinstance(value, dict) else [name]
-        ):
+        for full in [f"{name}.{inner}" for inner in value] if isinstance(value, dict) else [name]:
             if full in known:
                 continue
             near = difflib.get_close_matches(full, known, n=1, cutoff=0.5)

@@ -81,7 +81,7 @@ def advanced(keyring: Keyring, now: datetime) -> Keyring:
             state = KeyState.ACTIVE
         elif state is KeyState.ACTIVE and due:
             state = KeyState.RETIRED
-        if state is KeyState.RETIRED and now >= key.removes_at:
+        elif state is KeyState.RETIRED and now >= key.removes_at:
             state = KeyState.REMOVED
         keys.append(key if state is key.state else _in_state(key, state, now))
     if all(new is old for new, old in zip(keys, keyring.keys, strict=True)):

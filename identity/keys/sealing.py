@@ -7,7 +7,6 @@ another place in the document does not open.
 from __future__ import annotations
 
 import base64
-import binascii
 import os
 import secrets
 from dataclasses import dataclass, field
@@ -43,7 +42,7 @@ class KeyEncryptionKey:
         """From its text form, as settings and files have it."""
         try:
             return cls(base64.b64decode(text.strip(), validate=True))
-        except binascii.Error:
+        except ValueError:
             raise SealError("the key-encryption key is not base64") from None
 
     def seal(self, value: bytes, name: str) -> bytes:
