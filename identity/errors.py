@@ -80,6 +80,16 @@ def store_unavailable() -> IdentityError:
     )
 
 
+def audit_unavailable() -> IdentityError:
+    """What cannot be recorded is not done."""
+    return IdentityError(
+        Reason.AUDIT_UNAVAILABLE,
+        "The audit outbox is full, so nothing is done; nothing was changed.",
+        retry_after_seconds=5.0,
+        recorded=True,
+    )
+
+
 def field_invalid(field: str, description: str) -> IdentityError:
     """One field cannot be accepted."""
     return IdentityError(

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import secrets
 from dataclasses import dataclass, field
+from typing import assert_never
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from identity.audit.event import new_event_id
 from identity.clients.policy import Grant, Lifetimes, require_grant, require_request, require_subject
-from identity.errors import IdentityError, Reason
+from identity.errors import IdentityError, Reason, audit_unavailable
 from identity.keys.ports import Signer
 from identity.sessions.caller import Caller
 from identity.sessions.minting import AccessTokenMint, MintedTokens, jittered_refresh_after_ms
@@ -198,15 +199,13 @@ def _raise_unless_started(verdict: StartVerdict) -> None:
             )
         case StartVerdict.CLIENT_DISABLED:
             raise IdentityError(Reason.CLIENT_DISABLED, "This client is disabled.", recorded=True)
+        case StartVerdict.FAMILY_REVOKED:
+            raise IdentityError(
+                Reason.FAMILY_REVOKED,
+                "The session that this key started was ended; use a new key for a new one.",
+                recorded=True,
+            )
         case StartVerdict.OUTBOX_FULL:
             raise audit_unavailable()
-
-
-def audit_unavailable() -> IdentityError:
-    """What cannot be recorded is not done."""
-    return IdentityError(
-        Reason.AUDIT_UNAVAILABLE,
-        "The audit outbox is full, so nothing is issued; nothing was changed.",
-        retry_after_seconds=5.0,
-        recorded=True,
-    )
+        case _:
+            assert_never(verdict)

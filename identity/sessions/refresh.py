@@ -27,10 +27,10 @@ from dataclasses import dataclass, field
 from identity.audit.event import Event, EventType, Outcome, new_event_id
 from identity.audit.ports import EventRecorder
 from identity.clients.policy import Grant, Lifetimes, require_grant
-from identity.errors import IdentityError, Reason
+from identity.errors import IdentityError, Reason, audit_unavailable
 from identity.rate_limiter import RateLimiter
 from identity.sessions.caller import Caller
-from identity.sessions.issue import audit_unavailable, digest_of
+from identity.sessions.issue import digest_of
 from identity.sessions.minting import AccessTokenMint, MintedTokens, jittered_refresh_after_ms
 from identity.store.ports import SessionStore, Spend, SpendLimits, SpendVerdict, Spent
 from identity.tokens.access_token import TokenId

@@ -165,3 +165,7 @@ async def test_when_the_outbox_is_full_nothing_is_issued_and_revoking_still_work
         await refused(running.identity.Refresh(refresh, metadata=running.login))
     ).reason == "AUDIT_UNAVAILABLE"
     await running.identity.Revoke(pb.RevokeRequest(session_id=tokens.session_id), metadata=running.login)
+    while await running.server.store.outbox.depth() < 200:
+        await running.identity.Revoke(pb.RevokeRequest(subject="nobody"), metadata=running.login)
+    revoke = running.identity.Revoke(pb.RevokeRequest(subject="nobody"), metadata=running.login)
+    assert (await refused(revoke)).reason == "AUDIT_UNAVAILABLE"  # even this is bounded

@@ -179,3 +179,15 @@ async def test_an_end_user_is_believed_only_from_who_may_forward_one(service: An
         session = await new_session(caller=caller, client_context=context)
         state = await service.server.store.sessions.find_family(FamilyId.parse(session.tokens.session_id))
         assert state.end_user.ip_address == expected
+
+
+@pytest.mark.parametrize("target", ["session_id", "subject"])
+async def test_a_retry_brings_no_session_back_that_was_ended_meanwhile(
+    service: Any, new_session: Any, refused: Any, target: str
+) -> None:
+    first = await new_session(idempotency_key="login-1")
+    named = {"session_id": first.tokens.session_id, "subject": "alice"}[target]
+    await service.identity.Revoke(pb.RevokeRequest(**{target: named}), metadata=service.login)
+    refusal = await refused(new_session(idempotency_key="login-1"))
+    assert (refusal.code, refusal.reason) == (grpc.StatusCode.UNAUTHENTICATED, "FAMILY_REVOKED")
+    await new_session(idempotency_key="login-2")

@@ -169,7 +169,7 @@ def _as_refusal(error: BaseException) -> IdentityError:
     if isinstance(error, IdentityError):
         # One instance must not be raised by many tasks: each would add to the same traceback.
         return store_unavailable()
-    if isinstance(error, ResponseError) and "running script" in str(error):
+    if isinstance(error, ResponseError) and "user_script" in str(error):
         refusal = IdentityError(
             Reason.INTERNAL, "The session store could not decide; the failure was logged."
         )

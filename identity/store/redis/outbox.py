@@ -15,7 +15,7 @@ from typing import Any
 from redis.exceptions import RedisError, ResponseError
 
 from identity.audit.event import Event, RecordedEvent
-from identity.errors import IdentityError, Reason, store_unavailable
+from identity.errors import audit_unavailable, store_unavailable
 from identity.store.redis import scripts
 from identity.store.redis.connection import BatchingConnection
 from identity.store.redis.keys import BucketKeys, KeySpace
@@ -38,9 +38,7 @@ class RedisAuditOutbox:
         """See ``AuditOutbox``. Raises ``AUDIT_UNAVAILABLE`` when an outbox is full."""
         answers = await asyncio.gather(*(self._append(event) for event in events))
         if b"OUTBOX_FULL" in answers:
-            raise IdentityError(
-                Reason.AUDIT_UNAVAILABLE, "The audit outbox is full.", retry_after_seconds=5.0
-            )
+            raise audit_unavailable()
 
     async def prepare(self) -> None:
         """Creates the consumer groups; harmless where they exist."""

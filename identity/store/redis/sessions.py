@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from identity.audit.event import Circumstances, EndUser, EventType
+from identity.errors import audit_unavailable
 from identity.store.ports import (
     SPEND_SUCCEEDED,
     FamilyState,
@@ -34,6 +35,7 @@ SKEW_SECONDS = 120
 TOMBSTONE_MS = 24 * 3600 * 1000
 CUT_OFF_MS = MAX_SESSION_SECONDS * 1000 + TOMBSTONE_MS
 MAX_FAST_FORWARD = 64
+MAX_LISTED_SESSIONS = 1000
 
 _STATE_FIELDS = (
     "secret", "subject", "client", "kind", "generation", "created", "used",
@@ -73,6 +75,7 @@ class RedisSessionStore:
             bucket.families(new.family.subject_tag),
             bucket.client(new.client_id),
             bucket.idempotency(idempotent.key_digest) if idempotent else family_key,
+            bucket.subject(new.family.subject_tag),
         )
         answer = await self._connection.run(
             scripts.START_FAMILY,
@@ -94,6 +97,7 @@ class RedisSessionStore:
                 idempotent.request_digest if idempotent else b"",
                 idempotent.sealed if idempotent else b"",
                 idempotent.window_seconds * 1000 if idempotent else 0,
+                MAX_LISTED_SESSIONS,
             ),
         )
         return Started(StartVerdict(answer[0].decode()), *answer[1:])
@@ -167,6 +171,7 @@ class RedisSessionStore:
             (*_recording(bucket), bucket.family(family)),
             (*self._event(event_id, circumstances), str(family), only_client_id or "", cause),
         )
+        _raise_if_full(answer)
         return RevokeVerdict(answer.decode())
 
     async def revoke_access_token(
@@ -189,6 +194,7 @@ class RedisSessionStore:
                 (MAX_TTL_SECONDS + SKEW_SECONDS) * 1000,
             ),
         )
+        _raise_if_full(answer)
         return RevokeVerdict(answer.decode())
 
     async def revoke_subject(
@@ -196,7 +202,7 @@ class RedisSessionStore:
     ) -> None:
         """See ``SessionStore``."""
         bucket = self._keys.of_name(subject)
-        await self._connection.run(
+        answer = await self._connection.run(
             scripts.CUT_OFF,
             (*_recording(bucket), bucket.subject(subject_tag(subject))),
             (
@@ -208,6 +214,7 @@ class RedisSessionStore:
                 "",
             ),
         )
+        _raise_if_full(answer)
 
     async def revoke_client(
         self,
@@ -225,14 +232,12 @@ class RedisSessionStore:
 
         async def cut_off(bucket: BucketKeys, event_type: str) -> None:
             keys = (*_recording(bucket), bucket.client(client_id))
-            await self._connection.run(
+            answer = await self._connection.run(
                 scripts.CUT_OFF, keys, (*event, event_type, "", cause, CUT_OFF_MS, flag)
             )
+            _raise_if_full(answer)
 
-        async with asyncio.TaskGroup() as others:
-            for bucket in self._keys.buckets:
-                if bucket is not own:
-                    others.create_task(cut_off(bucket, ""))
+        await asyncio.gather(*(cut_off(bucket, "") for bucket in self._keys.buckets if bucket is not own))
         # Disabling and enabling are recorded with the change of the registry.
         await cut_off(own, EventType.CLIENT_REVOKED.value if disable is None else "")
 
@@ -301,6 +306,11 @@ class RedisSessionStore:
 
 def _recording(bucket: BucketKeys) -> tuple[str, str]:
     return (bucket.outbox, bucket.sequence)
+
+
+def _raise_if_full(answer: object) -> None:
+    if answer == b"OUTBOX_FULL":
+        raise audit_unavailable()
 
 
 async def _nothing() -> None:

@@ -105,7 +105,7 @@ class IdentityServiceServicer(object):
         starts none.
 
         Errors: SUBJECT_NOT_ALLOWED, AUDIENCE_NOT_ALLOWED, SCOPE_NOT_ALLOWED, ROLE_NOT_ALLOWED,
-        TOKEN_TOO_LARGE, IDEMPOTENCY_KEY_REUSED.
+        TOKEN_TOO_LARGE, IDEMPOTENCY_KEY_REUSED, FAMILY_REVOKED (a retry, after the session was ended).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -8,8 +8,11 @@
 -- ARGV[8]  milliseconds after which nothing that started before can be alive
 -- ARGV[9]  '1' or '0' to disable or enable a client; '' to leave that
 --
--- Returns the sequence number of the cut-off.
+-- Returns the sequence number of the cut-off, or 'OUTBOX_FULL'.
 
+if outbox_is_overfull() then
+  return 'OUTBOX_FULL'
+end
 local sequence
 if ARGV[5] ~= '' then
   sequence = record(ARGV[5], 'success', ARGV[7], ARGV[6], '', '')

@@ -22,6 +22,11 @@ local function outbox_is_full()
   return redis.call('XLEN', outbox) >= outbox_max
 end
 
+-- Taking away is not held up by a backend that is away, up to twice the bound.
+local function outbox_is_overfull()
+  return redis.call('XLEN', outbox) >= 2 * outbox_max
+end
+
 -- Appends the event of this call and returns its gapless sequence number.
 local function record(type, outcome, reason, subject, session, generation)
   local sequence = redis.call('INCR', sequence_counter)

@@ -5,8 +5,11 @@
 -- ARGV[6]  the client it must belong to; '' for any
 -- ARGV[7]  cause
 --
--- Returns a verdict.
+-- Returns a verdict; 'OUTBOX_FULL' when even revocations have to wait for the backend.
 
+if outbox_is_overfull() then
+  return 'OUTBOX_FULL'
+end
 local family = redis.call('HMGET', KEYS[3], 'client', 'subject', 'revoked')
 local owner, subject = family[1], family[2]
 if not owner then

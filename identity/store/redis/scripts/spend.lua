@@ -52,9 +52,10 @@ local function refuse(verdict, reason)
 end
 
 local function stolen(verdict, type, reason)
-  if not revoked then
-    redis.call('HSET', family_key, 'revoked', reason)
+  if revoked then
+    return refuse(verdict, reason)
   end
+  redis.call('HSET', family_key, 'revoked', reason)
   record(type, 'refused', reason, subject, session, presented)
   return {verdict, now_ms}
 end

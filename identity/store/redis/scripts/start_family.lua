@@ -4,6 +4,7 @@
 -- KEYS[4]  families of the subject (sorted set: family id by start, ms)
 -- KEYS[5]  cut-off of the client
 -- KEYS[6]  idempotency record (hash); equals KEYS[3] where the call has no key
+-- KEYS[7]  cut-off of the subject
 -- ARGV[5]  family id              ARGV[6]  hash of the family secret
 -- ARGV[7]  subject                ARGV[8]  client id
 -- ARGV[9]  client kind            ARGV[10] absolute lifetime, ms
@@ -12,6 +13,7 @@
 -- ARGV[15] end user (JSON)        ARGV[16] how long the records outlive the session, ms
 -- ARGV[17] request digest, '' without an idempotency key
 -- ARGV[18] sealed answer          ARGV[19] idempotency window, ms
+-- ARGV[20] how many sessions of a subject can be listed; older ones go on unlisted
 --
 -- Returns {verdict, now ms, sequence, absolute expiry ms, sealed answer}.
 
@@ -36,6 +38,14 @@ if request_digest ~= '' then
       record('request.refused', 'refused', 'IDEMPOTENCY_KEY_REUSED', subject, '', '')
       return {'KEY_REUSED', now_ms}
     end
+    -- The first family has the same subject, so its key is in this slot and differs in its last part only.
+    local first_key = string.sub(family_key, 1, -1 - #family) .. first[4]
+    local state = redis.call('HMGET', first_key, 'revoked', 'sequence')
+    local started = state[2]
+    if state[1] or not started or is_cut_off(KEYS[7], started) or is_cut_off(client_key, started) then
+      record('request.refused', 'refused', 'FAMILY_REVOKED', subject, first[4], '')
+      return {'FAMILY_REVOKED', now_ms}
+    end
     local sequence = record('tokens.reissued', 'success', '', subject, first[4], 0)
     return {'REPEATED', now_ms, sequence, tonumber(first[3]), first[2]}
   end
@@ -52,6 +62,7 @@ redis.call('PEXPIRE', family_key, absolute_ms + tombstone_ms)
 
 redis.call('ZREMRANGEBYSCORE', families_key, '-inf', '(' .. text(now_ms - 30 * 86400000))
 redis.call('ZADD', families_key, text(now_ms), family)
+redis.call('ZREMRANGEBYRANK', families_key, 0, -1 - tonumber(ARGV[20]))
 if redis.call('PTTL', families_key) < absolute_ms then
   redis.call('PEXPIRE', families_key, absolute_ms)
 end
