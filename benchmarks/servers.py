@@ -15,8 +15,18 @@ import uvloop
 from grpc_identity import Verifier
 from grpc_identity.aio import AuthInterceptor
 from grpc_identity.testing import InMemoryIssuer
+from grpc_identity.v1 import clients_pb2
 
 UNSEEN_TOKENS = 40_000
+POLICY = clients_pb2.ClientPolicy(
+    grants=["GRANT_ISSUE", "GRANT_REFRESH"],
+    subjects=["*"],
+    audiences=["*"],
+    scopes=["*"],
+    roles=["*"],
+    calls_per_second=1_000_000,
+    concurrent_calls=100_000,
+)
 
 
 def echo(answer: Connection, store_url: str, data: Path) -> None:
@@ -67,8 +77,8 @@ def identity_with_relay(answer: Connection, store_url: str, data: Path) -> None:
 
 
 async def _serve_identity(answer: Connection, store_url: str, data: Path, *, relay: bool) -> None:
-    from benchmarks.cases import POLICY
-    from identity.app import IdentityServer, bootstrap_client
+    from identity.app import IdentityServer
+    from identity.bootstrap import bootstrap_client
     from identity.config import Settings
 
     settings = Settings(

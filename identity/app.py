@@ -15,7 +15,6 @@ import secrets
 import signal
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from functools import lru_cache
 from typing import Any
 
@@ -24,24 +23,20 @@ from starlette.routing import BaseRoute
 
 from grpc_identity._version import __version__
 from grpc_identity.jwk import KeySet
-from grpc_identity.v1 import clients_pb2
 from identity.audit.event import Circumstances, Event, EventType, Outcome
 from identity.audit.recorder import RefusalRecorder
 from identity.audit.relay.relay import AuditRelay
 from identity.audit.sinks.otlp import OtlpSpanSink, otlp_exporter
 from identity.clients.administration import ClientAdministration
-from identity.clients.policy import Lifetimes
 from identity.clients.registry import ClientRegistry
 from identity.clients.secrets import SecretHasher
 from identity.clock import Clock, SystemClock
-from identity.config import ConfigurationError, Settings
-from identity.errors import FieldViolation, IdentityError
+from identity.config import Settings
+from identity.errors import IdentityError
 from identity.http.app import create_app
 from identity.http.server import HttpServer
-from identity.keys.file_store import FileKeyStore
-from identity.keys.schedule import Schedule
-from identity.keys.sealing import KeyEncryptionKey, load_kek_file
-from identity.keys.service import KeyService, PublishedKeys
+from identity.keys.service import PublishedKeys
+from identity.parts import StoreParts, key_service, lifetimes_of
 from identity.rate_limiter import RateLimiter
 from identity.readiness import Problem
 from identity.rpc.admin_service import AdminService
@@ -51,7 +46,6 @@ from identity.rpc.calls import Calls
 from identity.rpc.identity_service import IdentityService, UseCases
 from identity.rpc.metrics import CallMetrics
 from identity.rpc.server import Bounds, RpcServer, Transport, split_address
-from identity.rpc.translation import policy_value
 from identity.sessions.access_tokens import AccessTokenReader
 from identity.sessions.introspect import Introspect
 from identity.sessions.issue import IssueTokens
@@ -60,12 +54,6 @@ from identity.sessions.minting import AccessTokenMint
 from identity.sessions.refresh import Refresh
 from identity.sessions.revoke import Revoke
 from identity.store.ports import SpendLimits
-from identity.store.redis.clients import RedisClientStore
-from identity.store.redis.connection import BatchingConnection, connect
-from identity.store.redis.fitness import store_problems
-from identity.store.redis.keys import KeySpace
-from identity.store.redis.outbox import RedisAuditOutbox
-from identity.store.redis.sessions import RedisSessionStore
 from identity.tokens.access_token import AccessTokenAssembler
 from identity.tokens.refresh_token import RefreshTokenCodec
 
@@ -81,27 +69,6 @@ class Addresses:
 
     grpc_target: str
     http_url: str
-
-
-class StoreParts:
-    """The Redis adapters of one process, over one connection."""
-
-    def __init__(self, settings: Settings) -> None:
-        timeout_seconds = settings.redis.timeout_ms / 1000
-        self.connection = BatchingConnection(
-            connect(settings.redis.url.get_secret_value(), timeout_seconds=timeout_seconds),
-            max_batch=settings.redis.max_batch,
-            timeout_seconds=timeout_seconds,
-        )
-        self.keys = KeySpace(settings.redis.key_prefix, settings.redis.buckets)
-        bound = settings.audit.outbox_max_events
-        self.sessions = RedisSessionStore(self.connection, self.keys, outbox_max_events=bound)
-        self.clients = RedisClientStore(self.connection, self.keys, outbox_max_events=bound)
-        self.outbox = RedisAuditOutbox(self.connection, self.keys, max_events=bound)
-
-    async def problems(self) -> Sequence[Problem]:
-        """What keeps the store from being fit."""
-        return await store_problems(self.connection, self.keys)
 
 
 class IdentityServer:
@@ -323,75 +290,6 @@ async def serve(
             loop.remove_signal_handler(number)
     finally:
         await server.stop()
-
-
-async def bootstrap_client(
-    settings: Settings,
-    *,
-    client_id: str,
-    display_name: str,
-    policy: clients_pb2.ClientPolicy,
-    replace_secret: bool = False,
-) -> str:
-    """Registers a client straight in the store, without a running service, and returns its secret.
-
-    With ``replace_secret``, a client that exists gets this name and policy and a new secret, its old ones ending
-    at once; without, it is ``CLIENT_EXISTS``.
-    """
-    store = StoreParts(settings)
-    keys = key_service(settings, SystemClock())
-    await keys.start()
-    hasher = SecretHasher(keys.client_secret_pepper())
-    registry = ClientRegistry(store.clients, hasher)
-    administration = ClientAdministration(registry, store.clients, store.sessions, hasher, SystemClock())
-    circumstances = Circumstances("", "bootstrap")
-    try:
-        await registry.refresh()
-        if replace_secret and registry.get(client_id) is not None:
-            await administration.update(client_id, display_name, policy_value(policy), circumstances)
-            _, secret = await administration.rotate_secret(
-                client_id, revoke_previous=True, circumstances=circumstances
-            )
-        else:
-            _, secret = await administration.create(
-                client_id, display_name, policy_value(policy), circumstances
-            )
-    finally:
-        await store.connection.close()
-    return secret.text
-
-
-def lifetimes_of(settings: Settings) -> Lifetimes:
-    """The service's lifetimes."""
-    tokens = settings.tokens
-    return Lifetimes(
-        access_token_seconds=tokens.access_ttl_seconds,
-        web_session_seconds=int(timedelta(days=tokens.web_session_days).total_seconds()),
-        mobile_session_seconds=int(timedelta(days=tokens.mobile_session_days).total_seconds()),
-        session_idle_seconds=int(timedelta(hours=tokens.idle_hours).total_seconds()),
-        refresh_leeway_seconds=tokens.refresh_leeway_seconds,
-    )
-
-
-def key_encryption_key(settings: Settings) -> KeyEncryptionKey:
-    """The key that opens the keyring. Raises ``SealError`` and ``ConfigurationError``."""
-    keys = settings.keys
-    if keys.kek is not None:
-        return KeyEncryptionKey.from_base64(keys.kek.get_secret_value())
-    if keys.kek_file is not None:
-        return load_kek_file(keys.kek_file)
-    raise ConfigurationError(
-        [FieldViolation("keys.kek_file", "is required: private keys are not kept in the clear")]
-    )
-
-
-def key_service(settings: Settings, clock: Clock) -> KeyService:
-    """The keys as the settings name them. Raises ``SealError`` and ``ConfigurationError``."""
-    keys = settings.keys
-    schedule = Schedule(
-        publish_ahead=timedelta(hours=keys.publish_ahead_hours), sign_for=timedelta(days=keys.sign_days)
-    )
-    return KeyService(FileKeyStore(keys.file), key_encryption_key(settings), schedule, clock, keys.algorithm)
 
 
 @lru_cache(maxsize=4)

@@ -9,12 +9,12 @@ from datetime import datetime, timedelta
 
 from redis.exceptions import RedisError
 
-from identity.app import StoreParts, key_encryption_key
 from identity.clock import SystemClock
 from identity.config import ConfigurationError, Settings
 from identity.keys.file_store import FileKeyStore
 from identity.keys.ports import KeyStoreError
 from identity.keys.sealing import SealError
+from identity.parts import StoreParts, key_encryption_key
 from identity.rpc.server import ListenError, require_loopback, split_address
 
 MAX_CLOCK_DIFFERENCE = timedelta(seconds=5)

@@ -27,7 +27,8 @@ from grpc_identity.v1 import (
     tokens_pb2,
 )
 from grpc_identity.v1 import identity_service_pb2 as pb
-from identity.app import Addresses, IdentityServer, bootstrap_client
+from identity.app import Addresses, IdentityServer
+from identity.bootstrap import bootstrap_client
 from identity.config import Settings
 
 LOGIN_POLICY = clients_pb2.ClientPolicy(

@@ -197,7 +197,7 @@ def bootstrap(client_id: ClientId = "admin", config: ConfigFile = None, override
     import asyncio
 
     from grpc_identity.v1 import clients_pb2
-    from identity.app import bootstrap_client
+    from identity.bootstrap import bootstrap_client
 
     settings = settings_of(config, overrides)
     policy = clients_pb2.ClientPolicy(grants=["GRANT_ADMIN"])

@@ -105,7 +105,7 @@ def _settings(data_dir: Path, redis_url: str, grpc_port: int, http_port: int) ->
 async def _clients(settings: Settings, data_dir: Path) -> Mapping[str, str]:
     """The secrets of the two clients, made at the first start and kept beside the store that knows them."""
     from grpc_identity.v1 import clients_pb2
-    from identity.app import bootstrap_client
+    from identity.bootstrap import bootstrap_client
 
     path = data_dir / CLIENTS_FILE
     if path.exists():

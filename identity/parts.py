@@ -1,0 +1,76 @@
+"""From settings to parts: the adapters of one process, and the values the rules are given."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+
+from identity.clients.policy import Lifetimes
+from identity.clock import Clock
+from identity.config import ConfigurationError, Settings
+from identity.errors import FieldViolation
+from identity.keys.file_store import FileKeyStore
+from identity.keys.schedule import Schedule
+from identity.keys.sealing import KeyEncryptionKey, load_kek_file
+from identity.keys.service import KeyService
+from identity.readiness import Problem
+from identity.store.redis.clients import RedisClientStore
+from identity.store.redis.connection import BatchingConnection, connect
+from identity.store.redis.fitness import store_problems
+from identity.store.redis.keys import KeySpace
+from identity.store.redis.outbox import RedisAuditOutbox
+from identity.store.redis.sessions import RedisSessionStore
+
+
+class StoreParts:
+    """The Redis adapters of one process, over one connection."""
+
+    def __init__(self, settings: Settings) -> None:
+        timeout_seconds = settings.redis.timeout_ms / 1000
+        self.connection = BatchingConnection(
+            connect(settings.redis.url.get_secret_value(), timeout_seconds=timeout_seconds),
+            max_batch=settings.redis.max_batch,
+            timeout_seconds=timeout_seconds,
+        )
+        self.keys = KeySpace(settings.redis.key_prefix, settings.redis.buckets)
+        bound = settings.audit.outbox_max_events
+        self.sessions = RedisSessionStore(self.connection, self.keys, outbox_max_events=bound)
+        self.clients = RedisClientStore(self.connection, self.keys, outbox_max_events=bound)
+        self.outbox = RedisAuditOutbox(self.connection, self.keys, max_events=bound)
+
+    async def problems(self) -> Sequence[Problem]:
+        """What keeps the store from being fit."""
+        return await store_problems(self.connection, self.keys)
+
+
+def lifetimes_of(settings: Settings) -> Lifetimes:
+    """The service's lifetimes."""
+    tokens = settings.tokens
+    return Lifetimes(
+        access_token_seconds=tokens.access_ttl_seconds,
+        web_session_seconds=int(timedelta(days=tokens.web_session_days).total_seconds()),
+        mobile_session_seconds=int(timedelta(days=tokens.mobile_session_days).total_seconds()),
+        session_idle_seconds=int(timedelta(hours=tokens.idle_hours).total_seconds()),
+        refresh_leeway_seconds=tokens.refresh_leeway_seconds,
+    )
+
+
+def key_encryption_key(settings: Settings) -> KeyEncryptionKey:
+    """The key that opens the keyring. Raises ``SealError`` and ``ConfigurationError``."""
+    keys = settings.keys
+    if keys.kek is not None:
+        return KeyEncryptionKey.from_base64(keys.kek.get_secret_value())
+    if keys.kek_file is not None:
+        return load_kek_file(keys.kek_file)
+    raise ConfigurationError(
+        [FieldViolation("keys.kek_file", "is required: private keys are not kept in the clear")]
+    )
+
+
+def key_service(settings: Settings, clock: Clock) -> KeyService:
+    """The keys as the settings name them. Raises ``SealError`` and ``ConfigurationError``."""
+    keys = settings.keys
+    schedule = Schedule(
+        publish_ahead=timedelta(hours=keys.publish_ahead_hours), sign_for=timedelta(days=keys.sign_days)
+    )
+    return KeyService(FileKeyStore(keys.file), key_encryption_key(settings), schedule, clock, keys.algorithm)
