@@ -59,6 +59,7 @@ from identity.tokens.refresh_token import RefreshTokenCodec
 
 READINESS_INTERVAL_SECONDS = 1.0
 FINAL_FLUSH_SECONDS = 5.0
+CANCEL_AGAIN_SECONDS = 0.2
 
 _log = logging.getLogger(__name__)
 
@@ -160,9 +161,7 @@ class IdentityServer:
             await self._rpc.stop(grace)
         if self._http is not None:
             await self._http.stop()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await _end(self._tasks)
         try:
             async with asyncio.timeout(FINAL_FLUSH_SECONDS):
                 await self._recorder.flush()
@@ -295,6 +294,15 @@ async def serve(
 @lru_cache(maxsize=4)
 def _key_set_of(published: PublishedKeys) -> KeySet:
     return KeySet.from_dict({"keys": list(published.jwks)})
+
+
+async def _end(tasks: Sequence[asyncio.Task[None]]) -> None:
+    """Cancels until all are done: before Python 3.12, ``asyncio.wait_for`` (which the store's client uses) loses a
+    cancellation that comes in the moment in which what it waits for is there."""
+    while pending := [task for task in tasks if not task.done()]:
+        for task in pending:
+            task.cancel()
+        await asyncio.wait(pending, timeout=CANCEL_AGAIN_SECONDS)
 
 
 def _log_crash(task: asyncio.Task[None]) -> None:
