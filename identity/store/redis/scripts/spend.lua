@@ -95,8 +95,8 @@ elseif presented > current then
   verdict, live = 'RECOVERED', presented + 1
 else
   local age_ms = now_ms - rotated_ms
-  local same_key = rotation_key ~= '' and rotation_key == idempotency_key and age_ms <= tonumber(ARGV[10])
-  local no_keys = rotation_key == '' and age_ms <= tonumber(ARGV[11])
+  local same_key = rotation_key ~= '' and rotation_key == idempotency_key and age_ms < tonumber(ARGV[10])
+  local no_keys = rotation_key == '' and age_ms < tonumber(ARGV[11])
   if presented ~= current - 1 or not (same_key or no_keys) then
     return stolen('REUSED', 'refresh.reuse_detected', 'REFRESH_TOKEN_REUSED')
   end
