@@ -34,17 +34,14 @@ _TOKEN_TYPES = {
 
 def token_set(minted: MintedTokens) -> tokens_pb2.TokenSet:
     """Without a session there is no refresh token, no expiry of it and no session id."""
-    message = tokens_pb2.TokenSet(
-        access_token=minted.access_token,
-        refresh_token=minted.refresh_token,
-        session_id=minted.session_id,
-        scopes=minted.scopes,
-    )
+    message = tokens_pb2.TokenSet(access_token=minted.access_token, scopes=minted.scopes)
     # In place: this is the hottest message there is.
     _set(message.access_token_expires_at, minted.access_token_expires_at_ms)
     _set(message.refresh_after, minted.refresh_after_ms)
-    if minted.refresh_token:
-        _set(message.refresh_token_expires_at, minted.refresh_token_expires_at_ms)
+    if minted.session is not None:
+        message.session_id = minted.session.session_id
+        message.refresh_token = minted.session.refresh_token
+        _set(message.refresh_token_expires_at, minted.session.refresh_token_expires_at_ms)
     return message
 
 

@@ -15,15 +15,14 @@ from identity.clients.policy import Grant, Lifetimes, require_grant, require_req
 from identity.errors import IdentityError, Reason, audit_unavailable
 from identity.keys.ports import Signer
 from identity.sessions.caller import Caller
-from identity.sessions.minting import AccessTokenMint, MintedTokens, jittered_refresh_after_ms
+from identity.sessions.minting import AccessTokenMint, MintedTokens, Recording, SessionTokens
 from identity.store.ports import IdempotentIssue, NewFamily, SessionStore, Started, StartVerdict
-from identity.tokens.access_token import SessionClaims, TokenId
+from identity.tokens.access_token import SessionClaims
 from identity.tokens.family_id import FAMILY_ID_BYTES, FamilyId, bucket_of, subject_tag
 from identity.tokens.lifetimes import ClientKind, refresh_expires_at_ms
 from identity.tokens.refresh_token import RefreshToken, RefreshTokenCodec, new_family_secret
 
 _NONCE_BYTES = 12
-_PLACEHOLDER_TOKEN_ID = str(TokenId(0, 0, bytes(10)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,34 +67,25 @@ class IssueTokens:
         self, caller: Caller, request: IssueRequest, signer: Signer
     ) -> MintedTokens:
         claims = SessionClaims(caller.client_id, caller.client_id, roles=request.roles).serialised()
-        scope = " ".join(request.scopes)
-        self.mint.check_size(signer, claims, request.audience, scope, _PLACEHOLDER_TOKEN_ID)
+        self.mint.check_size(signer, claims, request.audience, request.scopes)
         event_id = new_event_id()
         granted = await self.store.grant_service_token(caller.client_id, event_id, caller.circumstances)
         _raise_unless_started(granted.verdict)
-        ttl_seconds = self.lifetimes.access_token(caller.policy)
         bucket = bucket_of(subject_tag(caller.client_id), self.buckets)
-        access_token = await self.mint.mint(
+        return await self.mint.mint(
             signer,
+            Recording(bucket, granted.sequence, event_id, granted.now_ms),
             session_claims=claims,
             audience=request.audience,
-            scope=scope,
-            now_ms=granted.now_ms,
-            ttl_seconds=ttl_seconds,
-            token_id=str(TokenId(bucket, granted.sequence, event_id)),
-        )
-        return MintedTokens(
-            access_token=access_token,
-            access_token_expires_at_ms=(granted.now_ms // 1000 + ttl_seconds) * 1000,
-            refresh_after_ms=jittered_refresh_after_ms(granted.now_ms, ttl_seconds),
             scopes=request.scopes,
+            ttl_seconds=self.lifetimes.access_token(caller.policy),
+            session=None,
         )
 
     async def _start_session(self, caller: Caller, request: IssueRequest, signer: Signer) -> MintedTokens:
         token = RefreshToken(FamilyId.generate(request.subject), 0, new_family_secret())
         claims = self._session_claims(caller, request, token.family)
-        scope = " ".join(request.scopes)
-        self.mint.check_size(signer, claims, request.audience, scope, _PLACEHOLDER_TOKEN_ID)
+        self.mint.check_size(signer, claims, request.audience, request.scopes)
         lifetime = self.lifetimes.session(caller.policy, request.client_kind)
         event_id = new_event_id()
         idempotent = self._idempotent(caller, request, token)
@@ -120,27 +110,18 @@ class IssueTokens:
         if started.verdict is StartVerdict.REPEATED and idempotent is not None:
             token = self._unseal(started, idempotent)
             claims = self._session_claims(caller, request, token.family)
-        ttl_seconds = self.lifetimes.access_token(caller.policy)
         bucket = bucket_of(token.family.subject_tag, self.buckets)
-        access_token = await self.mint.mint(
+        expires_at_ms = refresh_expires_at_ms(
+            started.now_ms, started.absolute_expiry_ms, lifetime.idle_seconds * 1000
+        )
+        return await self.mint.mint(
             signer,
+            Recording(bucket, started.sequence, event_id, started.now_ms),
             session_claims=claims,
             audience=request.audience,
-            scope=scope,
-            now_ms=started.now_ms,
-            ttl_seconds=ttl_seconds,
-            token_id=str(TokenId(bucket, started.sequence, event_id)),
-        )
-        return MintedTokens(
-            access_token=access_token,
-            access_token_expires_at_ms=(started.now_ms // 1000 + ttl_seconds) * 1000,
-            refresh_after_ms=jittered_refresh_after_ms(started.now_ms, ttl_seconds),
             scopes=request.scopes,
-            refresh_token=self.codec.encode(token),
-            refresh_token_expires_at_ms=refresh_expires_at_ms(
-                started.now_ms, started.absolute_expiry_ms, lifetime.idle_seconds * 1000
-            ),
-            session_id=str(token.family),
+            ttl_seconds=self.lifetimes.access_token(caller.policy),
+            session=SessionTokens(str(token.family), self.codec.encode(token), expires_at_ms),
         )
 
     def _session_claims(self, caller: Caller, request: IssueRequest, family: FamilyId) -> str:

@@ -9,24 +9,46 @@ from dataclasses import dataclass, field
 from identity.errors import IdentityError, Reason
 from identity.keys.ports import NoActiveKeyError, Signer
 from identity.tokens.access_token import (
+    EVENT_ID_BYTES,
     AccessTokenAssembler,
+    TokenId,
     TokenTooLargeError,
     compact,
 )
 from identity.tokens.lifetimes import refresh_after_ms
 
+# Every jti has the same length.
+_ANY_TOKEN_ID = str(TokenId(0, 0, bytes(EVENT_ID_BYTES)))
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """Where and when the store has recorded the decision to give tokens."""
+
+    bucket: int
+    sequence: int
+    event_id: bytes
+    now_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class SessionTokens:
+    """What belongs to a session and not to an access token."""
+
+    session_id: str
+    refresh_token: str = field(repr=False)
+    refresh_token_expires_at_ms: int
+
 
 @dataclass(frozen=True, slots=True)
 class MintedTokens:
-    """What a caller gets. Times in milliseconds since the epoch; no session: no refresh token."""
+    """What a caller gets. Times in milliseconds since the epoch; ``session`` is ``None`` for a service token."""
 
     access_token: str = field(repr=False)
     access_token_expires_at_ms: int
     refresh_after_ms: int
     scopes: Sequence[str]
-    refresh_token: str = field(default="", repr=False)
-    refresh_token_expires_at_ms: int = 0
-    session_id: str = ""
+    session: SessionTokens | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,27 +68,36 @@ class AccessTokenMint:
             ) from error
 
     def check_size(
-        self, signer: Signer, session_claims: str, audience: Sequence[str], scope: str, token_id: str
+        self, signer: Signer, session_claims: str, audience: Sequence[str], scopes: Sequence[str]
     ) -> None:
         """Raises ``TOKEN_TOO_LARGE`` for claims that will not fit, before anything is recorded."""
-        self._signing_input(signer, session_claims, audience, scope, 10**10, 0, token_id)
+        scope = " ".join(scopes)
+        self._signing_input(signer, session_claims, audience, scope, 10**10, 0, _ANY_TOKEN_ID)
 
     async def mint(
         self,
         signer: Signer,
+        recording: Recording,
         *,
         session_claims: str,
         audience: Sequence[str],
-        scope: str,
-        now_ms: int,
+        scopes: Sequence[str],
         ttl_seconds: int,
-        token_id: str,
-    ) -> str:
-        """A signed token, issued at ``now_ms``."""
+        session: SessionTokens | None,
+    ) -> MintedTokens:
+        """The tokens of a recorded decision, issued at the moment of it."""
+        issued_at_seconds = recording.now_ms // 1000
+        token_id = TokenId(recording.bucket, recording.sequence, recording.event_id)
         signing_input = self._signing_input(
-            signer, session_claims, audience, scope, now_ms // 1000, ttl_seconds, token_id
+            signer, session_claims, audience, " ".join(scopes), issued_at_seconds, ttl_seconds, str(token_id)
         )
-        return compact(signing_input, await signer.sign(signing_input))
+        return MintedTokens(
+            access_token=compact(signing_input, await signer.sign(signing_input)),
+            access_token_expires_at_ms=(issued_at_seconds + ttl_seconds) * 1000,
+            refresh_after_ms=refresh_after_ms(recording.now_ms, ttl_seconds, random.random()),
+            scopes=scopes,
+            session=session,
+        )
 
     def _signing_input(
         self,
@@ -93,8 +124,3 @@ class AccessTokenMint:
             raise IdentityError(
                 Reason.TOKEN_TOO_LARGE, f"{error}; ask for fewer or shorter audiences, scopes and roles."
             ) from error
-
-
-def jittered_refresh_after_ms(now_ms: int, ttl_seconds: int) -> int:
-    """When the client should come back; a little different every time."""
-    return refresh_after_ms(now_ms, ttl_seconds, random.random())

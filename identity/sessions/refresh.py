@@ -31,9 +31,8 @@ from identity.errors import IdentityError, Reason, audit_unavailable
 from identity.rate_limiter import RateLimiter
 from identity.sessions.caller import Caller
 from identity.sessions.issue import digest_of
-from identity.sessions.minting import AccessTokenMint, MintedTokens, jittered_refresh_after_ms
+from identity.sessions.minting import AccessTokenMint, MintedTokens, Recording, SessionTokens
 from identity.store.ports import SessionStore, Spend, SpendLimits, SpendVerdict, Spent
-from identity.tokens.access_token import TokenId
 from identity.tokens.family_id import bucket_of
 from identity.tokens.lifetimes import refresh_expires_at_ms
 from identity.tokens.refresh_token import RefreshToken, RefreshTokenCodec, RefreshTokenInvalidError
@@ -90,28 +89,16 @@ class Refresh:
         )
         _raise_unless_spent(spent)
         live = RefreshToken(token.family, spent.generation, token.family_secret)
-        ttl_seconds = self.lifetimes.access_token(caller.policy)
-        scopes = request.scopes or tuple(spent.scope.split())
+        expires_at_ms = refresh_expires_at_ms(spent.now_ms, spent.absolute_expiry_ms, spent.idle_ms)
         bucket = bucket_of(token.family.subject_tag, self.buckets)
-        access_token = await self.mint.mint(
+        return await self.mint.mint(
             signer,
+            Recording(bucket, spent.sequence, event_id, spent.now_ms),
             session_claims=spent.session_claims,
             audience=request.audience or spent.audience.split(),
-            scope=" ".join(scopes),
-            now_ms=spent.now_ms,
-            ttl_seconds=ttl_seconds,
-            token_id=str(TokenId(bucket, spent.sequence, event_id)),
-        )
-        return MintedTokens(
-            access_token=access_token,
-            access_token_expires_at_ms=(spent.now_ms // 1000 + ttl_seconds) * 1000,
-            refresh_after_ms=jittered_refresh_after_ms(spent.now_ms, ttl_seconds),
-            scopes=scopes,
-            refresh_token=self.codec.encode(live),
-            refresh_token_expires_at_ms=refresh_expires_at_ms(
-                spent.now_ms, spent.absolute_expiry_ms, spent.idle_ms
-            ),
-            session_id=str(token.family),
+            scopes=request.scopes or tuple(spent.scope.split()),
+            ttl_seconds=self.lifetimes.access_token(caller.policy),
+            session=SessionTokens(str(token.family), self.codec.encode(live), expires_at_ms),
         )
 
     def _authentic(self, caller: Caller, request: RefreshRequest) -> RefreshToken:
