@@ -31,7 +31,7 @@ class FileKeyStore:
     def load(self) -> Keyring | None:
         """See ``KeyStore``."""
         try:
-            text = self._path.read_text()
+            raw = self._path.read_bytes()
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -39,8 +39,8 @@ class FileKeyStore:
                 f"cannot read the keyring {self._path}: {error.strerror}; check keys.file"
             ) from error
         try:
-            return _keyring(json.loads(text))
-        except (KeyError, TypeError, ValueError) as error:
+            return _keyring(json.loads(raw))
+        except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
             raise KeyStoreError(f"the keyring {self._path} is damaged; restore it from a backup") from error
 
     def compare_and_set(self, keyring: Keyring) -> bool:
@@ -67,13 +67,20 @@ class FileKeyStore:
             os.close(descriptor)
 
     def _replace(self, text: str) -> None:
-        new = self._path.with_name(f"{self._path.name}.{os.getpid()}.new")
-        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        new = self._path.with_name(f"{self._path.name}.new")
+        # Left over where a writer was killed; the lock says that nobody is using it.
+        new.unlink(missing_ok=True)
+        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "w") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
         new.replace(self._path)
+        folder = os.open(self._path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
 
 
 def _document(keyring: Keyring) -> dict[str, Any]:
@@ -110,6 +117,8 @@ def _document(keyring: Keyring) -> dict[str, Any]:
 def _keyring(document: dict[str, Any]) -> Keyring:
     if document["format"] != FORMAT:
         raise ValueError(f"format {document['format']} is not {FORMAT}")
+    if type(document["revision"]) is not int or document["revision"] < 1:
+        raise ValueError("the revision is not a positive number")
     return Keyring(
         revision=document["revision"],
         keys=tuple(
@@ -122,7 +131,7 @@ def _keyring(document: dict[str, Any]) -> Keyring:
                 retires_at=_moment(item["retires_at"]),
                 removes_at=_moment(item["removes_at"]),
                 public_jwk=item["public_jwk"],
-                sealed_private_key=base64.b64decode(item["sealed_private_key"]),
+                sealed_private_key=base64.b64decode(item["sealed_private_key"], validate=True),
                 provider=item["provider"],
             )
             for item in document["keys"]
@@ -132,7 +141,7 @@ def _keyring(document: dict[str, Any]) -> Keyring:
                 purpose=SecretPurpose(item["purpose"]),
                 number=item["number"],
                 created_at=_moment(item["created_at"]),
-                sealed=base64.b64decode(item["sealed"]),
+                sealed=base64.b64decode(item["sealed"], validate=True),
             )
             for item in document["secrets"]
         ),
@@ -140,4 +149,7 @@ def _keyring(document: dict[str, Any]) -> Keyring:
 
 
 def _moment(text: str) -> datetime:
-    return datetime.fromisoformat(text).astimezone(UTC)
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        raise ValueError("a time without its zone")
+    return moment.astimezone(UTC)

@@ -32,7 +32,11 @@ class SecretPurpose(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class KeyRecord:
-    """One signing key. ``activates_at`` to ``retires_at`` it signs; it is published until ``removes_at``."""
+    """One signing key. ``activates_at`` to ``retires_at`` it signs; it is published until ``removes_at``.
+
+    The seal is bound to ``kid``, and ``kid`` is the thumbprint of ``public_jwk``: who opens it knows that the public
+    half is ours. From retirement on it holds nothing, and after removal it is gone.
+    """
 
     kid: str
     algorithm: str

@@ -4,11 +4,12 @@ Rules:
 
 - A new key is published ``publish_ahead`` before it signs, so that every verifier has fetched it by then. The
   very first key signs at once: nobody can hold an older set.
-- A key signs for ``sign_for``. Its successor is made ``publish_ahead`` before that ends, and starts to sign
-  at the moment the old key stops.
+- A key signs for at most ``sign_for``. Its successor is made early enough to be published that long by every
+  process, and takes over early enough for every process to have changed to it before the time is up.
 - A retired key stays published until the last token it signed has expired, plus skew and the time for which
   a verifier may go without fetching.
 - A key that should have retired keeps signing while no other can: an expired schedule is better than no tokens.
+- What was removed is remembered for the operator, the last ``MAX_REMOVED`` of it, and without its private half.
 """
 
 from __future__ import annotations
@@ -20,6 +21,9 @@ from datetime import datetime, timedelta
 from identity.keys.keyring import STATE_ORDER, KeyRecord, Keyring, KeyState
 
 MAX_JWKS_AGE = timedelta(hours=1)
+SPREAD = timedelta(minutes=5)
+"""A step that was written is known to every process within this time; they look several times in it."""
+MAX_REMOVED = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,15 +36,19 @@ class Schedule:
     skew: timedelta = timedelta(seconds=60)
 
     def __post_init__(self) -> None:
+        if self.max_token_ttl <= timedelta(0) or self.skew < timedelta(0):
+            raise ValueError(
+                "keys: the longest lifetime of a token must be positive, and the skew not negative"
+            )
         if self.publish_ahead < 2 * MAX_JWKS_AGE:
             raise ValueError(
                 f"keys.publish_ahead must be at least {2 * MAX_JWKS_AGE}: verifiers may use a fetched set for "
                 f"{MAX_JWKS_AGE}, and would refuse a key that signs before they have seen it"
             )
-        if self.sign_for <= self.publish_ahead + self.keep_after_retirement:
+        if self.sign_for <= self.publish_ahead + self.keep_after_retirement + 3 * SPREAD:
             raise ValueError(
-                "keys.sign_for must be longer than publishing ahead and keeping after retirement together, or keys "
-                "would pile up"
+                f"keys.sign_for must be more than {3 * SPREAD} longer than publishing ahead and keeping after "
+                "retirement together, or keys would pile up"
             )
 
     @property
@@ -66,9 +74,11 @@ def new_key_due(keyring: Keyring, now: datetime, schedule: Schedule) -> NewKeyTi
     active = keyring.active
     if active is None:
         return _times(KeyState.ACTIVE, now, schedule)
-    if now < active.retires_at - schedule.publish_ahead:
+    # One spread until all processes publish it, one until all have changed to it.
+    if now < active.retires_at - schedule.publish_ahead - 2 * SPREAD:
         return None
-    return _times(KeyState.PENDING, max(active.retires_at, now + schedule.publish_ahead), schedule)
+    activates_at = max(active.retires_at - SPREAD, now + schedule.publish_ahead + SPREAD)
+    return _times(KeyState.PENDING, activates_at, schedule)
 
 
 def advanced(keyring: Keyring, now: datetime) -> Keyring:
@@ -84,16 +94,17 @@ def advanced(keyring: Keyring, now: datetime) -> Keyring:
         elif state is KeyState.RETIRED and now >= key.removes_at:
             state = KeyState.REMOVED
         keys.append(key if state is key.state else _in_state(key, state, now))
-    if all(new is old for new, old in zip(keys, keyring.keys, strict=True)):
+    forgotten = [key.kid for key in keys if key.state is KeyState.REMOVED][:-MAX_REMOVED]
+    if not forgotten and all(new is old for new, old in zip(keys, keyring.keys, strict=True)):
         return keyring
-    return keyring.next(keys=tuple(keys))
+    return keyring.next(keys=tuple(key for key in keys if key.kid not in forgotten))
 
 
 def max_age(keyring: Keyring, now: datetime) -> timedelta:
     """How long the published set may be used without asking again.
 
-    At most an hour, and never past the moment at which a pending key starts to sign: who holds the set then
-    already has that key, but later changes must not be missed for longer than the schedule allows.
+    At most an hour, which the schedule allows for on both ends, and not past the moment at which a pending key
+    starts to sign: everybody looks again then, and a set that somehow lacks the key is not used on.
     """
     activations = [key.activates_at - now for key in keyring.keys if key.state is KeyState.PENDING]
     return max(min([MAX_JWKS_AGE, *activations]), timedelta(minutes=1))
@@ -112,6 +123,8 @@ def _times(state: KeyState, activates_at: datetime, schedule: Schedule) -> NewKe
 
 
 def _in_state(key: KeyRecord, state: KeyState, now: datetime) -> KeyRecord:
+    if state is KeyState.REMOVED:
+        return replace(key, state=state, sealed_private_key=b"")
     if state is not KeyState.RETIRED:
         return replace(key, state=state)
     # It may have signed until this very moment, whatever was planned.

@@ -7,6 +7,7 @@ another place in the document does not open.
 from __future__ import annotations
 
 import base64
+import contextlib
 import os
 import secrets
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 KEK_BYTES = 32
 _NONCE_BYTES = 12
+_HOW_TO_MAKE = "head -c 32 /dev/urandom | base64"
 
 
 class SealError(Exception):
@@ -33,8 +35,8 @@ class KeyEncryptionKey:
     def __post_init__(self) -> None:
         if len(self.raw) != KEK_BYTES:
             raise SealError(
-                f"the key-encryption key has {len(self.raw)} bytes instead of {KEK_BYTES}; make one with: "
-                "head -c 32 /dev/urandom | base64"
+                f"the key-encryption key has {len(self.raw)} bytes instead of {KEK_BYTES}; "
+                f"make one with: {_HOW_TO_MAKE}"
             )
 
     @classmethod
@@ -43,7 +45,7 @@ class KeyEncryptionKey:
         try:
             return cls(base64.b64decode(text.strip(), validate=True))
         except ValueError:
-            raise SealError("the key-encryption key is not base64") from None
+            raise SealError(f"the key-encryption key is not base64; make one with: {_HOW_TO_MAKE}") from None
 
     def seal(self, value: bytes, name: str) -> bytes:
         """Nonce and ciphertext."""
@@ -65,7 +67,11 @@ def load_kek_file(path: Path) -> KeyEncryptionKey:
     """Reads a key-encryption key. Raises ``SealError`` for a file that others may read."""
     try:
         mode = path.stat().st_mode
-        text = path.read_text()
+        text = path.read_bytes().decode("ascii")
+    except UnicodeDecodeError:
+        raise SealError(
+            f"the key-encryption key {path} is not base64; make it with: {_HOW_TO_MAKE}"
+        ) from None
     except OSError as error:
         raise SealError(
             f"cannot read the key-encryption key {path}: {error.strerror}; check keys.kek_file"
@@ -77,9 +83,17 @@ def load_kek_file(path: Path) -> KeyEncryptionKey:
 
 def create_kek_file(path: Path) -> None:
     """Makes a key-encryption key with mode 0600, unless there is one; for development."""
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
+    if path.exists():
         return
-    with os.fdopen(descriptor, "w") as file:
-        file.write(base64.b64encode(secrets.token_bytes(KEK_BYTES)).decode() + "\n")
+    # Written aside and linked: whoever starts at the same time, or after a crash, finds a whole key or none.
+    new = path.with_name(f"{path.name}.{secrets.token_hex(8)}.new")
+    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(descriptor, "w") as file:
+            file.write(base64.b64encode(secrets.token_bytes(KEK_BYTES)).decode() + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        with contextlib.suppress(FileExistsError):
+            path.hardlink_to(new)
+    finally:
+        new.unlink()

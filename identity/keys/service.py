@@ -2,6 +2,9 @@
 
 Several processes may share a keyring. Whoever sees that a step is due writes it by compare-and-set; who comes
 second reads what the first has written. So there is no leader to lose.
+
+A keyring that vanishes or goes back under a running service is a fault to report, never a reason to start anew:
+new secrets would end every session and lock out every client.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from typing import Any
 
 from identity.clock import Clock
 from identity.keys import schedule as rules
+from identity.keys.authenticity import authentic, seal_name, without_private_half
 from identity.keys.keyring import EMPTY, KeyRecord, Keyring, KeyState, SealedSecret, SecretPurpose
 from identity.keys.ports import KeyStore, KeyStoreError, NoActiveKeyError, Signer
 from identity.keys.schedule import NewKeyTimes, Schedule
@@ -69,6 +73,7 @@ class KeyService:
         self._published = PublishedKeys((), "", 0)
         self._signer: Signer | None = None
         self._failure = ""
+        self._ticking = asyncio.Lock()
         self.on_change: Callable[[str, str], None] = _tell_nobody
 
     @property
@@ -82,8 +87,6 @@ class KeyService:
         Raises ``KeyStoreError`` and ``SealError``.
         """
         await self.tick()
-        for secret in self._keyring.secrets:
-            self._kek.open(secret.sealed, secret.name)
 
     async def run(self) -> None:
         """Keeps the keys on schedule until cancelled."""
@@ -95,11 +98,22 @@ class KeyService:
             except (KeyStoreError, SealError) as error:
                 self._failure = str(error)
                 _log.error("the keyring could not be brought up to date: %s", error)
+            except Exception:
+                # Whatever it was, the next turn may succeed; without this loop keys would never change again.
+                self._failure = "the keyring could not be brought up to date; the log says why"
+                _log.exception("the keyring could not be brought up to date")
 
     async def tick(self) -> None:
-        """Takes every step that is due, or learns that another process has."""
+        """Takes every step that is due, or learns that another process has.
+
+        Raises ``KeyStoreError`` and ``SealError``; what was in use before stays in use then.
+        """
+        async with self._ticking:
+            await self._tick()
+
+    async def _tick(self) -> None:
         for _ in range(_ATTEMPTS):
-            stored = await asyncio.to_thread(self._store.load) or EMPTY
+            stored = await asyncio.to_thread(self._load)
             wanted = await asyncio.to_thread(self._brought_up_to_date, stored)
             if wanted is stored:
                 self._use(stored)
@@ -142,6 +156,23 @@ class KeyService:
             found.append(Problem("keyring_unavailable", self._failure))
         return found
 
+    def _load(self) -> Keyring:
+        known = self._keyring
+        stored = self._store.load()
+        if stored is None and known is EMPTY:
+            return EMPTY
+        if stored is None:
+            raise KeyStoreError(
+                "the keyring is gone; put it back, or restart the service to begin with new keys"
+            )
+        stored = authentic(stored, self._kek)
+        if stored.revision < known.revision or (stored.revision == known.revision and stored != known):
+            raise KeyStoreError(
+                f"the keyring is not the one this service has at revision {known.revision}; if it was restored from "
+                "a backup, restart every service that shares it"
+            )
+        return stored
+
     def _brought_up_to_date(self, stored: Keyring) -> Keyring:
         now = self._clock.now()
         wanted = stored
@@ -149,13 +180,20 @@ class KeyService:
         if missing:
             made = tuple(self._new_secret(purpose) for purpose in missing)
             wanted = wanted.next(secrets=(*wanted.secrets, *made))
-        wanted = rules.advanced(wanted, now)
+        wanted = self._without_spent_keys(rules.advanced(wanted, now), stored)
         times = rules.new_key_due(wanted, now, self._schedule)
         if times is not None:
             wanted = wanted.next(keys=(*wanted.keys, self._new_key(times)))
         if wanted is stored:
             return stored
         return Keyring(stored.revision + 1, wanted.keys, wanted.secrets)
+
+    def _without_spent_keys(self, keyring: Keyring, before: Keyring) -> Keyring:
+        retired = {key.kid for key, state in rules.changes(before, keyring) if state is KeyState.RETIRED}
+        if not retired:
+            return keyring
+        keys = (without_private_half(key, self._kek) if key.kid in retired else key for key in keyring.keys)
+        return keyring.next(keys=tuple(keys))
 
     def _new_secret(self, purpose: SecretPurpose) -> SealedSecret:
         bare = SealedSecret(purpose, 1, self._clock.now(), b"")
@@ -174,22 +212,28 @@ class KeyService:
             retires_at=times.retires_at,
             removes_at=times.removes_at,
             public_jwk=jwk,
-            sealed_private_key=self._kek.seal(to_der(private_key), _seal_name(jwk["kid"])),
+            sealed_private_key=self._kek.seal(to_der(private_key), seal_name(jwk["kid"])),
         )
 
     def _use(self, keyring: Keyring) -> None:
-        active = keyring.active
-        if active is None:
-            self._signer = None
-        elif self._signer is None or self._signer.kid != active.kid:
-            der = self._kek.open(active.sealed_private_key, _seal_name(active.kid))
-            self._signer = LocalSigner(active.kid, active.algorithm, from_der(der))
+        self._signer = self._signer_of(keyring.active)
         self._keyring = keyring
         jwks = tuple(key.public_jwk for key in keyring.published)
         age_seconds = int(rules.max_age(keyring, self._clock.now()).total_seconds())
         if jwks != self._published.jwks or age_seconds != self._published.max_age_seconds:
             digest = hashlib.sha256(json.dumps([dict(jwk) for jwk in jwks], sort_keys=True).encode())
             self._published = PublishedKeys(jwks, digest.hexdigest()[:16], age_seconds)
+
+    def _signer_of(self, active: KeyRecord | None) -> Signer | None:
+        if active is None or (self._signer is not None and self._signer.kid == active.kid):
+            return self._signer if active else None
+        der = self._kek.open(active.sealed_private_key, seal_name(active.kid))
+        try:
+            return LocalSigner(active.kid, active.algorithm, from_der(der))
+        except (TypeError, ValueError):
+            raise SealError(
+                f"the keyring was altered, restore it from a backup: {active.kid!r} has no private half"
+            ) from None
 
     def _announce(self, key: KeyRecord, state: KeyState, before: Keyring) -> None:
         if all(known.kid != key.kid for known in before.keys):
@@ -202,7 +246,3 @@ class KeyService:
 
 def _tell_nobody(kid: str, state: str) -> None:
     del kid, state
-
-
-def _seal_name(kid: str) -> str:
-    return f"signing-key/{kid}"

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import json
 import stat
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import jwt
 import pytest
@@ -17,37 +18,10 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from identity.keys.file_store import FileKeyStore
 from identity.keys.keyring import KeyState
 from identity.keys.ports import KeyStoreError, NoActiveKeyError
-from identity.keys.schedule import Schedule
+from identity.keys.schedule import SPREAD
 from identity.keys.sealing import KeyEncryptionKey, SealError, create_kek_file, load_kek_file
 from identity.keys.service import KeyService
 from identity.keys.signers.local import LocalSigner
-
-KEK = KeyEncryptionKey(bytes(range(32)))
-
-
-class ManualClock:
-    """A clock that a test moves."""
-
-    def __init__(self) -> None:
-        self.moment = datetime(2026, 1, 1, tzinfo=UTC)
-
-    def now(self) -> datetime:
-        return self.moment
-
-
-@pytest.fixture
-def clock() -> ManualClock:
-    return ManualClock()
-
-
-@pytest.fixture
-def make(tmp_path: Path, clock: ManualClock) -> Callable[..., KeyService]:
-    """Services that share one keyring file."""
-
-    def build(algorithm: str = "ES256", kek: KeyEncryptionKey = KEK) -> KeyService:
-        return KeyService(FileKeyStore(tmp_path / "keyring.json"), kek, Schedule(), clock, algorithm)
-
-    return build
 
 
 async def test_the_first_start_makes_what_is_needed_and_the_next_finds_it(
@@ -78,7 +52,7 @@ async def test_services_that_race_agree_on_one_key(make: Callable[..., KeyServic
 
 
 async def test_a_rotation_reaches_every_service_and_old_tokens_still_verify(
-    make: Callable[..., KeyService], clock: ManualClock
+    make: Callable[..., KeyService], clock: Any
 ) -> None:
     one, other = make(), make()
     await one.start()
@@ -90,7 +64,8 @@ async def test_a_rotation_reaches_every_service_and_old_tokens_still_verify(
     assert [key.state for key in other.keyring.keys] == [KeyState.ACTIVE, KeyState.PENDING]
     assert {key["kid"] for key in other.published().jwks} == {key.kid for key in one.keyring.keys}
     assert other.active_signer().kid == old
-    clock.moment += timedelta(hours=24)
+    assert one.active_signer().kid == old
+    clock.moment += timedelta(hours=24) + SPREAD
     await asyncio.gather(one.tick(), other.tick())
     assert one.active_signer().kid == other.active_signer().kid != old
     assert old in {key["kid"] for key in one.published().jwks}
@@ -143,36 +118,92 @@ async def test_another_key_encryption_key_opens_nothing_and_says_so(make: Callab
         await make(kek=KeyEncryptionKey(bytes(32))).start()
 
 
-async def test_sealed_values_that_were_swapped_or_altered_do_not_open(
-    make: Callable[..., KeyService], tmp_path: Path
+async def test_a_private_half_is_destroyed_when_its_key_retires(
+    make: Callable[..., KeyService], clock: Any, keyring_file: Any, kek: KeyEncryptionKey
 ) -> None:
-    await make().start()
-    path = tmp_path / "keyring.json"
-    document = json.loads(path.read_text())
-    one, two = document["secrets"]
-    one["sealed"], two["sealed"] = two["sealed"], one["sealed"]
-    path.write_text(json.dumps(document))
-    with pytest.raises(SealError):
-        await make().start()
-
-
-def test_a_damaged_keyring_is_an_error_and_never_replaced(tmp_path: Path) -> None:
-    path = tmp_path / "keyring.json"
-    for text in ("", "{", "[]", '{"format": 2}', '{"format": 1, "revision": 1, "keys": [{}], "secrets": []}'):
-        path.write_text(text)
-        with pytest.raises(KeyStoreError, match="restore it from a backup"):
-            FileKeyStore(path).load()
-        assert path.read_text() == text
-
-
-async def test_a_writer_that_comes_second_is_told(make: Callable[..., KeyService], tmp_path: Path) -> None:
     service = make()
     await service.start()
-    store = FileKeyStore(tmp_path / "keyring.json")
-    keyring = store.load()
-    assert keyring is not None
-    assert store.compare_and_set(keyring.next())
-    assert not store.compare_and_set(keyring.next())
+    old = service.active_signer().kid
+    for wait in (timedelta(days=89), timedelta(hours=25)):
+        clock.moment += wait
+        await service.tick()
+    document = keyring_file.read()
+    assert [key["state"] for key in document["keys"]] == ["retired", "active"]
+    sealed = base64.b64decode(document["keys"][0]["sealed_private_key"])
+    assert kek.open(sealed, f"signing-key/{old}") == b""
+    # It is still proved to be ours, by this process and by one that starts now.
+    await service.tick()
+    newcomer = make()
+    await newcomer.start()
+    assert old in {key["kid"] for key in newcomer.published().jwks}
+    clock.moment += timedelta(hours=2)
+    await service.tick()
+    assert keyring_file.read()["keys"][0]["sealed_private_key"] == ""
+
+
+async def test_a_keyring_that_vanishes_is_reported_and_not_begun_anew(
+    make: Callable[..., KeyService], keyring_file: Any
+) -> None:
+    service = make()
+    await service.start()
+    before = (service.active_signer().kid, service.client_secret_pepper())
+    keyring_file.remove()
+    with pytest.raises(KeyStoreError, match="put it back"):
+        await service.tick()
+    assert not keyring_file.exists()
+    assert (service.active_signer().kid, service.client_secret_pepper()) == before
+
+
+async def test_a_keyring_that_went_back_is_not_followed_until_a_restart(
+    make: Callable[..., KeyService], clock: Any, keyring_file: Any
+) -> None:
+    service = make()
+    await service.start()
+    backup = keyring_file.read_raw()
+    clock.moment += timedelta(days=89)
+    await service.tick()
+    published = service.published()
+    keyring_file.write_raw(backup)
+    with pytest.raises(KeyStoreError, match="restored from a backup"):
+        await service.tick()
+    assert service.published() is published
+    await make().start()
+
+
+async def test_another_keyring_of_the_same_revision_is_not_taken_for_this_one(
+    make: Callable[..., KeyService], keyring_file: Any
+) -> None:
+    service, stranger = make(), make()
+    await service.start()
+    keyring_file.remove()
+    await stranger.start()
+    assert stranger.keyring.revision == service.keyring.revision
+    with pytest.raises(KeyStoreError, match="not the one"):
+        await service.tick()
+
+
+async def test_keeping_up_survives_a_fault_and_says_so_while_it_lasts(
+    make: Callable[..., KeyService],
+    keyring_file: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    wait_until: Callable[..., Any],
+) -> None:
+    monkeypatch.setattr("identity.keys.service.TICK_SECONDS", 0.01)
+    service = make()
+    await service.start()
+    whole = keyring_file.read_raw()
+    running = asyncio.create_task(service.run())
+    keyring_file.write_raw(b"{")
+    await wait_until(lambda: [problem.name for problem in service.problems()] == ["keyring_unavailable"])
+    assert service.active_signer()
+    keyring_file.write_raw(whole)
+    await wait_until(lambda: not service.problems())
+    monkeypatch.setattr(FileKeyStore, "load", lambda _: 1 / 0)
+    await wait_until(lambda: [problem.name for problem in service.problems()] == ["keyring_unavailable"])
+    assert not running.done()
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
 
 
 def test_the_key_encryption_key_is_private_and_whole(tmp_path: Path) -> None:
@@ -190,3 +221,21 @@ def test_the_key_encryption_key_is_private_and_whole(tmp_path: Path) -> None:
     for text in ("short", base64.b64encode(bytes(16)).decode(), "é"):
         with pytest.raises(SealError):
             KeyEncryptionKey.from_base64(text)
+    path.chmod(0o600)
+    path.write_bytes(bytes(range(224, 256)))
+    with pytest.raises(SealError, match="base64"):
+        load_kek_file(path)
+    with pytest.raises(SealError, match=r"keys\.kek_file"):
+        load_kek_file(tmp_path / "absent")
+
+
+def test_all_who_start_at_once_find_the_same_key_encryption_key(tmp_path: Path) -> None:
+    path = tmp_path / "kek"
+
+    def start(_: int) -> bytes:
+        create_kek_file(path)
+        return load_kek_file(path).raw
+
+    with ThreadPoolExecutor(8) as pool:
+        assert len(set(pool.map(start, range(32)))) == 1
+    assert [item.name for item in tmp_path.iterdir()] == ["kek"]

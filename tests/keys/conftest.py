@@ -1,0 +1,79 @@
+"""A clock that a test moves, and services that share one keyring file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from identity.keys.file_store import FileKeyStore
+from identity.keys.schedule import Schedule
+from identity.keys.sealing import KeyEncryptionKey
+from identity.keys.service import KeyService
+
+
+class ManualClock:
+    """A clock that a test moves."""
+
+    def __init__(self) -> None:
+        self.moment = datetime(2026, 1, 1, tzinfo=UTC)
+
+    def now(self) -> datetime:
+        return self.moment
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture
+def kek() -> KeyEncryptionKey:
+    return KeyEncryptionKey(bytes(range(32)))
+
+
+class KeyringFile:
+    """What somebody who can write there does to the keyring, at one go."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def read(self) -> dict[str, Any]:
+        document: dict[str, Any] = json.loads(self.path.read_bytes())
+        return document
+
+    def write(self, document: dict[str, Any]) -> None:
+        self.write_raw(json.dumps(document).encode())
+
+    def read_raw(self) -> bytes:
+        return self.path.read_bytes()
+
+    def write_raw(self, raw: bytes) -> None:
+        aside = self.path.with_suffix(".aside")
+        aside.write_bytes(raw)
+        aside.replace(self.path)
+
+    def remove(self) -> None:
+        self.path.unlink()
+
+    def exists(self) -> bool:
+        return self.path.exists()
+
+
+@pytest.fixture
+def keyring_file(tmp_path: Path) -> KeyringFile:
+    return KeyringFile(tmp_path / "keyring.json")
+
+
+@pytest.fixture
+def make(keyring_file: KeyringFile, kek: KeyEncryptionKey, clock: ManualClock) -> Callable[..., KeyService]:
+    """Services that share one keyring file."""
+
+    def build(algorithm: str = "ES256", kek: KeyEncryptionKey = kek) -> KeyService:
+        return KeyService(FileKeyStore(keyring_file.path), kek, Schedule(), clock, algorithm)
+
+    return build
