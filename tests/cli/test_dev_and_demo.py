@@ -145,6 +145,25 @@ async def test_credentials_sessions_and_keys_survive_a_restart(
     assert len({item.session_id for item in tokens}) == 1
 
 
+async def test_after_a_kill_the_next_start_ends_the_orphaned_store_and_goes_on_with_its_data(
+    start_dev: Any, tmp_path: Path, wait_until: Any
+) -> None:
+    process = start_dev()
+    before = await known(tmp_path, wait_until)
+    orphans = psutil.Process(process.pid).children(recursive=True)
+    process.kill()
+    process.communicate(timeout=20)
+    (tmp_path / "dev.json").unlink()
+    assert any(orphan.is_running() for orphan in orphans)
+    start_dev()
+    after = await known(tmp_path, wait_until)
+    assert after["client_secret"] == before["client_secret"]
+    assert identity("demo", "--data-dir", str(tmp_path)).returncode == 0
+    await wait_until(
+        lambda: not any(orphan.is_running() and orphan.status() != psutil.STATUS_ZOMBIE for orphan in orphans)
+    )
+
+
 async def test_dev_with_play_shows_the_main_job_and_then_what_runs_where(
     start_dev: Any, tmp_path: Path, wait_until: Any
 ) -> None:
