@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -18,6 +20,8 @@ from identity.readiness import Problem
 
 JWKS_PATH = "/.well-known/jwks.json"
 METADATA_PATH = "/.well-known/oauth-authorization-server"
+
+_log = logging.getLogger(__name__)
 
 
 class PublishesKeys(Protocol):
@@ -40,6 +44,9 @@ def create_app(
 
     async def jwks(request: Request) -> Response:
         published = keys.published()
+        if not published.jwks:
+            # An empty set would be kept, and would refuse every token for as long.
+            return JSONResponse({"error": "no_keys"}, status_code=503, headers=_NO_STORE)
         headers = {
             "Cache-Control": f"public, max-age={published.max_age_seconds}, must-revalidate",
             "ETag": f'"{published.version}"',
@@ -69,7 +76,11 @@ def create_app(
 
     async def readyz(request: Request) -> Response:
         del request
-        problems = await readiness()
+        try:
+            problems = await readiness()
+        except Exception:
+            _log.exception("readiness could not be found out")
+            problems = [Problem("readiness_unknown", "Readiness could not be found out; the log says why.")]
         body = {
             "status": "not ready" if problems else "ready",
             "problems": [{"name": problem.name, "message": problem.message} for problem in problems],
@@ -80,7 +91,7 @@ def create_app(
         del request
         return Response(generate_latest(metrics), media_type=CONTENT_TYPE_LATEST, headers=_NO_STORE)
 
-    return Starlette(
+    app = Starlette(
         routes=[
             Route(JWKS_PATH, jwks),
             Route(METADATA_PATH, metadata),
@@ -92,6 +103,9 @@ def create_app(
         middleware=[Middleware(_SecurityHeaders)],
         exception_handlers={404: _not_found, 405: _method_not_allowed, 500: _failed},
     )
+    # A redirect would name whatever host the caller has named.
+    app.router.redirect_slashes = False
+    return app
 
 
 _NO_STORE = {"Cache-Control": "no-store"}
@@ -124,10 +138,14 @@ async def _not_found(request: Request, error: Exception) -> Response:
 
 
 async def _method_not_allowed(request: Request, error: Exception) -> Response:
-    del request, error
-    return JSONResponse({"error": "method_not_allowed"}, status_code=405)
+    del request
+    # RFC 9110, section 15.5.6: the answer says what is allowed.
+    headers = error.headers if isinstance(error, HTTPException) else None
+    return JSONResponse({"error": "method_not_allowed"}, status_code=405, headers=headers)
 
 
 async def _failed(request: Request, error: Exception) -> Response:
     del request, error
-    return JSONResponse({"error": "internal"}, status_code=500)
+    # Made outside all middleware, so it brings the header itself.
+    headers = {"X-Content-Type-Options": "nosniff"}
+    return JSONResponse({"error": "internal"}, status_code=500, headers=headers)

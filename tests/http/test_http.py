@@ -1,20 +1,14 @@
-"""The HTTP side over real sockets."""
+"""The HTTP side of a running service."""
 
 from __future__ import annotations
 
-import gzip
 from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
 import pytest_asyncio
-from opentelemetry.proto.collector.trace.v1 import trace_service_pb2
-from prometheus_client import CollectorRegistry
 
 from grpc_identity.v1 import identity_service_pb2 as pb
-from identity.http.app import create_app
-from identity.http.collector import MAX_BODY_BYTES, DevelopmentCollector
-from identity.http.server import HttpServer
 
 JWKS = "/.well-known/jwks.json"
 
@@ -76,39 +70,3 @@ async def test_everything_else_is_refused_in_json_and_nothing_is_sniffed(http: h
         assert answer.json()
         assert answer.headers["x-content-type-options"] == "nosniff"
         assert "server" not in answer.headers
-
-
-async def test_the_development_collector_keeps_what_it_understands() -> None:
-    collector = DevelopmentCollector()
-    app = create_app(
-        keys=None,  # type: ignore[arg-type]  # not asked for here
-        issuer="https://id.example",
-        readiness=None,  # type: ignore[arg-type]
-        metrics=CollectorRegistry(),
-        extra_routes=collector.routes(),
-    )
-    server = HttpServer(app, "127.0.0.1", 0)
-    port = await server.start()
-    request = trace_service_pb2.ExportTraceServiceRequest()
-    span = request.resource_spans.add().scope_spans.add().spans.add(name="tokens.issued")
-    span.attributes.add(key="session.id").value.string_value = "s1"
-    body = request.SerializeToString()
-    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
-        assert (await client.post("/v1/traces", content=body)).status_code == 200
-        zipped = await client.post(
-            "/v1/traces", content=gzip.compress(body), headers={"Content-Encoding": "gzip"}
-        )
-        assert zipped.status_code == 200
-        bomb = gzip.compress(bytes(MAX_BODY_BYTES + 1))
-        for content, headers, status in (
-            (b"\xff\xff", {}, 400),
-            (b"not gzip", {"Content-Encoding": "gzip"}, 400),
-            (bomb, {"Content-Encoding": "gzip"}, 400),
-            (bytes(MAX_BODY_BYTES + 1), {}, 413),
-        ):
-            assert (await client.post("/v1/traces", content=content, headers=headers)).status_code == status
-        assert len((await client.get("/dev/spans")).json()["spans"]) == 2
-        assert (await client.get("/dev/spans?session_id=other")).json() == {"spans": []}
-        assert len((await client.get("/dev/spans?limit=1")).json()["spans"]) == 1
-        assert (await client.get("/dev/spans?limit=x")).status_code == 400
-    await server.stop()
