@@ -150,18 +150,24 @@ class ListVerifiersResponse(_message.Message):
     def __init__(self, verifiers: _Optional[_Iterable[_Union[Verifier, _Mapping]]] = ...) -> None: ...
 
 class Verifier(_message.Message):
-    __slots__ = ("verifier_id", "verifier_version", "applied_position", "held_kids", "last_seen_at")
+    __slots__ = ("verifier_id", "verifier_version", "applied_position", "held_kids", "last_seen_at", "client_id", "behind", "connected")
     VERIFIER_ID_FIELD_NUMBER: _ClassVar[int]
     VERIFIER_VERSION_FIELD_NUMBER: _ClassVar[int]
     APPLIED_POSITION_FIELD_NUMBER: _ClassVar[int]
     HELD_KIDS_FIELD_NUMBER: _ClassVar[int]
     LAST_SEEN_AT_FIELD_NUMBER: _ClassVar[int]
+    CLIENT_ID_FIELD_NUMBER: _ClassVar[int]
+    BEHIND_FIELD_NUMBER: _ClassVar[int]
+    CONNECTED_FIELD_NUMBER: _ClassVar[int]
     verifier_id: str
     verifier_version: str
     applied_position: str
     held_kids: _containers.RepeatedScalarFieldContainer[str]
     last_seen_at: _timestamp_pb2.Timestamp
-    def __init__(self, verifier_id: _Optional[str] = ..., verifier_version: _Optional[str] = ..., applied_position: _Optional[str] = ..., held_kids: _Optional[_Iterable[str]] = ..., last_seen_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    client_id: str
+    behind: int
+    connected: bool
+    def __init__(self, verifier_id: _Optional[str] = ..., verifier_version: _Optional[str] = ..., applied_position: _Optional[str] = ..., held_kids: _Optional[_Iterable[str]] = ..., last_seen_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., client_id: _Optional[str] = ..., behind: _Optional[int] = ..., connected: bool = ...) -> None: ...
 
 class ExplainSessionRequest(_message.Message):
     __slots__ = ("session_id",)

@@ -21,6 +21,7 @@ class Grant(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     GRANT_EXCHANGE: _ClassVar[Grant]
     GRANT_ERASE: _ClassVar[Grant]
     GRANT_ADMIN: _ClassVar[Grant]
+    GRANT_VERIFY: _ClassVar[Grant]
 GRANT_UNSPECIFIED: Grant
 GRANT_ISSUE: Grant
 GRANT_CLIENT_CREDENTIALS: Grant
@@ -31,6 +32,7 @@ GRANT_LIST_SESSIONS: Grant
 GRANT_EXCHANGE: Grant
 GRANT_ERASE: Grant
 GRANT_ADMIN: Grant
+GRANT_VERIFY: Grant
 
 class ClientPolicy(_message.Message):
     __slots__ = ("grants", "subjects", "audiences", "scopes", "roles", "access_token_ttl", "web_session_ttl", "mobile_session_ttl", "session_idle_ttl", "refresh_leeway", "may_forward_client_context", "calls_per_second", "concurrent_calls")

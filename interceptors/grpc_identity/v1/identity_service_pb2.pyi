@@ -62,7 +62,7 @@ class RefreshResponse(_message.Message):
     def __init__(self, tokens: _Optional[_Union[_tokens_pb2.TokenSet, _Mapping]] = ...) -> None: ...
 
 class RevokeRequest(_message.Message):
-    __slots__ = ("token", "session_id", "subject", "client_id", "reason", "wait_until_applied", "access_tokens_only", "idempotency_key", "client_context")
+    __slots__ = ("token", "session_id", "subject", "client_id", "reason", "wait_until_applied", "access_tokens_only", "idempotency_key", "client_context", "new_roles")
     TOKEN_FIELD_NUMBER: _ClassVar[int]
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     SUBJECT_FIELD_NUMBER: _ClassVar[int]
@@ -72,6 +72,7 @@ class RevokeRequest(_message.Message):
     ACCESS_TOKENS_ONLY_FIELD_NUMBER: _ClassVar[int]
     IDEMPOTENCY_KEY_FIELD_NUMBER: _ClassVar[int]
     CLIENT_CONTEXT_FIELD_NUMBER: _ClassVar[int]
+    NEW_ROLES_FIELD_NUMBER: _ClassVar[int]
     token: str
     session_id: str
     subject: str
@@ -81,7 +82,14 @@ class RevokeRequest(_message.Message):
     access_tokens_only: bool
     idempotency_key: str
     client_context: _tokens_pb2.ClientContext
-    def __init__(self, token: _Optional[str] = ..., session_id: _Optional[str] = ..., subject: _Optional[str] = ..., client_id: _Optional[str] = ..., reason: _Optional[_Union[_sessions_pb2.RevocationReason, str]] = ..., wait_until_applied: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., access_tokens_only: bool = ..., idempotency_key: _Optional[str] = ..., client_context: _Optional[_Union[_tokens_pb2.ClientContext, _Mapping]] = ...) -> None: ...
+    new_roles: Roles
+    def __init__(self, token: _Optional[str] = ..., session_id: _Optional[str] = ..., subject: _Optional[str] = ..., client_id: _Optional[str] = ..., reason: _Optional[_Union[_sessions_pb2.RevocationReason, str]] = ..., wait_until_applied: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., access_tokens_only: bool = ..., idempotency_key: _Optional[str] = ..., client_context: _Optional[_Union[_tokens_pb2.ClientContext, _Mapping]] = ..., new_roles: _Optional[_Union[Roles, _Mapping]] = ...) -> None: ...
+
+class Roles(_message.Message):
+    __slots__ = ("roles",)
+    ROLES_FIELD_NUMBER: _ClassVar[int]
+    roles: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, roles: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class RevokeResponse(_message.Message):
     __slots__ = ("applied", "connected", "pending_verifiers")
@@ -112,28 +120,32 @@ class GetJWKSResponse(_message.Message):
     def __init__(self, keys: _Optional[_Iterable[_Union[_keys_pb2.JsonWebKey, _Mapping]]] = ..., version: _Optional[str] = ..., max_age: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., not_modified: bool = ...) -> None: ...
 
 class WatchVerifierStateRequest(_message.Message):
-    __slots__ = ("verifier_id", "verifier_version", "applied_position", "held_kids")
+    __slots__ = ("verifier_id", "verifier_version", "applied_position", "held_kids", "goodbye")
     VERIFIER_ID_FIELD_NUMBER: _ClassVar[int]
     VERIFIER_VERSION_FIELD_NUMBER: _ClassVar[int]
     APPLIED_POSITION_FIELD_NUMBER: _ClassVar[int]
     HELD_KIDS_FIELD_NUMBER: _ClassVar[int]
+    GOODBYE_FIELD_NUMBER: _ClassVar[int]
     verifier_id: str
     verifier_version: str
     applied_position: str
     held_kids: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, verifier_id: _Optional[str] = ..., verifier_version: _Optional[str] = ..., applied_position: _Optional[str] = ..., held_kids: _Optional[_Iterable[str]] = ...) -> None: ...
+    goodbye: bool
+    def __init__(self, verifier_id: _Optional[str] = ..., verifier_version: _Optional[str] = ..., applied_position: _Optional[str] = ..., held_kids: _Optional[_Iterable[str]] = ..., goodbye: bool = ...) -> None: ...
 
 class WatchVerifierStateResponse(_message.Message):
-    __slots__ = ("position", "snapshot", "jwks", "revocations")
+    __slots__ = ("position", "snapshot", "jwks", "revocations", "heartbeat_interval")
     POSITION_FIELD_NUMBER: _ClassVar[int]
     SNAPSHOT_FIELD_NUMBER: _ClassVar[int]
     JWKS_FIELD_NUMBER: _ClassVar[int]
     REVOCATIONS_FIELD_NUMBER: _ClassVar[int]
+    HEARTBEAT_INTERVAL_FIELD_NUMBER: _ClassVar[int]
     position: str
     snapshot: bool
     jwks: GetJWKSResponse
     revocations: _containers.RepeatedCompositeFieldContainer[VerifierRevocation]
-    def __init__(self, position: _Optional[str] = ..., snapshot: bool = ..., jwks: _Optional[_Union[GetJWKSResponse, _Mapping]] = ..., revocations: _Optional[_Iterable[_Union[VerifierRevocation, _Mapping]]] = ...) -> None: ...
+    heartbeat_interval: _duration_pb2.Duration
+    def __init__(self, position: _Optional[str] = ..., snapshot: bool = ..., jwks: _Optional[_Union[GetJWKSResponse, _Mapping]] = ..., revocations: _Optional[_Iterable[_Union[VerifierRevocation, _Mapping]]] = ..., heartbeat_interval: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class VerifierRevocation(_message.Message):
     __slots__ = ("session_id", "token_id", "subject", "client_id", "kid", "up_to_sequence", "forget_at")

@@ -125,9 +125,10 @@ class IdentityServiceServicer(object):
 
     def Revoke(self, request, context):
         """Ends a token, a session, every session of a subject or all of a client. Idempotent; an unknown
-        token is a success (RFC 7009, section 2.2).
+        token is a success (RFC 7009, section 2.2). With `access_tokens_only`, ends the access tokens of a
+        subject and keeps its sessions: their next refresh brings the new permissions.
 
-        Errors: REVOCATION_NOT_ALLOWED.
+        Errors: REVOCATION_NOT_ALLOWED, SUBJECT_NOT_ALLOWED, ROLE_NOT_ALLOWED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -142,7 +143,9 @@ class IdentityServiceServicer(object):
 
     def WatchVerifierState(self, request_iterator, context):
         """Keeps a verifier up to date: first a snapshot of keys and revocations, then changes, with
-        heartbeats. The verifier says who it is and where it left off, and reports what it has applied.
+        heartbeats. The verifier says who it is and where it left off, and reports what it has applied; a
+        report may cover several messages. A verifier that stops says goodbye; one whose connection breaks still
+        counts for half a minute. Needs GRANT_VERIFY.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
