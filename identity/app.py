@@ -13,6 +13,7 @@ import hmac
 import logging
 import secrets
 import signal
+import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -46,6 +47,7 @@ from identity.rpc.calls import Calls
 from identity.rpc.identity_service import IdentityService, UseCases
 from identity.rpc.metrics import CallMetrics
 from identity.rpc.server import Bounds, RpcServer, Transport, split_address
+from identity.rpc.verifier_state import VerifierWatch
 from identity.sessions.access_tokens import AccessTokenReader
 from identity.sessions.introspect import Introspect
 from identity.sessions.issue import IssueTokens
@@ -56,6 +58,9 @@ from identity.sessions.revoke import Revoke
 from identity.store.ports import SpendLimits
 from identity.tokens.access_token import AccessTokenAssembler
 from identity.tokens.refresh_token import RefreshTokenCodec
+from identity.verifiers.census import Census
+from identity.verifiers.feed import VerifierFeed
+from identity.verifiers.roster import Roster
 
 READINESS_INTERVAL_SECONDS = 1.0
 FINAL_FLUSH_SECONDS = 5.0
@@ -86,6 +91,11 @@ class IdentityServer:
         self._metrics = CollectorRegistry()
         self._recorder = RefusalRecorder(self.store.outbox)
         self._keys = key_service(settings, self._clock)
+        self._feed = VerifierFeed(
+            self.store.feed, self._instance_id, keys_version=lambda: self._keys.published().version
+        )
+        self._roster = Roster(time.monotonic)
+        self._census = Census(self.store.board, self._feed, self._roster)
         self._problems: Sequence[Problem] = (Problem("starting", "The service is starting."),)
         self._tasks: list[asyncio.Task[None]] = []
         self._closed = asyncio.Event()
@@ -104,6 +114,7 @@ class IdentityServer:
         registry = ClientRegistry(self.store.clients, hasher)
         with contextlib.suppress(IdentityError):
             await registry.refresh()
+        watch = VerifierWatch(self._feed, self._roster, self._keys)
         calls = Calls(
             CallerAuthenticator(registry),
             registry,
@@ -115,8 +126,10 @@ class IdentityServer:
             registry, self.store.clients, self.store.sessions, hasher, self._clock
         )
         self._rpc = RpcServer(
-            identity_service=IdentityService(calls, self._use_cases(), self._keys, self._clock),
-            admin_service=AdminService(calls, administration),
+            identity_service=IdentityService(
+                calls, self._use_cases(), self._keys, watch, self._census, self._clock
+            ),
+            admin_service=AdminService(calls, administration, self._census, self._clock),
             calls=calls,
             transport=Transport(
                 listen=settings.grpc.listen,
@@ -147,7 +160,14 @@ class IdentityServer:
             )
             self._run(self._relay.run())
         await self._look_at_readiness()
-        self._run(registry.run(), self._recorder.run(), self._keys.run(), self._watch_readiness())
+        self._run(
+            registry.run(),
+            self._recorder.run(),
+            self._keys.run(),
+            self._feed.run(),
+            self._census.run(),
+            self._watch_readiness(),
+        )
         _log.info("serving gRPC on %s, HTTP on %s", grpc_target, http_url or "no port")
         self.addresses = Addresses(grpc_target, http_url)
         return self.addresses
@@ -157,11 +177,14 @@ class IdentityServer:
         if self._closed.is_set():
             return
         grace = self.settings.grpc.drain_seconds if grace_seconds is None else grace_seconds
+        # Verifiers go to other servers now, and do not hold up the end of this one.
+        self._feed.close()
         if self._rpc is not None:
             await self._rpc.stop(grace)
         if self._http is not None:
             await self._http.stop()
         await _end(self._tasks)
+        await self._census.close()
         try:
             async with asyncio.timeout(FINAL_FLUSH_SECONDS):
                 await self._recorder.flush()
@@ -171,7 +194,7 @@ class IdentityServer:
             _log.warning("some events could not be handed over; those in the outbox go with the next start")
         if self._sink is not None:
             await self._sink.close()
-        await self.store.connection.close()
+        await self.store.close()
         self._closed.set()
 
     async def wait_closed(self) -> None:

@@ -45,5 +45,5 @@ async def bootstrap_client(
                 client_id, display_name, policy_value(policy), circumstances
             )
     finally:
-        await store.connection.close()
+        await store.close()
     return secret.text

@@ -100,7 +100,7 @@ async def _store(settings: Settings, now: datetime) -> Sequence[Finding]:
     except (RedisError, OSError) as error:
         return [Finding("store", False, f"does not answer: {type(error).__name__}; check redis.url")]
     finally:
-        await store.connection.close()
+        await store.close()
     version = info.get("valkey_version") or info.get("redis_version")
     findings = [
         Finding("store", True, f"{info.get('server_name', 'redis')} {version}, {info['maxmemory_policy']}")

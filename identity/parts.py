@@ -20,6 +20,9 @@ from identity.store.redis.fitness import store_problems
 from identity.store.redis.keys import KeySpace
 from identity.store.redis.outbox import RedisAuditOutbox
 from identity.store.redis.sessions import RedisSessionStore
+from identity.store.redis.verifiers import RedisInstanceBoard, RedisRevocationFeed
+
+FOLLOWING_TIMEOUT_SECONDS = 5.0
 
 
 class StoreParts:
@@ -37,6 +40,20 @@ class StoreParts:
         self.sessions = RedisSessionStore(self.connection, self.keys, outbox_max_events=bound)
         self.clients = RedisClientStore(self.connection, self.keys, outbox_max_events=bound)
         self.outbox = RedisAuditOutbox(self.connection, self.keys, max_events=bound)
+
+        # Following blocks its connection, for longer than any other call may take.
+        self._following = connect(
+            settings.redis.url.get_secret_value(),
+            timeout_seconds=FOLLOWING_TIMEOUT_SECONDS,
+            max_connections=2,
+        )
+        self.feed = RedisRevocationFeed(self._following, self.keys)
+        self.board = RedisInstanceBoard(self.connection, self.keys)
+
+    async def close(self) -> None:
+        """Waits for what is on its way, then disconnects."""
+        await self._following.aclose()
+        await self.connection.close()
 
     async def problems(self) -> Sequence[Problem]:
         """What keeps the store from being fit."""

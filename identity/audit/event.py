@@ -28,6 +28,7 @@ class EventType(StrEnum):
     TOKEN_REVOKED = "token.revoked"  # noqa: S105
     SESSION_REVOKED = "session.revoked"
     SUBJECT_REVOKED = "subject.revoked"
+    SUBJECT_ACCESS_TOKENS_REVOKED = "subject.access_tokens_revoked"
     CLIENT_REVOKED = "client.revoked"
     REVOCATION_OF_UNKNOWN = "revocation.of_unknown"
     REVOCATION_REFUSED = "revocation.refused"

@@ -34,6 +34,7 @@ class Grant(StrEnum):
     EXCHANGE = "EXCHANGE"
     ERASE = "ERASE"
     ADMIN = "ADMIN"
+    VERIFY = "VERIFY"
 
 
 @dataclass(frozen=True)

@@ -9,21 +9,25 @@ from grpc_identity.v1 import admin_service_pb2 as admin_pb2
 from grpc_identity.v1 import admin_service_pb2_grpc as admin_pb2_grpc
 from identity.clients.administration import ClientAdministration
 from identity.clients.policy import Grant, require_grant
+from identity.clock import Clock
 from identity.errors import IdentityError, Reason, field_invalid
 from identity.rpc import translation
 from identity.rpc.calls import Calls
 from identity.rpc.unimplemented import answer_unimplemented
 from identity.sessions.caller import Caller
+from identity.verifiers.census import Census
 
 DEFAULT_PAGE_SIZE = 100
 MAX_PAGE_SIZE = 500
 
 
 class AdminService(admin_pb2_grpc.AdminServiceServicer):
-    """The methods of the proto that concern clients; the others are still to come."""
+    """The methods of the proto that concern clients and verifiers; the others are still to come."""
 
-    def __init__(self, calls: Calls, clients: ClientAdministration) -> None:
+    def __init__(self, calls: Calls, clients: ClientAdministration, census: Census, clock: Clock) -> None:
         self._clients = clients
+        self._census = census
+        self._clock = clock
         behaviours: dict[str, Callable[[Caller, Any], Awaitable[Any]]] = {
             "CreateClient": self._create_client,
             "GetClient": self._get_client,
@@ -31,6 +35,7 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
             "UpdateClient": self._update_client,
             "SetClientDisabled": self._set_client_disabled,
             "RotateClientSecret": self._rotate_client_secret,
+            "ListVerifiers": self._list_verifiers,
         }
         for name, behaviour in behaviours.items():
             method = f"/grpc_identity.v1.AdminService/{name}"
@@ -100,6 +105,15 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
         )
         return admin_pb2.RotateClientSecretResponse(
             client=translation.client(client), client_secret=secret.text
+        )
+
+    async def _list_verifiers(
+        self, caller: Caller, request: admin_pb2.ListVerifiersRequest
+    ) -> admin_pb2.ListVerifiersResponse:
+        del caller, request
+        now_ms = int(self._clock.now().timestamp() * 1000)
+        return admin_pb2.ListVerifiersResponse(
+            verifiers=[translation.verifier(state, now_ms) for state in await self._census.verifiers()]
         )
 
 

@@ -8,7 +8,7 @@ other exception, and hands refusals to the audit.
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, NoReturn, TypeAlias, TypeVar
 
@@ -78,6 +78,31 @@ class Calls:
                 await self._fail(context, method, caller, error)
             counted("OK")
             return response
+
+        return guarded
+
+    def guard_stream(
+        self, method: str, behaviour: Callable[[Caller, AsyncIterator[Request]], AsyncIterator[Response]]
+    ) -> Callable[[AsyncIterator[Request], Context], AsyncIterator[Response]]:
+        """A streaming behaviour for authenticated callers only; it does not count against their budgets.
+
+        The caller is looked at again with each response, so that a client that was disabled is cut off.
+        """
+        counted = self.metrics.counter(method)
+
+        async def guarded(requests: AsyncIterator[Request], context: Context) -> AsyncIterator[Response]:
+            caller: Caller | None = None
+            metadata = context.invocation_metadata() or ()
+            try:
+                caller = self.authenticator.authenticate(metadata, method)
+                async for response in behaviour(caller, requests):
+                    self.authenticator.authenticate(metadata, method)
+                    yield response
+            except IdentityError as error:
+                await self._refuse(context, method, caller, error)
+            except Exception as error:
+                await self._fail(context, method, caller, error)
+            counted("OK")
 
         return guarded
 

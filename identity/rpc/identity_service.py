@@ -4,31 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
-
-from google.protobuf.duration_pb2 import Duration
+from typing import Any
 
 from grpc_identity.v1 import identity_service_pb2 as service_pb2
 from grpc_identity.v1 import identity_service_pb2_grpc as service_pb2_grpc
 from identity.clock import Clock
-from identity.keys.service import PublishedKeys
 from identity.rpc import translation, validation
 from identity.rpc.calls import Calls
+from identity.rpc.keys import PublishesKeys, jwks_response
 from identity.rpc.unimplemented import answer_unimplemented
+from identity.rpc.verifier_state import VerifierWatch
 from identity.sessions.caller import Caller
 from identity.sessions.introspect import Introspect
 from identity.sessions.issue import IssueTokens
 from identity.sessions.listing import ListSessions
 from identity.sessions.refresh import Refresh
 from identity.sessions.revoke import Revoke
+from identity.verifiers.census import Census
 
-
-class PublishesKeys(Protocol):
-    """Where the public keys come from."""
-
-    def published(self) -> PublishedKeys:
-        """The keys as they are now; costs nothing."""
-        ...
+MAX_PENDING_NAMED = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +39,17 @@ class UseCases:
 class IdentityService(service_pb2_grpc.IdentityServiceServicer):
     """The methods of the proto, each guarded."""
 
-    def __init__(self, calls: Calls, use_cases: UseCases, keys: PublishesKeys, clock: Clock) -> None:
+    def __init__(
+        self,
+        calls: Calls,
+        use_cases: UseCases,
+        keys: PublishesKeys,
+        watch: VerifierWatch,
+        census: Census,
+        clock: Clock,
+    ) -> None:
         self._use_cases = use_cases
+        self._census = census
         self._keys = keys
         self._clock = clock
         guarded: dict[str, Callable[[Caller, Any], Awaitable[Any]]] = {
@@ -59,9 +62,11 @@ class IdentityService(service_pb2_grpc.IdentityServiceServicer):
         for name, behaviour in guarded.items():
             setattr(self, name, calls.guard(method_name(name), behaviour))
         setattr(self, "GetJWKS", calls.open_to_all(method_name("GetJWKS"), self._get_jwks))  # noqa: B010 - as above
-        answer_unimplemented(
-            self, calls, service_pb2.DESCRIPTOR.services_by_name["IdentityService"], {*guarded, "GetJWKS"}
-        )
+        watching = calls.guard_stream(method_name("WatchVerifierState"), watch)
+        setattr(self, "WatchVerifierState", watching)  # noqa: B010 - as above
+        implemented = {*guarded, "GetJWKS", "WatchVerifierState"}
+        service = service_pb2.DESCRIPTOR.services_by_name["IdentityService"]
+        answer_unimplemented(self, calls, service, implemented)
 
     async def _issue_tokens(
         self, caller: Caller, request: service_pb2.IssueTokensRequest
@@ -83,18 +88,19 @@ class IdentityService(service_pb2_grpc.IdentityServiceServicer):
     async def _revoke(self, caller: Caller, request: service_pb2.RevokeRequest) -> service_pb2.RevokeResponse:
         target, cause = validation.revoke_target(request)
         caller = caller.on_behalf_of(validation.end_user(request.client_context))
+        wait_seconds = validation.seconds_to_wait(request)
         await self._use_cases.revoke(caller, target, cause)
-        return service_pb2.RevokeResponse()
+        if wait_seconds is None:
+            return service_pb2.RevokeResponse()
+        count = await self._census.wait_until_applied(wait_seconds)
+        return service_pb2.RevokeResponse(
+            applied=count.applied,
+            connected=count.connected,
+            pending_verifiers=count.pending[:MAX_PENDING_NAMED],
+        )
 
     async def _get_jwks(self, request: service_pb2.GetJWKSRequest) -> service_pb2.GetJWKSResponse:
-        published = self._keys.published()
-        not_modified = request.if_version == published.version
-        return service_pb2.GetJWKSResponse(
-            keys=() if not_modified else [translation.json_web_key(members) for members in published.jwks],
-            version=published.version,
-            max_age=Duration(seconds=published.max_age_seconds),
-            not_modified=not_modified,
-        )
+        return jwks_response(self._keys.published(), known_version=request.if_version)
 
     async def _introspect(
         self, caller: Caller, request: service_pb2.IntrospectRequest

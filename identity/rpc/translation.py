@@ -8,7 +8,14 @@ from typing import Literal, TypeAlias
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from grpc_identity.v1 import clients_pb2, identity_service_pb2, keys_pb2, sessions_pb2, tokens_pb2
+from grpc_identity.v1 import (
+    admin_service_pb2,
+    clients_pb2,
+    identity_service_pb2,
+    keys_pb2,
+    sessions_pb2,
+    tokens_pb2,
+)
 from identity.audit.event import EndUser
 from identity.clients.client import Client
 from identity.clients.policy import ClientPolicy, Grant, Patterns
@@ -17,6 +24,7 @@ from identity.sessions.introspect import ActiveToken, TokenType
 from identity.sessions.minting import MintedTokens
 from identity.store.ports import FamilyState
 from identity.tokens.lifetimes import ClientKind
+from identity.verifiers.census import VerifierState
 
 _DurationField: TypeAlias = Literal[
     "access_token_ttl", "web_session_ttl", "mobile_session_ttl", "session_idle_ttl", "refresh_leeway"
@@ -156,6 +164,20 @@ def policy_value(message: clients_pb2.ClientPolicy) -> ClientPolicy:
         may_forward_client_context=message.may_forward_client_context,
         calls_per_second=message.calls_per_second or defaults.calls_per_second,
         concurrent_calls=message.concurrent_calls or defaults.concurrent_calls,
+    )
+
+
+def verifier(state: VerifierState, now_ms: int) -> admin_service_pb2.Verifier:
+    """A connected verifier."""
+    return admin_service_pb2.Verifier(
+        verifier_id=state.verifier_id,
+        verifier_version=state.verifier_version,
+        applied_position=state.applied_position,
+        held_kids=state.held_kids,
+        last_seen_at=timestamp(now_ms - int(state.silent_seconds * 1000)),
+        client_id=state.client_id,
+        behind=state.behind,
+        connected=state.is_connected,
     )
 
 

@@ -14,6 +14,7 @@ from identity.errors import FieldViolation, IdentityError, Reason, field_invalid
 from identity.sessions.issue import IssueRequest
 from identity.sessions.refresh import RefreshRequest
 from identity.sessions.revoke import (
+    AccessTokensTarget,
     ClientTarget,
     RevocationCause,
     SessionTarget,
@@ -30,6 +31,11 @@ MAX_SCOPES = 32
 MAX_ROLES = 16
 MAX_AMR = 8
 MAX_TOKEN_BYTES = 2048
+# They have to fit into access tokens of sessions whose other claims are not known here.
+MAX_NEW_ROLES_CHARACTERS = 256
+MAX_WAIT_SECONDS = 60
+MAX_POSITION_BYTES = 4096
+MAX_HELD_KIDS = 64
 CLOCK_SKEW_SECONDS = 30
 
 
@@ -118,7 +124,7 @@ def refresh_request(request: service_pb2.RefreshRequest) -> RefreshRequest:
 
 
 def revoke_target(request: service_pb2.RevokeRequest) -> tuple[Target, RevocationCause]:
-    """Raises ``FIELD_INVALID``, and ``NOT_IMPLEMENTED`` for what is still to come."""
+    """Raises ``FIELD_INVALID``."""
     check = _Checker()
     check.text("idempotency_key", request.idempotency_key)
     target: Target
@@ -136,13 +142,42 @@ def revoke_target(request: service_pb2.RevokeRequest) -> tuple[Target, Revocatio
     causes = list(RevocationCause)
     if not 0 <= request.reason < len(causes):
         check.refuse("reason", "is not a reason this service knows")
+    if request.access_tokens_only:
+        new_roles = check.names("new_roles", request.new_roles.roles, at_most=MAX_ROLES)
+        if not isinstance(target, SubjectTarget):
+            check.refuse("access_tokens_only", "goes with a subject")
+        elif sum(len(role) for role in new_roles) > MAX_NEW_ROLES_CHARACTERS:
+            check.refuse("new_roles", f"have more than {MAX_NEW_ROLES_CHARACTERS} characters together")
+        else:
+            target = AccessTokensTarget(target.subject, new_roles if request.HasField("new_roles") else None)
+    elif request.HasField("new_roles"):
+        check.refuse("new_roles", "go with access_tokens_only")
     check.done()
-    if request.HasField("wait_until_applied") or request.access_tokens_only:
-        raise IdentityError(
-            Reason.NOT_IMPLEMENTED,
-            "wait_until_applied and access_tokens_only are not supported yet; leave them out.",
-        )
     return target, causes[request.reason]
+
+
+def seconds_to_wait(request: service_pb2.RevokeRequest) -> float | None:
+    """How long to wait for verifiers; ``None`` for not at all. Raises ``FIELD_INVALID``."""
+    if not request.HasField("wait_until_applied"):
+        return None
+    seconds = request.wait_until_applied.ToTimedelta().total_seconds()
+    if not 0 < seconds <= MAX_WAIT_SECONDS:
+        raise field_invalid("wait_until_applied", f"is more than 0 and at most {MAX_WAIT_SECONDS} seconds")
+    return seconds
+
+
+def verifier_report(request: service_pb2.WatchVerifierStateRequest) -> service_pb2.WatchVerifierStateRequest:
+    """What a verifier says of itself. Raises ``FIELD_INVALID``."""
+    check = _Checker()
+    check.text("verifier_id", request.verifier_id, required=True)
+    check.text("verifier_version", request.verifier_version)
+    check.text("applied_position", request.applied_position, max_bytes=MAX_POSITION_BYTES)
+    if len(request.held_kids) > MAX_HELD_KIDS:
+        check.refuse("held_kids", f"has more than {MAX_HELD_KIDS} entries")
+    for place, kid in enumerate(request.held_kids[:MAX_HELD_KIDS]):
+        check.text(f"held_kids[{place}]", kid)
+    check.done()
+    return request
 
 
 def end_user(context: tokens_pb2.ClientContext) -> EndUser:

@@ -17,7 +17,7 @@ from identity.keys.ports import Signer
 from identity.sessions.caller import Caller
 from identity.sessions.minting import AccessTokenMint, MintedTokens, Recording, SessionTokens
 from identity.store.ports import IdempotentIssue, NewFamily, SessionStore, Started, StartVerdict
-from identity.tokens.access_token import SessionClaims
+from identity.tokens.access_token import SessionClaims, serialised_roles
 from identity.tokens.family_id import FAMILY_ID_BYTES, FamilyId, bucket_of, subject_tag
 from identity.tokens.lifetimes import ClientKind, refresh_expires_at_ms
 from identity.tokens.refresh_token import RefreshToken, RefreshTokenCodec, new_family_secret
@@ -84,7 +84,8 @@ class IssueTokens:
 
     async def _start_session(self, caller: Caller, request: IssueRequest, signer: Signer) -> MintedTokens:
         token = RefreshToken(FamilyId.generate(request.subject), 0, new_family_secret())
-        claims = self._session_claims(caller, request, token.family)
+        session_claims = self._session_claims(caller, request, token.family)
+        claims = session_claims.serialised()
         self.mint.check_size(signer, claims, request.audience, request.scopes)
         lifetime = self.lifetimes.session(caller.policy, request.client_kind)
         event_id = new_event_id()
@@ -97,7 +98,8 @@ class IssueTokens:
                 client_id=caller.client_id,
                 client_kind=request.client_kind,
                 lifetime=lifetime,
-                session_claims=claims,
+                session_claims=session_claims.without_roles(),
+                roles=serialised_roles(request.roles),
                 audience=request.audience,
                 scopes=request.scopes,
                 end_user=caller.end_user,
@@ -109,7 +111,7 @@ class IssueTokens:
         _raise_unless_started(started.verdict)
         if started.verdict is StartVerdict.REPEATED and idempotent is not None:
             token = self._unseal(started, idempotent)
-            claims = self._session_claims(caller, request, token.family)
+            claims = self._session_claims(caller, request, token.family).serialised()
         bucket = bucket_of(token.family.subject_tag, self.buckets)
         expires_at_ms = refresh_expires_at_ms(
             started.now_ms, started.absolute_expiry_ms, lifetime.idle_seconds * 1000
@@ -124,7 +126,7 @@ class IssueTokens:
             session=SessionTokens(str(token.family), self.codec.encode(token), expires_at_ms),
         )
 
-    def _session_claims(self, caller: Caller, request: IssueRequest, family: FamilyId) -> str:
+    def _session_claims(self, caller: Caller, request: IssueRequest, family: FamilyId) -> SessionClaims:
         return SessionClaims(
             subject=request.subject,
             client_id=caller.client_id,
@@ -133,7 +135,7 @@ class IssueTokens:
             auth_time_seconds=request.auth_time_seconds,
             acr=request.acr,
             amr=request.amr,
-        ).serialised()
+        )
 
     def _idempotent(
         self, caller: Caller, request: IssueRequest, token: RefreshToken

@@ -8,7 +8,7 @@ from typing import TypeAlias, assert_never
 
 from identity.audit.event import Event, EventType, Outcome, new_event_id
 from identity.audit.ports import EventRecorder
-from identity.clients.policy import Grant, require_grant, require_subject
+from identity.clients.policy import Grant, require_grant, require_request, require_subject
 from identity.errors import IdentityError, Reason
 from identity.sessions.access_tokens import AccessTokenReader
 from identity.sessions.caller import Caller
@@ -55,13 +55,21 @@ class SubjectTarget:
 
 
 @dataclass(frozen=True, slots=True)
+class AccessTokensTarget:
+    """The access tokens of a subject; its sessions go on, with ``new_roles`` unless that is ``None``."""
+
+    subject: str
+    new_roles: tuple[str, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
 class ClientTarget:
     """Every session of a client."""
 
     client_id: str
 
 
-Target: TypeAlias = TokenTarget | SessionTarget | SubjectTarget | ClientTarget
+Target: TypeAlias = TokenTarget | SessionTarget | SubjectTarget | AccessTokensTarget | ClientTarget
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +97,8 @@ class Revoke:
                 await self.store.revoke_subject(
                     subject, cause=cause, event_id=new_event_id(), circumstances=caller.circumstances
                 )
+            case AccessTokensTarget():
+                await self._revoke_access_tokens(caller, target, cause, is_admin=is_admin)
             case ClientTarget(client_id):
                 if not is_admin and client_id != caller.client_id:
                     raise _not_allowed()
@@ -122,6 +132,23 @@ class Revoke:
             principal.token_id,
             principal.family,
             principal.client_id,
+            event_id=new_event_id(),
+            circumstances=caller.circumstances,
+        )
+
+    async def _revoke_access_tokens(
+        self, caller: Caller, target: AccessTokensTarget, cause: RevocationCause, *, is_admin: bool
+    ) -> None:
+        if not is_admin:
+            require_subject(caller.policy, target.subject)
+            if target.new_roles is not None:
+                # Giving roles is issuing.
+                require_grant(caller.policy, Grant.ISSUE)
+                require_request(caller.policy, (), (), target.new_roles)
+        await self.store.revoke_access_tokens(
+            target.subject,
+            new_roles=target.new_roles,
+            cause=cause,
             event_id=new_event_id(),
             circumstances=caller.circumstances,
         )

@@ -23,7 +23,7 @@ from identity.tokens.lifetimes import ClientKind, SessionLifetime
 
 @dataclass(frozen=True, slots=True)
 class NewFamily:
-    """A session to start."""
+    """A session to start. ``session_claims`` and ``roles`` are serialised; the roles may change later."""
 
     family: FamilyId
     family_secret_hash: bytes = field(repr=False)
@@ -32,6 +32,7 @@ class NewFamily:
     client_kind: ClientKind
     lifetime: SessionLifetime
     session_claims: str
+    roles: str
     audience: tuple[str, ...]
     scopes: tuple[str, ...]
     end_user: EndUser
@@ -226,6 +227,21 @@ class SessionStore(Protocol):
         self, subject: str, *, cause: str, event_id: bytes, circumstances: Circumstances
     ) -> None:
         """Ends every family of a subject that exists now; O(1). Once it returns, none of them refreshes."""
+        ...
+
+    async def revoke_access_tokens(
+        self,
+        subject: str,
+        *,
+        new_roles: Sequence[str] | None,
+        cause: str,
+        event_id: bytes,
+        circumstances: Circumstances,
+    ) -> None:
+        """Ends every access token of a subject that exists now, and keeps the families.
+
+        ``new_roles`` replace those of the families that exist now; ``None`` leaves them as they are.
+        """
         ...
 
     async def revoke_client(

@@ -8,6 +8,7 @@ Rules it keeps:
 
 - header ``alg``, ``kid``, ``typ: at+jwt`` and nothing else (RFC 9068, section 2.1);
 - at most 15 minutes of life and at most 1 KiB of text;
+- ``roles`` stay apart from the rest, because a session may be given others while it lives;
 - ``jti`` is of fixed length and carries the bucket and the store's sequence number at which the token was
   recorded. A cut-off ("everything of this subject up to here") compares sequence numbers and no clocks, so
   what was issued just after it, in the same second, lives.
@@ -26,6 +27,7 @@ EVENT_ID_BYTES = 10
 
 _SIGNATURE_BYTES = {"ES256": 64, "EdDSA": 64, "RS256": 256}
 _TOKEN_ID_CHARS = 24
+_NO_ROLES = "[]"
 
 
 class TokenTooLargeError(Exception):
@@ -51,11 +53,13 @@ class SessionClaims:
 
     def serialised(self) -> str:
         """The members of a JSON object, without its braces."""
+        return with_roles(self.without_roles(), serialised_roles(self.roles))
+
+    def without_roles(self) -> str:
+        """As ``serialised``, for where the roles may change."""
         members: dict[str, object] = {"sub": self.subject, "client_id": self.client_id}
         if self.session_id is not None:
             members["sid"] = self.session_id
-        if self.roles:
-            members["roles"] = list(self.roles)
         if self.auth_time_seconds is not None:
             members["auth_time"] = self.auth_time_seconds
         if self.acr:
@@ -63,6 +67,16 @@ class SessionClaims:
         if self.amr:
             members["amr"] = list(self.amr)
         return _dumps(members)[1:-1]
+
+
+def serialised_roles(roles: Sequence[str]) -> str:
+    """A JSON array."""
+    return _dumps(list(roles))
+
+
+def with_roles(claims: str, roles: str) -> str:
+    """Serialised claims with serialised roles; none at all leave the claim out."""
+    return claims if roles == _NO_ROLES else f'{claims},"roles":{roles}'
 
 
 @dataclass(frozen=True, slots=True)

@@ -72,9 +72,6 @@ async def test_methods_to_come_are_refused_to_strangers_and_unimplemented_to_cli
     assert (await refused(call(pb.ExchangeTokenRequest()))).reason == "CLIENT_UNAUTHENTICATED"
     refusal = await refused(call(pb.ExchangeTokenRequest(), metadata=service.login))
     assert (refusal.code, refusal.reason) == (grpc.StatusCode.UNIMPLEMENTED, "NOT_IMPLEMENTED")
-    stream = service.identity.WatchVerifierState(iter(()), metadata=service.login)
-    refusal = await refused(stream.read())
-    assert refusal.code is grpc.StatusCode.UNIMPLEMENTED
 
 
 async def test_a_secret_rotates_with_two_good_at_a_time(service: Any, refused: Any) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import grpc
 import pytest
 from google.protobuf import json_format
+from google.protobuf.duration_pb2 import Duration
 
 from grpc_identity.v1 import clients_pb2, tokens_pb2
 from grpc_identity.v1 import identity_service_pb2 as pb
@@ -98,13 +99,18 @@ async def test_a_revoked_client_loses_sessions_and_service_tokens_in_every_bucke
     assert await is_active(service, again.tokens.access_token)
 
 
-async def test_a_revocation_without_a_target_or_with_what_is_to_come_is_refused(
-    service: Any, refused: Any
-) -> None:
+async def test_a_revocation_that_does_not_say_what_it_means_is_refused(service: Any, refused: Any) -> None:
     assert "target" in (await refused(revoke(service))).violations
     assert "reason" in (await refused(revoke(service, subject="alice", reason=99))).violations
-    refusal = await refused(revoke(service, subject="alice", access_tokens_only=True))
-    assert (refusal.code, refusal.reason) == (grpc.StatusCode.UNIMPLEMENTED, "NOT_IMPLEMENTED")
+    only = await refused(revoke(service, client_id="login", access_tokens_only=True))
+    assert "access_tokens_only" in only.violations
+    roles = pb.Roles(roles=["x" * 100, "y" * 100, "z" * 100])
+    too_many = await refused(revoke(service, subject="alice", access_tokens_only=True, new_roles=roles))
+    assert "new_roles" in too_many.violations
+    assert "new_roles" in (await refused(revoke(service, subject="alice", new_roles=pb.Roles()))).violations
+    wait = Duration(seconds=3600)
+    too_long = await refused(revoke(service, subject="alice", wait_until_applied=wait))
+    assert "wait_until_applied" in too_long.violations
 
 
 async def test_introspection_tells_what_a_token_is(service: Any, new_session: Any) -> None:

@@ -55,6 +55,11 @@ class BucketKeys:
         """The first answer to a call with an idempotency key."""
         return f"{self.prefix}idempotency:{_text(key_digest)}"
 
+    @property
+    def revocations(self) -> str:
+        """Stream of what verifiers must refuse."""
+        return self.prefix + "revocations"
+
     def denied_token(self, token_id: str) -> str:
         """A revoked access token."""
         return f"{self.prefix}denied:{token_id}"
@@ -63,7 +68,7 @@ class BucketKeys:
 class KeySpace:
     """Finds the bucket of a thing, and names its keys."""
 
-    __slots__ = ("buckets", "registry_clients", "registry_revision", "settings")
+    __slots__ = ("buckets", "instances", "questions", "registry_clients", "registry_revision", "settings")
 
     def __init__(self, prefix: str, buckets: int) -> None:
         self.buckets = tuple(BucketKeys(index, f"{prefix}:{{b{index:03x}}}:") for index in range(buckets))
@@ -71,6 +76,13 @@ class KeySpace:
         self.registry_clients = self.buckets[0].prefix + "clients"
         self.registry_revision = self.buckets[0].prefix + "clients:revision"
         self.settings = f"{prefix}:settings"
+        # Server instances find each other there, beside the registry.
+        self.instances = self.buckets[0].prefix + "instances"
+        self.questions = self.buckets[0].prefix + "questions"
+
+    def answers(self, question_id: str) -> str:
+        """What the instances have answered to a question."""
+        return f"{self.buckets[0].prefix}answers:{question_id}"
 
     def of_family(self, family: FamilyId) -> BucketKeys:
         """The bucket of a family: that of its subject."""

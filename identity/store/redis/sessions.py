@@ -25,12 +25,10 @@ from identity.store.ports import (
 from identity.store.redis import scripts
 from identity.store.redis.connection import BatchingConnection
 from identity.store.redis.keys import BucketKeys, KeySpace
-from identity.tokens.access_token import MAX_TTL_SECONDS, TokenId
+from identity.tokens.access_token import TokenId, serialised_roles, with_roles
 from identity.tokens.family_id import FamilyId, subject_tag
 from identity.tokens.lifetimes import MAX_SESSION_SECONDS, ClientKind
 
-# Skew between servers and verifiers, generously: what is denied stays so until it has expired everywhere.
-SKEW_SECONDS = 120
 # How long an ended family can still be told from an unknown one.
 TOMBSTONE_MS = 24 * 3600 * 1000
 CUT_OFF_MS = MAX_SESSION_SECONDS * 1000 + TOMBSTONE_MS
@@ -98,6 +96,7 @@ class RedisSessionStore:
                 idempotent.sealed if idempotent else b"",
                 idempotent.window_seconds * 1000 if idempotent else 0,
                 MAX_LISTED_SESSIONS,
+                new.roles,
             ),
         )
         return Started(StartVerdict(answer[0].decode()), *answer[1:])
@@ -127,6 +126,7 @@ class RedisSessionStore:
                 bucket.subject(spend.family.subject_tag),
                 bucket.client(spend.client_id),
                 bucket.address(address) if address else family_key,
+                bucket.revocations,
             ),
             (
                 *self._event(event_id, circumstances),
@@ -150,9 +150,18 @@ class RedisSessionStore:
         if verdict not in SPEND_SUCCEEDED:
             return Spent(verdict, *answer[1:3])
         now_ms, retry_after_ms, sequence, generation, expiry_ms, idle_ms = answer[1:7]
-        claims, scope, audience = (text.decode() for text in answer[7:10])
+        claims, roles, scope, audience = (text.decode() for text in answer[7:11])
         return Spent(
-            verdict, now_ms, retry_after_ms, sequence, generation, expiry_ms, idle_ms, claims, scope, audience
+            verdict,
+            now_ms,
+            retry_after_ms,
+            sequence,
+            generation,
+            expiry_ms,
+            idle_ms,
+            with_roles(claims, roles),
+            scope,
+            audience,
         )
 
     async def revoke_family(
@@ -168,7 +177,7 @@ class RedisSessionStore:
         bucket = self._keys.of_family(family)
         answer = await self._connection.run(
             scripts.REVOKE_FAMILY,
-            (*_recording(bucket), bucket.family(family)),
+            (*_recording(bucket), bucket.family(family), bucket.revocations),
             (*self._event(event_id, circumstances), str(family), only_client_id or "", cause),
         )
         _raise_if_full(answer)
@@ -187,12 +196,8 @@ class RedisSessionStore:
         bucket = self._bucket_of_token(family, client_id)
         answer = await self._connection.run(
             scripts.REVOKE_ACCESS_TOKEN,
-            (*_recording(bucket), bucket.denied_token(token_id)),
-            (
-                *self._event(event_id, circumstances),
-                str(family) if family else "",
-                (MAX_TTL_SECONDS + SKEW_SECONDS) * 1000,
-            ),
+            (*_recording(bucket), bucket.denied_token(token_id), bucket.revocations),
+            (*self._event(event_id, circumstances), str(family) if family else "", token_id),
         )
         _raise_if_full(answer)
         return RevokeVerdict(answer.decode())
@@ -201,17 +206,49 @@ class RedisSessionStore:
         self, subject: str, *, cause: str, event_id: bytes, circumstances: Circumstances
     ) -> None:
         """See ``SessionStore``."""
+        event_type = EventType.SUBJECT_REVOKED
+        await self._cut_off_subject(subject, event_type, "sessions", cause, event_id, circumstances)
+
+    async def revoke_access_tokens(
+        self,
+        subject: str,
+        *,
+        new_roles: Sequence[str] | None,
+        cause: str,
+        event_id: bytes,
+        circumstances: Circumstances,
+    ) -> None:
+        """See ``SessionStore``."""
+        roles = "" if new_roles is None else serialised_roles(new_roles)
+        event_type = EventType.SUBJECT_ACCESS_TOKENS_REVOKED
+        await self._cut_off_subject(
+            subject, event_type, "access_tokens", cause, event_id, circumstances, roles
+        )
+
+    async def _cut_off_subject(
+        self,
+        subject: str,
+        event_type: EventType,
+        what: str,
+        cause: str,
+        event_id: bytes,
+        circumstances: Circumstances,
+        roles: str = "",
+    ) -> None:
         bucket = self._keys.of_name(subject)
         answer = await self._connection.run(
             scripts.CUT_OFF,
-            (*_recording(bucket), bucket.subject(subject_tag(subject))),
+            (*_recording(bucket), bucket.subject(subject_tag(subject)), bucket.revocations),
             (
                 *self._event(event_id, circumstances),
-                EventType.SUBJECT_REVOKED.value,
+                event_type.value,
                 subject,
                 cause,
                 CUT_OFF_MS,
                 "",
+                what,
+                subject,
+                roles,
             ),
         )
         _raise_if_full(answer)
@@ -231,9 +268,11 @@ class RedisSessionStore:
         flag = "" if disable is None else str(int(disable))
 
         async def cut_off(bucket: BucketKeys, event_type: str) -> None:
-            keys = (*_recording(bucket), bucket.client(client_id))
+            keys = (*_recording(bucket), bucket.client(client_id), bucket.revocations)
             answer = await self._connection.run(
-                scripts.CUT_OFF, keys, (*event, event_type, "", cause, CUT_OFF_MS, flag)
+                scripts.CUT_OFF,
+                keys,
+                (*event, event_type, "", cause, CUT_OFF_MS, flag, "sessions", client_id, ""),
             )
             _raise_if_full(answer)
 
@@ -256,18 +295,21 @@ class RedisSessionStore:
 
     async def is_access_token_denied(self, token_id: str, family: FamilyId | None, client_id: str) -> bool:
         """See ``SessionStore``."""
+        token = TokenId.parse(token_id)
         bucket = self._bucket_of_token(family, client_id)
-        denied, client_cut_off, state = await asyncio.gather(
+        subject_key = bucket.subject(family.subject_tag if family else subject_tag(client_id))
+        denied, client_cut_off, subject_cut_offs, state = await asyncio.gather(
             self._connection.command("EXISTS", bucket.denied_token(token_id)),
             self._connection.command("HGET", bucket.client(client_id), "sequence"),
+            self._connection.command("HMGET", subject_key, "sequence", "access_sequence"),
             self.find_family(family) if family else _nothing(),
         )
-        if denied:
+        if token is None or denied:
             return True
-        if family is not None:
-            return state is None or state.ended is SpendVerdict.REVOKED
-        token = TokenId.parse(token_id)
-        return token is None or (client_cut_off is not None and token.sequence <= int(client_cut_off))
+        if family is not None and (state is None or state.ended is SpendVerdict.REVOKED):
+            return True
+        cut_offs = [int(cut_off) for cut_off in (client_cut_off, *subject_cut_offs) if cut_off is not None]
+        return any(token.sequence <= cut_off for cut_off in cut_offs)
 
     async def list_families(self, subject: str, *, offset: int, limit: int) -> Sequence[FamilyState]:
         """See ``SessionStore``."""

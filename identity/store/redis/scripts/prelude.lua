@@ -36,6 +36,24 @@ local function record(type, outcome, reason, subject, session, generation)
   return sequence
 end
 
+-- No access token lives longer than 15 minutes; two more allow for skew between servers and verifiers.
+local access_tokens_out_ms = 17 * 60000
+-- How many forgotten revocations a new one takes away with it, so that the feed shrinks as fast as it may grow.
+local forgotten_at_once = 4
+
+-- Appends a revocation to the feed of this bucket, where servers read it for their verifiers. The first part of
+-- an entry's id is the sequence number up to which tokens are revoked. Entries leave once the tokens they concern
+-- have expired.
+local function announce(feed, kind, name, sequence)
+  for _, entry in ipairs(redis.call('XRANGE', feed, '-', '+', 'COUNT', forgotten_at_once)) do
+    if tonumber(entry[2][6]) + access_tokens_out_ms < now_ms then
+      redis.call('XDEL', feed, entry[1])
+    end
+  end
+  redis.call('XADD', feed, string.format('%.0f-*', sequence), 'kind', kind, 'name', name, 'at', text(now_ms))
+  redis.call('PEXPIRE', feed, access_tokens_out_ms)
+end
+
 -- Whether a cut-off of a subject or client (hash with the field `sequence`) lies at or after `started`.
 local function is_cut_off(key, started)
   local cut_off = redis.call('HGET', key, 'sequence')

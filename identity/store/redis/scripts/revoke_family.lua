@@ -1,6 +1,7 @@
 -- Ends a family. Idempotent; one that is not stored, or is another client's, is left as it is.
 --
 -- KEYS[3]  family
+-- KEYS[4]  feed of revocations
 -- ARGV[5]  family id
 -- ARGV[6]  the client it must belong to; '' for any
 -- ARGV[7]  cause
@@ -20,7 +21,9 @@ if ARGV[6] ~= '' and ARGV[6] ~= owner then
   record('revocation.refused', 'refused', 'REVOCATION_NOT_ALLOWED', subject, ARGV[5], '')
   return 'NOT_ALLOWED'
 end
-record('session.revoked', 'success', ARGV[7], subject, ARGV[5], '')
+local sequence = record('session.revoked', 'success', ARGV[7], subject, ARGV[5], '')
+-- Also when it was revoked before: whoever asks again may have reason to.
+announce(KEYS[4], 'session', ARGV[5], sequence)
 if family[3] then
   return 'ALREADY'
 end

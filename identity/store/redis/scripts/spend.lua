@@ -5,6 +5,7 @@
 -- KEYS[4]  cut-off of the subject
 -- KEYS[5]  cut-off of the client
 -- KEYS[6]  budgets of the end user's address (hash); equals KEYS[3] where the address is not known
+-- KEYS[7]  feed of revocations
 -- ARGV[5]  family id              ARGV[6]  presented generation
 -- ARGV[7]  hash of the presented family secret
 -- ARGV[8]  client id of the caller
@@ -19,7 +20,7 @@
 -- ARGV[18] how many generations a fast-forward may skip
 --
 -- Returns {verdict, now ms, retry after ms, sequence, live generation, absolute expiry ms, idle ms,
---          claims, scope, audience}; from `retry after` on only where the verdict has it.
+--          claims, roles, scope, audience}; from `retry after` on only where the verdict has it.
 
 local family_key, subject_key, client_key, address_key = KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local session, presented, secret_hash, client = ARGV[5], tonumber(ARGV[6]), ARGV[7], ARGV[8]
@@ -27,7 +28,7 @@ local idempotency_key = ARGV[9]
 local address_known = address_key ~= family_key
 
 local family = redis.call('HMGET', family_key, 'secret', 'client', 'subject', 'generation', 'key', 'rotated',
-  'used', 'expiry', 'idle', 'sequence', 'claims', 'scope', 'audience', 'revoked', 'limiter')
+  'used', 'expiry', 'idle', 'sequence', 'claims', 'scope', 'audience', 'revoked', 'limiter', 'roles')
 local stored_hash, owner, subject, rotation_key = family[1], family[2], family[3] or '', family[5]
 local current, rotated_ms, used_ms = tonumber(family[4]), tonumber(family[6]), tonumber(family[7])
 local expiry_ms, idle_ms, started, revoked = tonumber(family[8]), tonumber(family[9]), family[10], family[14]
@@ -56,7 +57,7 @@ local function stolen(verdict, type, reason)
     return refuse(verdict, reason)
   end
   redis.call('HSET', family_key, 'revoked', reason)
-  record(type, 'refused', reason, subject, session, presented)
+  announce(KEYS[7], 'session', session, record(type, 'refused', reason, subject, session, presented))
   return {verdict, now_ms}
 end
 
@@ -78,7 +79,12 @@ end
 if owner ~= client then
   return stolen('WRONG_CLIENT', 'refresh.wrong_client', 'REFRESH_TOKEN_INVALID')
 end
-if revoked or is_cut_off(subject_key, started) or is_cut_off(client_key, started) then
+local of_subject = redis.call('HMGET', subject_key, 'sequence', 'roles', 'roles_sequence')
+local cut_off, roles = of_subject[1], family[16]
+if of_subject[2] and tonumber(started) <= tonumber(of_subject[3]) then
+  roles = of_subject[2]
+end
+if revoked or (cut_off and tonumber(started) <= tonumber(cut_off)) or is_cut_off(client_key, started) then
   return refuse('REVOKED', 'FAMILY_REVOKED')
 end
 if now_ms >= expiry_ms or now_ms >= used_ms + idle_ms then
@@ -140,4 +146,4 @@ if ARGV[14] ~= '{}' then
   written[#written + 1] = ARGV[14]
 end
 redis.call('HSET', family_key, unpack(written))
-return {verdict, now_ms, 0, sequence, live, expiry_ms, idle_ms, family[11], family[12], family[13]}
+return {verdict, now_ms, 0, sequence, live, expiry_ms, idle_ms, family[11], roles, family[12], family[13]}

@@ -8,12 +8,13 @@
 -- ARGV[5]  family id              ARGV[6]  hash of the family secret
 -- ARGV[7]  subject                ARGV[8]  client id
 -- ARGV[9]  client kind            ARGV[10] absolute lifetime, ms
--- ARGV[11] idle lifetime, ms      ARGV[12] claims of every access token (JSON members)
+-- ARGV[11] idle lifetime, ms      ARGV[12] claims of every access token but the roles (JSON members)
 -- ARGV[13] audience, by spaces    ARGV[14] scope, by spaces
 -- ARGV[15] end user (JSON)        ARGV[16] how long the records outlive the session, ms
 -- ARGV[17] request digest, '' without an idempotency key
 -- ARGV[18] sealed answer          ARGV[19] idempotency window, ms
 -- ARGV[20] how many sessions of a subject can be listed; older ones go on unlisted
+-- ARGV[21] roles (JSON array)
 --
 -- Returns {verdict, now ms, sequence, absolute expiry ms, sealed answer}.
 
@@ -57,7 +58,7 @@ redis.call('HSET', family_key,
   'secret', ARGV[6], 'subject', subject, 'client', client, 'kind', ARGV[9],
   'generation', 0, 'rotated', text(now_ms), 'key', '', 'created', text(now_ms), 'used', text(now_ms),
   'expiry', text(expiry_ms), 'idle', ARGV[11], 'sequence', sequence, 'claims', ARGV[12],
-  'audience', ARGV[13], 'scope', ARGV[14], 'user', ARGV[15])
+  'roles', ARGV[21], 'audience', ARGV[13], 'scope', ARGV[14], 'user', ARGV[15])
 redis.call('PEXPIRE', family_key, absolute_ms + tombstone_ms)
 
 redis.call('ZREMRANGEBYSCORE', families_key, '-inf', '(' .. text(now_ms - 30 * 86400000))
