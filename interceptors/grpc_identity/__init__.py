@@ -16,6 +16,7 @@ from grpc_identity.errors import GrpcIdentityError, PolicyError, Reason, TokenEr
 from grpc_identity.jwk import Algorithm, KeySet
 from grpc_identity.policy import Policy, claim, role, scope
 from grpc_identity.principal import Principal, current_principal, current_principal_or_none
+from grpc_identity.revocations import StaleRevocations
 
 if TYPE_CHECKING:
     from grpc_identity.verifier import Issuer, TokenVerifier, Verifier
@@ -29,6 +30,7 @@ __all__ = [
     "PolicyError",
     "Principal",
     "Reason",
+    "StaleRevocations",
     "TokenError",
     "TokenVerifier",
     "Verifier",

@@ -4,10 +4,13 @@
 
     GrpcIdentityError
     ├── TokenError            a call is refused; says why, in a word that is stable
-    │   └── KeyNotHeldError   ... because a key is not held (yet): waiting for a fetch may help
+    │   └── NotHeldError      ... because something the decision needs is not held (yet): waiting may help
+    │       ├── KeyNotHeldError          the key that a token names
+    │       └── RevocationsNotHeldError  whether the token was revoked
     ├── KeyRefusedError       a JWK or a JWK set must not be used
     │   └── KeyUnsuitableError  ... because it serves another purpose; a set leaves it out and goes on
     ├── KeyFetchError         keys could not be fetched
+    ├── StateFeedError        revocations cannot be followed
     ├── PolicyError           rules that contradict each other or cannot be met
     └── NoPrincipalError      ``current_principal()`` where no caller was verified
 
@@ -26,8 +29,11 @@ __all__ = [
     "KeyRefusedError",
     "KeyUnsuitableError",
     "NoPrincipalError",
+    "NotHeldError",
     "PolicyError",
     "Reason",
+    "RevocationsNotHeldError",
+    "StateFeedError",
     "TokenError",
 ]
 
@@ -47,6 +53,7 @@ class Reason(StrEnum):
     ROLE_MISSING = "ROLE_MISSING"
     CLAIM_MISSING = "CLAIM_MISSING"
     KEYS_UNAVAILABLE = "KEYS_UNAVAILABLE"
+    REVOCATIONS_UNAVAILABLE = "REVOCATIONS_UNAVAILABLE"
     VERIFIER_FAILED = "VERIFIER_FAILED"
 
 
@@ -69,14 +76,22 @@ class TokenError(GrpcIdentityError):
         self.retry_after_seconds = retry_after_seconds
 
 
-class KeyNotHeldError(TokenError):
-    """The key that a token names is not held; ``issuer`` is whose key it would be."""
+class NotHeldError(TokenError):
+    """Something that the decision needs is not held; ``issuer`` is who can be asked for it."""
 
     def __init__(
         self, reason: Reason, detail: str, *, issuer: str, retry_after_seconds: float | None = None
     ) -> None:
         super().__init__(reason, detail, retry_after_seconds=retry_after_seconds)
         self.issuer = issuer
+
+
+class KeyNotHeldError(NotHeldError):
+    """The key that a token names is not held."""
+
+
+class RevocationsNotHeldError(NotHeldError):
+    """Nothing has been heard of revocations for too long, and the issuer was not asked about this token yet."""
 
 
 class KeyRefusedError(GrpcIdentityError, ValueError):
@@ -89,6 +104,10 @@ class KeyUnsuitableError(KeyRefusedError):
 
 class KeyFetchError(GrpcIdentityError):
     """Keys could not be fetched; the message says from where and why."""
+
+
+class StateFeedError(GrpcIdentityError):
+    """Keys and revocations cannot be followed; the message says from where and why."""
 
 
 class PolicyError(GrpcIdentityError, ValueError):

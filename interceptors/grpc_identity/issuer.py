@@ -7,6 +7,7 @@ allowed in so many words. Nothing is ever fetched from an address in a token.
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Collection, Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,8 @@ from grpc_identity.keysets import Fetch
 
 if TYPE_CHECKING:
     import grpc
+
+    from grpc_identity.channels import ChannelFactory
 
 __all__ = ["Issuer"]
 
@@ -31,7 +34,9 @@ class Issuer:
     frozenset({'orders'})
 
     ``issuer`` is compared with ``iss`` character by character. A token is accepted if one of its audiences is one of
-    ``audience``. ``credentials`` are for ``target``; TLS with the system's roots unless given.
+    ``audience``. ``credentials`` are for ``target``; TLS with the system's roots unless given. With ``client_id`` and
+    ``client_secret`` of a client that has ``GRANT_VERIFY`` there, keys and revocations are pushed; without them keys are
+    polled, and a revoked token is good until it expires.
     """
 
     issuer: str
@@ -42,6 +47,8 @@ class Issuer:
     keys: KeySet | Mapping[str, Any] | None = None
     algorithms: Collection[Algorithm | str] = ALL_ALGORITHMS
     credentials: grpc.ChannelCredentials | None = field(default=None, repr=False)
+    client_id: str | None = None
+    client_secret: str | None = field(default=None, repr=False)
     allow_plaintext: bool = False
     fetch_timeout_seconds: float = FETCH_TIMEOUT_SECONDS
 
@@ -54,6 +61,10 @@ class Issuer:
             )
         if sum(source is not None for source in (self.target, self.jwks, self.keys)) != 1:
             raise ValueError(f"{self.issuer}: give one of target, jwks and keys")
+        if (self.client_id is None) != (self.client_secret is None):
+            raise ValueError(f"{self.issuer}: client_id and client_secret go together")
+        if self.client_id is not None and self.target is None:
+            raise ValueError(f"{self.issuer}: client_id goes with target; keys by URL need no credentials")
         if not self.algorithms:
             raise ValueError(f"{self.issuer}: give at least one algorithm")
         if unknown := sorted(set(self.algorithms) - set(Algorithm)):
@@ -72,17 +83,29 @@ class Issuer:
         """The algorithms, one of which a token must be signed with."""
         return frozenset(Algorithm(name) for name in self.algorithms)
 
+    @property
+    def is_followed(self) -> bool:
+        """Whether keys and revocations are pushed."""
+        return self.client_id is not None
+
+    def channel(self) -> ChannelFactory:
+        """The way to ``target``."""
+        from grpc_identity.channels import ChannelFactory
+
+        assert self.target is not None  # noqa: S101 - who asks has looked
+        return ChannelFactory(self.target, self.credentials, self.allow_plaintext)
+
+    def metadata(self) -> tuple[tuple[str, str], ...]:
+        """What says who this service is: ``authorization: Basic`` (RFC 7617)."""
+        credentials = b64encode(f"{self.client_id}:{self.client_secret}".encode()).decode()
+        return (("authorization", f"Basic {credentials}"),)
+
     def fetch(self) -> Fetch | KeySet:
         """What asks for the keys, or the keys, where they are given."""
         if self.target is not None:
             from grpc_identity.jwks_grpc import GrpcJwks
 
-            return GrpcJwks(
-                self.target,
-                credentials=self.credentials,
-                allow_plaintext=self.allow_plaintext,
-                timeout_seconds=self.fetch_timeout_seconds,
-            )
+            return GrpcJwks(self.channel(), timeout_seconds=self.fetch_timeout_seconds)
         if self.jwks is not None:
             from grpc_identity.jwks_http import HttpJwks
 

@@ -112,6 +112,11 @@ class KeySet:
     def __len__(self) -> int:
         return len(self.keys)
 
+    @property
+    def kids(self) -> tuple[str, ...]:
+        """The ids of the keys that have one."""
+        return tuple(key.kid for key in self.keys if key.kid)
+
     def __iter__(self) -> Iterator[VerifyingKey]:
         return iter(self.keys)
 

@@ -133,6 +133,11 @@ class KeyCache:
         self._usable_until = now + self._max_stale_seconds
         self._refresh_at = now + lifetime * REFRESH_AT_FRACTION * early
 
+    def confirmed(self) -> None:
+        """The issuer has said that the keys are still these, without being asked."""
+        if self._last is not None:
+            self.succeeded(self._last)
+
     def failed(self, error: str) -> None:
         """The attempt has failed; what is held stays."""
         self.last_error = error

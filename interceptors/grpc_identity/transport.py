@@ -20,7 +20,7 @@ from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
-from grpc_identity.errors import KeyNotHeldError, Reason, TokenError
+from grpc_identity.errors import NotHeldError, Reason, TokenError
 from grpc_identity.policy import Policy, Rule
 from grpc_identity.principal import Principal
 from grpc_identity.verifier import Verifier
@@ -46,6 +46,7 @@ STATUS_CODES: dict[Reason, grpc.StatusCode] = {
     Reason.ROLE_MISSING: grpc.StatusCode.PERMISSION_DENIED,
     Reason.CLAIM_MISSING: grpc.StatusCode.PERMISSION_DENIED,
     Reason.KEYS_UNAVAILABLE: grpc.StatusCode.UNAVAILABLE,
+    Reason.REVOCATIONS_UNAVAILABLE: grpc.StatusCode.UNAVAILABLE,
     Reason.VERIFIER_FAILED: grpc.StatusCode.INTERNAL,
 }
 
@@ -62,6 +63,7 @@ _MESSAGES: dict[Reason, str] = {
     Reason.ROLE_MISSING: "The access token lacks a role that this method needs.",
     Reason.CLAIM_MISSING: "The access token lacks a claim that this method needs.",
     Reason.KEYS_UNAVAILABLE: "Access tokens cannot be verified at the moment; try again.",
+    Reason.REVOCATIONS_UNAVAILABLE: "Whether access tokens were revoked is not known at the moment; try again.",
     Reason.VERIFIER_FAILED: "The access token could not be verified because of a fault in this service.",
 }
 
@@ -133,9 +135,9 @@ class Gate:
             self._waiting.release()
         return self.admit(method, metadata)
 
-    def may_wait(self, error: KeyNotHeldError) -> bool:
-        """Whether a fetch that may bring the missing key is under way, or was started just now."""
-        return self._verifier.fetch_for(error) is not None
+    def may_wait(self, error: NotHeldError, metadata: Iterable[tuple[str, Any]] | None) -> bool:
+        """Whether what may bring the missing thing is under way, or was started just now."""
+        return self._verifier.fetch_for(error, _bearer_token(metadata) or "") is not None
 
 
 def refuse(method: str, error: Exception) -> grpc.Status:

@@ -2,23 +2,27 @@
 
 ``TokenVerifier`` verifies with the keys that are held and never waits. A token that was verified is remembered, by
 its SHA-256 and not by its text, until it expires or the keys of its issuer change, whichever is first; the memory is
-bounded. ``Verifier`` adds the fetching of keys, and waiting for them.
+bounded. What is revoked is looked up with each call. ``Verifier`` adds the fetching of keys, the feed of revocations,
+and waiting.
 
-Order: form, header, form of the claims, issuer (exact), key, signature, audience, times. Of several issuers only the
-keys of the one that the token names are tried.
+Order: form, header, form of the claims, issuer (exact), key, signature, audience, times, revocations. Of several
+issuers only the keys of the one that the token names are tried.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
-from concurrent.futures import Future
+import os
+import socket
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, wait
 from dataclasses import dataclass
 from dataclasses import field as dataclass_field
 from hashlib import sha256
 from math import inf
-from typing import Protocol, Self
+from secrets import token_hex
+from typing import TYPE_CHECKING, Protocol, Self
 
 from grpc_identity.claims import (
     ACCESS_TOKEN_TYPE,
@@ -27,20 +31,47 @@ from grpc_identity.claims import (
     parse_claims,
 )
 from grpc_identity.clock import Clock, monotonic_clock, wall_clock
-from grpc_identity.errors import KeyFetchError, KeyNotHeldError, Reason, TokenError
+from grpc_identity.errors import (
+    GrpcIdentityError,
+    KeyFetchError,
+    KeyNotHeldError,
+    NotHeldError,
+    Reason,
+    RevocationsNotHeldError,
+    StateFeedError,
+    TokenError,
+)
 from grpc_identity.issuer import Issuer
 from grpc_identity.jwk import Algorithm, KeySet
 from grpc_identity.jws import ALL_ALGORITHMS, MAX_TOKEN_BYTES, parse_compact, verify_signature
 from grpc_identity.keysets import KeyCache, KeyRefresher
+from grpc_identity.leases import Lease, Leases
 from grpc_identity.principal import Principal
+from grpc_identity.revocation_guard import RevocationGuard
+from grpc_identity.revocations import RevocationView, StaleRevocations
+
+if TYPE_CHECKING:
+    from grpc_identity.introspection import Introspector
+    from grpc_identity.verifier_state import StateFollower
 
 __all__ = ["HeldKeys", "Issuer", "TokenVerifier", "TrustedIssuer", "Verifier"]
 
 MAX_REMEMBERED_TOKENS = 10_000
 MAX_STALE_HOURS = 24.0
+MAX_REVOCATION_AGE_SECONDS = 60.0
 START_TIMEOUT_SECONDS = 15.0
 WAIT_FOR_KEY_SECONDS = 5.0
 _RETRY_AFTER_SECONDS = 1.0
+
+
+def digest_of(token: str) -> bytes:
+    """What a token is remembered by."""
+    return sha256(token.encode("utf-8", "replace")).digest()
+
+
+def default_verifier_name() -> str:
+    """Host, process, and enough to tell it from another process of that number."""
+    return f"{socket.gethostname()[:80]}-{os.getpid()}-{token_hex(2)}"
 
 
 class HeldKeys(Protocol):
@@ -58,14 +89,18 @@ class TrustedIssuer:
     audiences: frozenset[str]
     keys: HeldKeys
     algorithms: frozenset[Algorithm] = ALL_ALGORITHMS
+    revocations: RevocationGuard | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Remembered:
     principal: Principal = dataclass_field(repr=False)
     good_until: float
     keys: HeldKeys
     key_set: KeySet
+    kid: str
+    revocations: RevocationGuard | None
+    revocations_seen: object
 
 
 class _Memory:
@@ -119,6 +154,9 @@ class TokenVerifier:
             raise ValueError("name at least one issuer")
         if not 0 <= leeway_seconds <= MAX_LEEWAY_SECONDS:
             raise ValueError(f"leeway_seconds is {leeway_seconds}; 0 to {MAX_LEEWAY_SECONDS} are allowed")
+        self._guards = {
+            issuer.issuer: issuer.revocations for issuer in issuers if issuer.revocations is not None
+        }
         self._issuers = {issuer.issuer: issuer for issuer in issuers}
         if len(self._issuers) != len(issuers):
             raise ValueError("an issuer is named twice; give it several audiences instead")
@@ -133,9 +171,14 @@ class TokenVerifier:
         """
         if len(token) > MAX_TOKEN_BYTES:
             raise TokenError(Reason.TOKEN_INVALID, f"longer than {MAX_TOKEN_BYTES} bytes")
-        digest = sha256(token.encode("utf-8", "replace")).digest()
+        digest = digest_of(token)
         found = self._memory.get(digest)
         if found is not None and found.good_until > self._clock() and found.keys.current() is found.key_set:
+            guard = found.revocations
+            if guard is not None and (guard.asks_for_age or guard.view.version is not found.revocations_seen):
+                version = guard.view.version
+                guard.check(found.principal, found.kid, digest)
+                found.revocations_seen = version
             return found.principal
         return self._verify_unseen(token, digest)
 
@@ -172,17 +215,28 @@ class TokenVerifier:
             # RFC 7800, section 3: taking such a token as a bearer token would undo what binds it.
             raise TokenError(Reason.TOKEN_INVALID, "bound to a key (cnf), which is not supported here")
         principal = Principal.from_claims(claims)
+        guard, version = issuer.revocations, None
+        if guard is not None:
+            version = guard.view.version
+            guard.check(principal, jws.kid or "", digest)
         good_until = claims.expires_at_seconds + self._leeway_seconds
-        self._memory.put(digest, _Remembered(principal, good_until, issuer.keys, key_set))
+        self._memory.put(
+            digest,
+            _Remembered(principal, good_until, issuer.keys, key_set, jws.kid or "", guard, version),
+        )
         return principal
 
 
 class Verifier(TokenVerifier):
-    """Verifies the tokens of these issuers, and keeps their keys fresh in the background.
+    """Verifies the tokens of these issuers, and keeps their keys and revocations fresh in the background.
 
-    ``with`` or ``async with`` it: the block is entered when the keys of every issuer are there, or an error says why
-    they are not. ``verify`` never waits; ``verify_async`` and ``verify_waiting`` may wait for a key that is not
-    held yet.
+    ``with`` or ``async with`` it: the block is entered when the keys of every issuer are there, and the revocations of
+    those that push them, or an error says why they are not. ``verify`` never waits; ``verify_async`` and
+    ``verify_waiting`` may wait for what is not held yet.
+
+    ``name`` is how ``identity verifiers`` lists this process; it should be the same after a restart, and no other
+    process may have it. ``stale_revocations`` says what happens when nothing was heard of an issuer's revocations
+    for ``max_revocation_age_seconds``.
     """
 
     def __init__(
@@ -190,14 +244,27 @@ class Verifier(TokenVerifier):
         *issuers: Issuer,
         leeway_seconds: float = MAX_LEEWAY_SECONDS,
         max_stale_hours: float = MAX_STALE_HOURS,
+        max_revocation_age_seconds: float = MAX_REVOCATION_AGE_SECONDS,
+        stale_revocations: StaleRevocations = StaleRevocations.SERVE,
+        name: str | None = None,
         max_remembered: int = MAX_REMEMBERED_TOKENS,
         clock: Clock = wall_clock,
         monotonic: Clock = monotonic_clock,
     ) -> None:
         if not 0 < max_stale_hours < inf:
             raise ValueError(f"max_stale_hours is {max_stale_hours}; a number above 0 is due")
+        if not 0 < max_revocation_age_seconds < inf:
+            raise ValueError(
+                f"max_revocation_age_seconds is {max_revocation_age_seconds}; a number above 0 is due"
+            )
+        self._max_revocation_age_seconds = max_revocation_age_seconds
+        self.name = name or default_verifier_name()
+        self.leases = Leases()
         self._caches: dict[str, KeyCache] = {}
         self._refreshers: dict[str, KeyRefresher] = {}
+        self._followers: dict[str, StateFollower] = {}
+        self._introspectors: dict[str, Introspector] = {}
+        guards: dict[str, RevocationGuard] = {}
         for issuer in issuers:
             fetch = issuer.fetch()
             if isinstance(fetch, KeySet):
@@ -206,9 +273,25 @@ class Verifier(TokenVerifier):
                 cache = KeyCache(monotonic=monotonic, max_stale_seconds=max_stale_hours * 3600)
                 self._refreshers[issuer.issuer] = KeyRefresher(issuer.issuer, fetch, cache)
             self._caches[issuer.issuer] = cache
+            if issuer.is_followed:
+                view = RevocationView(monotonic=monotonic)
+                guards[issuer.issuer] = RevocationGuard(
+                    issuer.issuer,
+                    view,
+                    stale=stale_revocations,
+                    max_age_seconds=max_revocation_age_seconds,
+                    answers=self._introspector(issuer, stale_revocations, monotonic),
+                )
+                self._followers[issuer.issuer] = self._follower(issuer, cache, view, clock)
         super().__init__(
             [
-                TrustedIssuer(i.issuer, i.audiences, self._caches[i.issuer], i.accepted_algorithms)
+                TrustedIssuer(
+                    i.issuer,
+                    i.audiences,
+                    self._caches[i.issuer],
+                    i.accepted_algorithms,
+                    guards.get(i.issuer),
+                )
                 for i in issuers
             ],
             leeway_seconds=leeway_seconds,
@@ -218,39 +301,91 @@ class Verifier(TokenVerifier):
 
     @property
     def ready(self) -> bool:
-        """Whether the keys of every issuer are there and fresh enough to use."""
-        return all(cache.current() is not None for cache in self._caches.values())
+        """Whether the keys of every issuer are there and fresh enough to use, and revocations where they are pushed."""
+        return all(cache.current() is not None for cache in self._caches.values()) and all(
+            guard.view.age_seconds < self._max_revocation_age_seconds for guard in self._guards.values()
+        )
 
     def start(self, *, timeout_seconds: float = START_TIMEOUT_SECONDS) -> None:
-        """Fetches the keys of every issuer and starts to keep them fresh. Raises ``KeyFetchError``."""
-        flights = [refresher.start() for refresher in self._refreshers.values()]
-        for flight in flights:
-            try:
-                flight.result(timeout_seconds)
-            except TimeoutError:
-                break
-        missing = [name for name, cache in self._caches.items() if cache.current() is None]
-        if missing:
+        """Fetches the keys of every issuer, and revocations where they are pushed, and keeps them fresh from then on.
+
+        Raises ``KeyFetchError`` and ``StateFeedError``.
+        """
+        flights = [part.start() for part in self._parts()]
+        try:
+            wait(flights, timeout_seconds, FIRST_EXCEPTION)
+            for flight in flights:
+                if flight.done():
+                    flight.result()
+            missing = [name for name, cache in self._caches.items() if cache.current() is None]
+            if missing:
+                reasons = "; ".join(f"{name}: {self._caches[name].last_error}" for name in missing)
+                raise KeyFetchError(f"no keys to verify with: {reasons}")
+            silent = [name for name, guard in self._guards.items() if guard.view.age_seconds == inf]
+            if silent:
+                reasons = "; ".join(f"{name}: {self._followers[name].last_error}" for name in silent)
+                raise StateFeedError(f"nothing is heard of revocations: {reasons}")
+        except GrpcIdentityError:
             self.close()
-            reasons = "; ".join(f"{name}: {self._caches[name].last_error}" for name in missing)
-            raise KeyFetchError(f"no keys to verify with: {reasons}")
+            raise
 
     def close(self) -> None:
-        """Stops to keep keys fresh. What is held stays usable for as long as it would have been."""
-        for refresher in self._refreshers.values():
-            refresher.stop()
+        """Stops to keep things fresh. What is held stays usable for as long as it would have been."""
+        for part in self._parts():
+            part.stop()
+        for introspector in self._introspectors.values():
+            introspector.close()
 
-    def fetch_for(self, error: KeyNotHeldError) -> Future[None] | None:
-        """Starts the fetch that may bring the missing key, or joins it. ``None``: not now, the answer is final."""
+    def fetch_for(self, error: NotHeldError, token: str) -> Future[None] | None:
+        """Starts what may bring the missing thing, or joins it. ``None``: not now, the answer is final."""
+        if isinstance(error, RevocationsNotHeldError):
+            return self._introspectors[error.issuer].ask(token, digest_of(token))
         refresher = self._refreshers.get(error.issuer)
         return None if refresher is None else refresher.request()
+
+    def lease(self, principal: Principal, token: str, on_end: Callable[[TokenError], None]) -> Lease:
+        """Watches over a call that goes on: ``on_end`` is called when the token is revoked. Give it back."""
+        found = self._memory.get(digest_of(token))
+        lease = Lease(principal, found.kid if found else "", self._guards.get(principal.issuer), on_end)
+        self.leases.add(lease)
+        return lease
+
+    def seconds_left(self, principal: Principal) -> float:
+        """How long the token of a verified caller is still accepted."""
+        return principal.expires_at.timestamp() + self._leeway_seconds - self._clock()
+
+    def _parts(self) -> Sequence[KeyRefresher | StateFollower]:
+        return [*self._refreshers.values(), *self._followers.values()]
+
+    def _introspector(self, issuer: Issuer, stale: StaleRevocations, monotonic: Clock) -> Introspector | None:
+        if stale is not StaleRevocations.INTROSPECT:
+            return None
+        from grpc_identity.introspection import Introspector
+
+        introspector = Introspector(issuer.channel(), issuer.metadata(), monotonic=monotonic)
+        self._introspectors[issuer.issuer] = introspector
+        return introspector
+
+    def _follower(self, issuer: Issuer, cache: KeyCache, view: RevocationView, clock: Clock) -> StateFollower:
+        from grpc_identity.verifier_state import StateFollower
+
+        return StateFollower(
+            issuer.issuer,
+            issuer.channel(),
+            verifier_id=self.name,
+            metadata=issuer.metadata(),
+            keys=cache,
+            revocations=view,
+            on_change=self.leases.revoked,
+            clock=clock,
+        )
 
     async def verify_async(self, token: str, *, wait_seconds: float = WAIT_FOR_KEY_SECONDS) -> Principal:
         """As ``verify``; waits for a fetch of keys where that may help. Giving up never stops the fetch."""
         try:
             return self.verify(token)
-        except KeyNotHeldError as error:
-            flight = self.fetch_for(error)
+        except NotHeldError as error:
+            flight = self.fetch_for(error, token)
             if flight is None:
                 raise
             with contextlib.suppress(TimeoutError):
@@ -261,8 +396,8 @@ class Verifier(TokenVerifier):
         """As ``verify``; blocks until a fetch of keys has ended where that may help."""
         try:
             return self.verify(token)
-        except KeyNotHeldError as error:
-            flight = self.fetch_for(error)
+        except NotHeldError as error:
+            flight = self.fetch_for(error, token)
             if flight is None:
                 raise
             with contextlib.suppress(TimeoutError):

@@ -163,7 +163,7 @@ async def test_shutting_down_answers_every_call_it_has_taken(make_settings: Any,
         for number in range(100)
         if await other.store.sessions.list_families(f"user-{number}", offset=0, limit=1)
     }
-    await other.store.connection.close()
+    await other.store.close()
     assert started == given
     refused = [answer for answer in answers if isinstance(answer, grpc.aio.AioRpcError)]
     assert {error.code() for error in refused} <= {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}

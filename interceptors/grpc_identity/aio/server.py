@@ -18,7 +18,7 @@ from typing import Any, TypeAlias
 import grpc
 import grpc.aio
 
-from grpc_identity.errors import KeyNotHeldError
+from grpc_identity.errors import NotHeldError
 from grpc_identity.policy import Policy
 from grpc_identity.principal import CURRENT_PRINCIPAL
 from grpc_identity.transport import Gate, behaviour_of, refuse
@@ -69,7 +69,7 @@ class AuthInterceptor(grpc.aio.ServerInterceptor):
         try:
             try:
                 principal = self._admit(call.method, call.invocation_metadata)
-            except KeyNotHeldError:
+            except NotHeldError:
                 principal = await self._gate.admit_async(call.method, call.invocation_metadata)
         except Exception as error:
             return _refusal(refuse(call.method, error))

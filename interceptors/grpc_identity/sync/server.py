@@ -15,7 +15,7 @@ from typing import Any, NoReturn, TypeAlias
 
 import grpc
 
-from grpc_identity.errors import KeyNotHeldError
+from grpc_identity.errors import NotHeldError
 from grpc_identity.policy import Policy
 from grpc_identity.principal import CURRENT_PRINCIPAL
 from grpc_identity.transport import Gate, behaviour_of, refuse
@@ -60,8 +60,8 @@ class AuthInterceptor(grpc.ServerInterceptor):
         try:
             try:
                 CURRENT_PRINCIPAL.set(self._gate.admit(call.method, call.invocation_metadata))
-            except KeyNotHeldError as error:
-                waits = self._gate.may_wait(error)
+            except NotHeldError as error:
+                waits = self._gate.may_wait(error, call.invocation_metadata)
                 if not waits:
                     raise
         except Exception as error:
