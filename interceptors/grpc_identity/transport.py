@@ -11,6 +11,7 @@ import logging
 import math
 import traceback
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from threading import BoundedSemaphore
 from typing import Any
 
@@ -21,11 +22,12 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
 from grpc_identity.errors import NotHeldError, Reason, TokenError
+from grpc_identity.leases import Lease
 from grpc_identity.policy import Policy, Rule
 from grpc_identity.principal import Principal
 from grpc_identity.verifier import Verifier
 
-__all__ = ["ERROR_DOMAIN", "STATUS_CODES", "Gate", "behaviour_of", "refuse", "to_status"]
+__all__ = ["ERROR_DOMAIN", "STATUS_CODES", "Admitted", "Gate", "behaviour_of", "refuse", "to_status"]
 
 ERROR_DOMAIN = "grpc-identity"
 AUTHORIZATION = "authorization"
@@ -83,6 +85,27 @@ def to_status(error: TokenError) -> grpc.Status:
     return rpc_status.to_status(status_pb2.Status(code=code, message=_MESSAGES[error.reason], details=packed))
 
 
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """A caller that was let in with a token, for calls that may outlive it."""
+
+    verifier: Verifier
+    principal: Principal
+    token: str = field(repr=False)
+
+    def seconds_left(self) -> float:
+        """How long the token is still accepted."""
+        return self.verifier.seconds_left(self.principal)
+
+    def lease(self, on_end: Callable[[TokenError], None]) -> Lease:
+        """Watches over a call; ``on_end`` is called, by any thread, when the token is revoked. Give it back."""
+        return self.verifier.lease(self.principal, self.token, on_end)
+
+    def release(self, lease: Lease) -> None:
+        """The call has ended."""
+        self.verifier.leases.remove(lease)
+
+
 class Gate:
     """Decides about calls by their method and metadata, before any message of theirs is looked at.
 
@@ -114,6 +137,10 @@ class Gate:
         if rule.requirement is not None:
             _meet(rule, principal)
         return principal
+
+    def admitted(self, principal: Principal, metadata: Iterable[tuple[str, Any]] | None) -> Admitted:
+        """A caller that was admitted just now, for a call that may outlive the token."""
+        return Admitted(self._verifier, principal, _bearer_token(metadata) or "")
 
     async def admit_async(self, method: str, metadata: Iterable[tuple[str, Any]] | None) -> Principal | None:
         """As ``admit``, after a fetch of keys if one may help."""

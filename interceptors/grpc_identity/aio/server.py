@@ -18,6 +18,7 @@ from typing import Any, TypeAlias
 import grpc
 import grpc.aio
 
+from grpc_identity.aio.streams import limited
 from grpc_identity.errors import NotHeldError
 from grpc_identity.policy import Policy
 from grpc_identity.principal import CURRENT_PRINCIPAL
@@ -45,10 +46,14 @@ class AuthInterceptor(grpc.aio.ServerInterceptor):
     >>> interceptor = AuthInterceptor(verifier, Policy().public(Policy.HEALTH))
 
     Without a policy every method needs a valid token. Put it first among the interceptors, so that nothing is done
-    for strangers.
+    for strangers. A streaming call ends with ``UNAUTHENTICATED`` when its token expires or is revoked, after
+    ``stream_grace_seconds``.
     """
 
-    def __init__(self, verifier: Verifier, policy: Policy | None = None) -> None:
+    def __init__(
+        self, verifier: Verifier, policy: Policy | None = None, *, stream_grace_seconds: float = 0.0
+    ) -> None:
+        self._stream_grace_seconds = stream_grace_seconds
         self._gate = Gate(verifier, policy, max_waiting=MAX_WAITING_CALLS)
         self._admit = self._gate.admit
         self._async_handlers: dict[str, _Handler] = {}
@@ -77,12 +82,16 @@ class AuthInterceptor(grpc.aio.ServerInterceptor):
         handler = await continuation(call)
         if handler is None or self._async_handlers.get(call.method) is handler:
             return handler
+        if principal is not None and (handler.request_streaming or handler.response_streaming):
+            admitted = self._gate.admitted(principal, call.invocation_metadata)
+            return limited(call.method, handler, admitted, grace_seconds=self._stream_grace_seconds)
         return self._adapt(call.method, handler)
 
     def _adapt(self, method: str, handler: _Handler) -> _Handler:
         behaviour = behaviour_of(handler)
         if _is_async(behaviour):
-            if len(self._async_handlers) < _MAX_KNOWN_HANDLERS:
+            is_unary = not handler.request_streaming and not handler.response_streaming
+            if is_unary and len(self._async_handlers) < _MAX_KNOWN_HANDLERS:
                 self._async_handlers[method] = handler
             return handler
         return _with_context(handler, behaviour)

@@ -17,7 +17,8 @@ import grpc
 
 from grpc_identity.errors import NotHeldError
 from grpc_identity.policy import Policy
-from grpc_identity.principal import CURRENT_PRINCIPAL
+from grpc_identity.principal import CURRENT_PRINCIPAL, Principal
+from grpc_identity.sync.streams import Alarms, limited
 from grpc_identity.transport import Gate, behaviour_of, refuse
 from grpc_identity.verifier import Verifier
 
@@ -39,7 +40,9 @@ class AuthInterceptor(grpc.ServerInterceptor):
     >>> interceptor = AuthInterceptor(verifier, Policy().public(Policy.HEALTH))
 
     Without a policy every method needs a valid token. Put it first among the interceptors, so that nothing is done
-    for strangers. ``max_waiting_calls`` is how many threads of the pool may wait for keys at a time.
+    for strangers. ``max_waiting_calls`` is how many threads of the pool may wait for keys at a time. A streaming call
+    ends when its token expires or is revoked, after ``stream_grace_seconds``: with ``UNAUTHENTICATED``, or with
+    ``CANCELLED`` if its handler neither reads nor writes.
     """
 
     def __init__(
@@ -48,7 +51,10 @@ class AuthInterceptor(grpc.ServerInterceptor):
         policy: Policy | None = None,
         *,
         max_waiting_calls: int = MAX_WAITING_CALLS,
+        stream_grace_seconds: float = 0.0,
     ) -> None:
+        self._stream_grace_seconds = stream_grace_seconds
+        self._alarms = Alarms()
         self._gate = Gate(verifier, policy, max_waiting=max_waiting_calls)
 
     def intercept_service(
@@ -56,10 +62,11 @@ class AuthInterceptor(grpc.ServerInterceptor):
     ) -> _Handler | None:
         """Called by gRPC for each call."""
         call = handler_call_details
-        waits = False
+        waits, principal = False, None
         try:
             try:
-                CURRENT_PRINCIPAL.set(self._gate.admit(call.method, call.invocation_metadata))
+                principal = self._gate.admit(call.method, call.invocation_metadata)
+                CURRENT_PRINCIPAL.set(principal)
             except NotHeldError as error:
                 waits = self._gate.may_wait(error, call.invocation_metadata)
                 if not waits:
@@ -67,15 +74,27 @@ class AuthInterceptor(grpc.ServerInterceptor):
         except Exception as error:
             return _refusal(refuse(call.method, error))
         handler = continuation(call)
-        return self._decided_later(call, handler) if waits else handler
+        if waits:
+            return self._decided_later(call, handler)
+        return handler if handler is None else self._limited(call, handler, principal)
+
+    def _limited(
+        self, call: grpc.HandlerCallDetails, handler: _Handler, principal: Principal | None
+    ) -> _Handler:
+        if principal is None or not (handler.request_streaming or handler.response_streaming):
+            return handler
+        admitted = self._gate.admitted(principal, call.invocation_metadata)
+        grace_seconds = self._stream_grace_seconds
+        return limited(call.method, handler, admitted, grace_seconds=grace_seconds, alarms=self._alarms)
 
     def _decided_later(self, call: grpc.HandlerCallDetails, handler: _Handler | None) -> _Handler:
-        def decide(context: grpc.ServicerContext) -> None:
+        def decide(context: grpc.ServicerContext) -> Principal | None:
             try:
                 principal = self._gate.admit_waiting(call.method, call.invocation_metadata)
             except Exception as error:
                 context.abort_with_status(refuse(call.method, error))
             CURRENT_PRINCIPAL.set(principal)
+            return principal
 
         if handler is None:
 
@@ -85,10 +104,8 @@ class AuthInterceptor(grpc.ServerInterceptor):
 
             return grpc.stream_stream_rpc_method_handler(unknown)
 
-        behaviour = behaviour_of(handler)
-
         def decided(requests: Iterator[Any], context: grpc.ServicerContext) -> Any:
-            decide(context)
+            behaviour = behaviour_of(self._limited(call, handler, decide(context)))
             # The message is read and deserialised here, after the decision.
             return behaviour(requests if handler.request_streaming else _only(requests, context), context)
 
