@@ -16,6 +16,7 @@ import grpc
 
 from identity.audit.event import Circumstances, Event, EventType, Outcome
 from identity.audit.ports import EventRecorder
+from identity.clients.policy import Grant, require_grant
 from identity.clients.registry import ClientRegistry
 from identity.errors import IdentityError, Reason
 from identity.rpc.authentication import CallerAuthenticator, claimed_client_id
@@ -82,9 +83,12 @@ class Calls:
         return guarded
 
     def guard_stream(
-        self, method: str, behaviour: Callable[[Caller, AsyncIterator[Request]], AsyncIterator[Response]]
+        self,
+        method: str,
+        grant: Grant,
+        behaviour: Callable[[Caller, AsyncIterator[Request]], AsyncIterator[Response]],
     ) -> Callable[[AsyncIterator[Request], Context], AsyncIterator[Response]]:
-        """A streaming behaviour for authenticated callers only; it does not count against their budgets.
+        """A streaming behaviour for callers with this grant only; it does not count against their budgets.
 
         The caller is looked at again with each response, so that a client that was disabled is cut off.
         """
@@ -95,8 +99,10 @@ class Calls:
             metadata = context.invocation_metadata() or ()
             try:
                 caller = self.authenticator.authenticate(metadata, method)
+                require_grant(caller.policy, grant)
                 async for response in behaviour(caller, requests):
-                    self.authenticator.authenticate(metadata, method)
+                    caller = self.authenticator.authenticate(metadata, method)
+                    require_grant(caller.policy, grant)
                     yield response
             except IdentityError as error:
                 await self._refuse(context, method, caller, error)

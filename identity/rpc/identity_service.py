@@ -8,6 +8,7 @@ from typing import Any
 
 from grpc_identity.v1 import identity_service_pb2 as service_pb2
 from grpc_identity.v1 import identity_service_pb2_grpc as service_pb2_grpc
+from identity.clients.policy import Grant
 from identity.clock import Clock
 from identity.rpc import translation, validation
 from identity.rpc.calls import Calls
@@ -62,7 +63,7 @@ class IdentityService(service_pb2_grpc.IdentityServiceServicer):
         for name, behaviour in guarded.items():
             setattr(self, name, calls.guard(method_name(name), behaviour))
         setattr(self, "GetJWKS", calls.open_to_all(method_name("GetJWKS"), self._get_jwks))  # noqa: B010 - as above
-        watching = calls.guard_stream(method_name("WatchVerifierState"), watch)
+        watching = calls.guard_stream(method_name("WatchVerifierState"), Grant.VERIFY, watch)
         setattr(self, "WatchVerifierState", watching)  # noqa: B010 - as above
         implemented = {*guarded, "GetJWKS", "WatchVerifierState"}
         service = service_pb2.DESCRIPTOR.services_by_name["IdentityService"]

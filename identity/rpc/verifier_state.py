@@ -14,7 +14,6 @@ from typing import TypeAlias, assert_never
 from google.protobuf.duration_pb2 import Duration
 
 from grpc_identity.v1 import identity_service_pb2 as service_pb2
-from identity.clients.policy import Grant, require_grant
 from identity.errors import IdentityError, Reason, field_invalid
 from identity.rpc import validation
 from identity.rpc.keys import PublishesKeys, jwks_response
@@ -45,7 +44,6 @@ class VerifierWatch:
         self, caller: Caller, reports: _Reports
     ) -> AsyncIterator[service_pb2.WatchVerifierStateResponse]:
         """The stream of one verifier. Ends when either side ends."""
-        require_grant(caller.policy, Grant.VERIFY)
         if len(self.roster) >= MAX_VERIFIERS:
             raise IdentityError(
                 Reason.RATE_LIMITED, "Too many verifiers are connected here.", retry_after_seconds=10.0

@@ -78,9 +78,10 @@ class VerifierFeed:
     async def _follow(self) -> None:
         self._last_question = self._last_question or await self._source.last_question()
         self._enter_epoch(await self._source.epoch())
+        wait_ms = 0
         while True:
-            step = await self._source.read(self.log.places, self._last_question, wait_ms=READ_WAIT_MS)
-            self._take(step)
+            self._take(await self._source.read(self.log.places, self._last_question, wait_ms=wait_ms))
+            wait_ms = READ_WAIT_MS
 
     def _enter_epoch(self, epoch: str) -> None:
         if self._epoch and epoch != self._epoch:

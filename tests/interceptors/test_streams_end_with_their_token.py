@@ -242,5 +242,3 @@ async def test_a_grace_lets_a_revoked_stream_go_on_for_a_moment(
     verifier.revoke("s-1")
     assert (await outcome(call, requests))[1] == "TOKEN_REVOKED"
     assert asyncio.get_running_loop().time() - revoked_at >= 1.5
-
-

@@ -48,7 +48,7 @@ class RedisRevocationFeed:
     async def read(self, places: Mapping[int, FeedPlace], last_question: str, *, wait_ms: int) -> FeedStep:
         """See ``RevocationFeed``."""
         places, found = dict(places), list[Revocation]()
-        revocations, questions = await self._read(places, last_question, wait_ms)
+        revocations, questions = await self._read(places, last_question, wait_ms or None)
         found += revocations
         while questions or revocations:
             # What was recorded before a question is read before the question is answered, and a full answer may
