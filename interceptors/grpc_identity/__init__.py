@@ -3,54 +3,97 @@
 >>> from grpc_identity import Verifier, Issuer, Policy, scope, current_principal
 >>> from grpc_identity.aio import AuthInterceptor      # or grpc_identity.sync
 
-Importing this package imports neither gRPC nor anything that does I/O; ``Verifier`` and ``Issuer`` are loaded when
-they are first named.
+Importing this package imports neither gRPC nor anything that does I/O; ``Verifier``, ``Issuer`` and what a client needs
+are loaded when they are first named.
 """
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from grpc_identity._version import __version__
-from grpc_identity.errors import GrpcIdentityError, PolicyError, Reason, TokenError
+from grpc_identity.errors import (
+    GrpcIdentityError,
+    PlaintextError,
+    PolicyError,
+    Reason,
+    SessionEnd,
+    SessionEndedError,
+    TokenError,
+    TokenRefusedError,
+    TokenSourceError,
+    TokenUnavailableError,
+)
 from grpc_identity.jwk import Algorithm, KeySet
 from grpc_identity.policy import Policy, claim, role, scope
 from grpc_identity.principal import Principal, current_principal, current_principal_or_none
 from grpc_identity.revocations import StaleRevocations
+from grpc_identity.token_storage import MemoryStorage, RefreshTokenStorage, StoredSession
 
 if TYPE_CHECKING:
+    from grpc_identity.client_calls import retry_options
+    from grpc_identity.keyring_storage import KeyringStorage
+    from grpc_identity.token_grants import ClientAuthentication, ClientSecret
+    from grpc_identity.token_source import ClientCredentials, SessionTokens, TokenSource
     from grpc_identity.verifier import Issuer, TokenVerifier, Verifier
 
 __all__ = [
     "Algorithm",
+    "ClientAuthentication",
+    "ClientCredentials",
+    "ClientSecret",
     "GrpcIdentityError",
     "Issuer",
     "KeySet",
+    "KeyringStorage",
+    "MemoryStorage",
+    "PlaintextError",
     "Policy",
     "PolicyError",
     "Principal",
     "Reason",
+    "RefreshTokenStorage",
+    "SessionEnd",
+    "SessionEndedError",
+    "SessionTokens",
     "StaleRevocations",
+    "StoredSession",
     "TokenError",
+    "TokenRefusedError",
+    "TokenSource",
+    "TokenSourceError",
+    "TokenUnavailableError",
     "TokenVerifier",
     "Verifier",
     "__version__",
     "claim",
     "current_principal",
     "current_principal_or_none",
+    "retry_options",
     "role",
     "scope",
 ]
 
-_LAZY = frozenset({"Issuer", "TokenVerifier", "Verifier"})
+_LAZY = {
+    "ClientAuthentication": "token_grants",
+    "ClientCredentials": "token_source",
+    "ClientSecret": "token_grants",
+    "Issuer": "verifier",
+    "KeyringStorage": "keyring_storage",
+    "SessionTokens": "token_source",
+    "TokenSource": "token_source",
+    "TokenVerifier": "verifier",
+    "Verifier": "verifier",
+    "retry_options": "client_calls",
+}
 
 
 def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        from grpc_identity import verifier
-
-        return getattr(verifier, name)
-    raise AttributeError(f"module 'grpc_identity' has no attribute {name!r}")
+    module = _LAZY.get(name)
+    if module is None:
+        raise AttributeError(f"module 'grpc_identity' has no attribute {name!r}")
+    return getattr(import_module(f"grpc_identity.{module}"), name)
 
 
 def __dir__() -> list[str]:

@@ -11,6 +11,11 @@
     │   └── KeyUnsuitableError  ... because it serves another purpose; a set leaves it out and goes on
     ├── KeyFetchError         keys could not be fetched
     ├── StateFeedError        revocations cannot be followed
+    ├── TokenSourceError      there is no token to call with
+    │   ├── TokenUnavailableError  ... at the moment: the identity service does not answer
+    │   ├── TokenRefusedError      ... because the identity service refuses this client; somebody has to change something
+    │   └── SessionEndedError      ... because the session is over: the person has to log in again
+    ├── PlaintextError        a token would travel where everybody can read it
     ├── PolicyError           rules that contradict each other or cannot be met
     └── NoPrincipalError      ``current_principal()`` where no caller was verified
 
@@ -30,11 +35,17 @@ __all__ = [
     "KeyUnsuitableError",
     "NoPrincipalError",
     "NotHeldError",
+    "PlaintextError",
     "PolicyError",
     "Reason",
     "RevocationsNotHeldError",
+    "SessionEnd",
+    "SessionEndedError",
     "StateFeedError",
     "TokenError",
+    "TokenRefusedError",
+    "TokenSourceError",
+    "TokenUnavailableError",
 ]
 
 
@@ -108,6 +119,48 @@ class KeyFetchError(GrpcIdentityError):
 
 class StateFeedError(GrpcIdentityError):
     """Keys and revocations cannot be followed; the message says from where and why."""
+
+
+class TokenSourceError(GrpcIdentityError):
+    """There is no access token to call with."""
+
+
+class TokenUnavailableError(TokenSourceError):
+    """The identity service does not answer; ``retry_after_seconds`` is when it is asked again."""
+
+    def __init__(self, message: str, *, retry_after_seconds: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class TokenRefusedError(TokenSourceError):
+    """The identity service has refused; ``reason`` is its ``ErrorInfo`` reason, empty where it gave none."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class SessionEnd(StrEnum):
+    """Why a session is over; the reasons of the identity service that no retry can change."""
+
+    FAMILY_REVOKED = "FAMILY_REVOKED"
+    REFRESH_TOKEN_REUSED = "REFRESH_TOKEN_REUSED"  # noqa: S105 - a reason, not a token
+    REFRESH_TOKEN_EXPIRED = "REFRESH_TOKEN_EXPIRED"  # noqa: S105
+    REFRESH_TOKEN_INVALID = "REFRESH_TOKEN_INVALID"  # noqa: S105
+
+
+class SessionEndedError(TokenSourceError):
+    """The session is over: log in again. ``session_id`` is empty where it is not known."""
+
+    def __init__(self, reason: SessionEnd, *, session_id: str = "") -> None:
+        super().__init__(f"the session has ended ({reason}); log in again")
+        self.reason = reason
+        self.session_id = session_id
+
+
+class PlaintextError(GrpcIdentityError, ValueError):
+    """A token would travel unencrypted; the message says what to do."""
 
 
 class PolicyError(GrpcIdentityError, ValueError):

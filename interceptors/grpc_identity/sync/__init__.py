@@ -1,7 +1,8 @@
-"""For ``grpc.server`` servers."""
+"""For ``grpc``: servers (``AuthInterceptor``) and channels (``client_interceptors``)."""
 
 from __future__ import annotations
 
+from grpc_identity.sync.client import client_interceptors
 from grpc_identity.sync.server import AuthInterceptor
 
-__all__ = ["AuthInterceptor"]
+__all__ = ["AuthInterceptor", "client_interceptors"]
