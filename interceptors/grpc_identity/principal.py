@@ -62,7 +62,31 @@ class Principal:
         )
 
 
-# Set by the interceptors alone, which is why it is not in `__all__`.
+class BearerToken:
+    """The token a caller was verified with; for forwarding alone, so nothing but ``reveal`` shows it.
+
+    >>> BearerToken("eyJhbGciOiJFUzI1NiJ9...")
+    BearerToken(...)
+    """
+
+    __slots__ = ("_text",)
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def __repr__(self) -> str:
+        return "BearerToken(...)"
+
+    def __reduce__(self) -> str:
+        raise TypeError("a BearerToken stays in its process")
+
+    def reveal(self) -> str:
+        """The token, to be sent on and never to be written down."""
+        return self._text
+
+
+# Set by the interceptors alone, which is why they are not in `__all__`.
+CURRENT_BEARER: ContextVar[BearerToken | None] = ContextVar("grpc_identity.bearer", default=None)
 CURRENT_PRINCIPAL: ContextVar[Principal | None] = ContextVar("grpc_identity.principal", default=None)
 
 

@@ -24,7 +24,7 @@ from grpc_status import rpc_status
 from grpc_identity.errors import NotHeldError, Reason, TokenError
 from grpc_identity.leases import Lease
 from grpc_identity.policy import Policy, Rule
-from grpc_identity.principal import Principal
+from grpc_identity.principal import CURRENT_BEARER, BearerToken, Principal
 from grpc_identity.verifier import Verifier
 
 __all__ = ["ERROR_DOMAIN", "STATUS_CODES", "Admitted", "Gate", "behaviour_of", "refuse", "to_status"]
@@ -126,16 +126,21 @@ class Gate:
         self._waiting = BoundedSemaphore(max_waiting)
 
     def admit(self, method: str, metadata: Iterable[tuple[str, Any]] | None) -> Principal | None:
-        """The caller, or ``None`` on a public method without a token. Never waits. Raises ``TokenError``."""
+        """The caller, or ``None`` on a public method without a token. Never waits. Raises ``TokenError``.
+
+        Keeps the token in the context of the call, for ``ForwardedToken``.
+        """
         token = _bearer_token(metadata)
         rule = self._rule(method)
         if token is None:
             if rule.is_public:
+                CURRENT_BEARER.set(None)
                 return None
             raise TokenError(Reason.TOKEN_MISSING, "no authorization metadata")
         principal = self._verify(token)
         if rule.requirement is not None:
             _meet(rule, principal)
+        CURRENT_BEARER.set(BearerToken(token))
         return principal
 
     def admitted(self, principal: Principal, metadata: Iterable[tuple[str, Any]] | None) -> Admitted:
