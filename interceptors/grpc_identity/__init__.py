@@ -25,6 +25,7 @@ from grpc_identity.errors import (
     TokenSourceError,
     TokenUnavailableError,
 )
+from grpc_identity.forwarding import ForwardedToken
 from grpc_identity.jwk import Algorithm, KeySet
 from grpc_identity.policy import Policy, claim, role, scope
 from grpc_identity.principal import Principal, current_principal, current_principal_or_none
@@ -43,6 +44,7 @@ __all__ = [
     "ClientAuthentication",
     "ClientCredentials",
     "ClientSecret",
+    "ForwardedToken",
     "GrpcIdentityError",
     "Issuer",
     "KeySet",
