@@ -38,5 +38,5 @@ class ForwardedToken:
         """As ``token``."""
         return self.token(timeout_seconds=timeout_seconds)
 
-    def invalidate(self, access_token: str) -> None:
+    def invalidate(self, access_token: str, *, certain: bool = True) -> None:
         """Nothing: there is no other token."""

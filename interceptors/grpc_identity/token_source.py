@@ -57,8 +57,8 @@ class AccessTokens(Protocol):
     async def token_async(self, *, timeout_seconds: float = WAIT_SECONDS) -> str:
         """The token to send. Raises ``TokenSourceError``."""
 
-    def invalidate(self, access_token: str) -> None:
-        """A service has refused this token as expired, revoked or signed with an unknown key."""
+    def invalidate(self, access_token: str, *, certain: bool = True) -> None:
+        """A service has refused this token as expired, revoked or signed with an unknown key; or perhaps it has."""
 
 
 class TokenSource:
@@ -137,13 +137,16 @@ class TokenSource:
 
         held.add_done_callback(landed)
 
-    def invalidate(self, access_token: str) -> None:
+    def invalidate(self, access_token: str, *, certain: bool = True) -> None:
         """A service has refused this token as expired or revoked: it is not handed out again.
 
-        At most once for a token, and not at all for one that was replaced already.
+        At most once for a token, and not at all for one that was replaced already. Where that is not ``certain``, it
+        is handed out until another is there, which is asked for at once.
         """
         with self._wake:
-            given_up = self._state.invalidate(access_token)
+            given_up = self._state.invalidate(access_token, certain=certain)
+            if given_up and not certain and not self._closed:
+                self._run_thread()
         if given_up:
             _logger.info("%s: the access token was refused by a service; getting another", self._name)
 

@@ -11,7 +11,8 @@ Rules:
 - an attempt whose answer may have been lost is repeated without being asked for: the identity service can repeat an
   answer for two minutes, and takes a later repetition for a theft;
 - a token that a service has refused (``invalidate``) is not handed out again. One refusal renews at once; if the next
-  token is refused as soon as it is there, it has to be 1, 2, 4 ... 30 seconds old before that counts.
+  token is refused as soon as it is there, it has to be 1, 2, 4 ... 30 seconds old before that counts. A token that was
+  perhaps refused is renewed by the same rule, and handed out meanwhile.
 """
 
 from __future__ import annotations
@@ -115,6 +116,7 @@ class TokenState:
     __slots__ = (
         "_age_at_start",
         "_ended",
+        "_given_up",
         "_held",
         "_invalidated",
         "_invalidations",
@@ -139,6 +141,7 @@ class TokenState:
         self._monotonic_start = self._wall_start = self._age_at_start = self._renewed_seconds = 0.0
         self._used = False
         self._invalidated = False
+        self._given_up = False
         self._invalidations = 0
         self._last_error: TokenSourceError | None = None
         self._ended: SessionEndedError | None = None
@@ -188,13 +191,13 @@ class TokenState:
 
     def obtained(self, token: HeldToken, *, monotonic_start: float, wall_start: float) -> None:
         """A token has come; the starts are when it was asked for."""
-        if self._held is not None and not self._invalidated:
+        if not self._given_up:
             self._invalidations = 0
         self._held = token
         self._monotonic_start, self._wall_start = monotonic_start, wall_start
         self._age_at_start = token.age_seconds
         self._renewed_seconds = token.renewed_seconds(self._jitter())
-        self._used = self._invalidated = False
+        self._used = self._invalidated = self._given_up = False
         self._last_error = self._ended = self._repeat_until = None
         self.breaker.succeeded()
 
@@ -211,9 +214,12 @@ class TokenState:
         if answer_lost and self._repeat_until is None:
             self._repeat_until = self._monotonic() + REPEAT_UNASKED_SECONDS
 
-    def invalidate(self, text: str) -> bool:
-        """A service has refused this token; says whether it is given up. One that is not held any more is no news."""
-        if self._held is None or self._invalidated or self._held.text != text:
+    def invalidate(self, text: str, *, certain: bool = True) -> bool:
+        """A service has refused this token; says whether it is given up. One that is not held any more is no news.
+
+        ``certain``: else it has only perhaps been refused.
+        """
+        if self._held is None or self._given_up or self._held.text != text:
             return False
         age = self.age_seconds() - self._age_at_start
         if age >= SETTLED_AFTER_SECONDS:
@@ -223,5 +229,7 @@ class TokenState:
             if age < min(2.0**exponent, MAX_INVALIDATION_AGE_SECONDS):
                 return False
         self._invalidations += 1
-        self._invalidated = True
+        self._given_up = self._used = True
+        self._invalidated = certain
+        self._renewed_seconds = 0.0
         return True

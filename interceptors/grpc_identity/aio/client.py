@@ -5,7 +5,8 @@ one object with four bases would send streams without a token, silently.
 
 They run in a task of the call, so nothing here holds up who made it. A refusal is seen without touching the stream:
 on a unary answer by the code, on a stream of answers once the initial metadata is there. Where the requests are a
-stream, the call is never made again, and its code is looked at only after it is done.
+stream, the call is never made again, and its code is looked at only after it is done. What ``grpc.aio`` then reports as
+``INTERNAL`` may be a refusal that came while messages were written, so that such a token is renewed, to be sure.
 """
 
 from __future__ import annotations
@@ -84,7 +85,8 @@ class _Authenticating:
             return await proceed(attempt, request), token
         except grpc.aio.UsageError as error:
             if credentials is not None and details.credentials is None and "secure" in str(error):
-                raise _failed(plaintext_error()) from error
+                plaintext = plaintext_error()
+                raise _failed(plaintext) from plaintext
             raise
 
     async def _call(
@@ -124,6 +126,8 @@ class _Authenticating:
     async def _note_refusal(self, call: Any, token: str) -> None:
         if await _is_refused(call):
             self._tokens.invalidate(token)
+        elif await call.code() is grpc.StatusCode.INTERNAL and not await call.trailing_metadata():
+            self._tokens.invalidate(token, certain=False)
 
 
 class _UnaryUnary(_Authenticating, grpc.aio.UnaryUnaryClientInterceptor):

@@ -96,6 +96,8 @@ class _Interceptor(
             return continuation(details, requests)
         attempt = _Attempt(self._tokens, self._sending, continuation, details, requests)
         call = attempt.start()
+        if call.done() and is_insecure_channel(call.code(), call.details()):
+            return _NotMade(plaintext_error())
         attempt.note_refusal_of(call)
         return call
 
@@ -145,7 +147,8 @@ class _Attempt:
             if token is not None and is_refusal(call.code(), call):
                 self._tokens.invalidate(token)
 
-        if not call.add_callback(ended):
+        # One that is over may be of a class that takes no callbacks.
+        if call.done() or not call.add_callback(ended):
             ended()
 
     def _next_token(self) -> str | _NotMade:
