@@ -197,7 +197,9 @@ class TokenSource:
         with self._wake:
             token = self._state.usable()
             if token is not None:
-                if self._state.use() and not self._closed:
+                # The thread may sleep longer than it should: its clock stands still in a suspended machine.
+                wake = self._state.use() or self._state.due_in(asked=False) == 0
+                if wake and not self._closed:
                     self._run_thread()
                 return token
             if self._closed:
