@@ -390,6 +390,7 @@ def test_wrong_settings_are_refused_at_construction() -> None:
 
 FORKING = """
 import os, sys, threading
+from grpc_identity.channels import ChannelFactory
 from grpc_identity.errors import TokenRefusedError
 from grpc_identity.token_grants import ClientSecret, Connection, SessionGrant, AttemptFailedError
 from grpc_identity.token_source import TokenSource
@@ -403,7 +404,7 @@ class Counting:
         return HeldToken(f"{os.getpid()}-{Counting.asked}", 600)
 
 source = TokenSource(Counting(), name="forked")
-session = SessionGrant(Connection("127.0.0.1:1", ClientSecret("a", "b"), timeout_seconds=0.1), MemoryStorage(), wall=lambda: 0.0)
+session = SessionGrant(Connection(ChannelFactory("127.0.0.1:1"), ClientSecret("a", "b"), timeout_seconds=0.1), MemoryStorage(), wall=lambda: 0.0)
 session.begin("gidr_x")
 first = source.token()
 with source._wake:
