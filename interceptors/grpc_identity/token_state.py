@@ -10,9 +10,10 @@ Rules:
   A refusal that no retry changes opens it at once;
 - an attempt whose answer may have been lost is repeated without being asked for: the identity service can repeat an
   answer for two minutes, and takes a later repetition for a theft;
-- a token that a service has refused (``invalidate``) is not handed out again. One refusal renews at once; if the next
-  token is refused as soon as it is there, it has to be 1, 2, 4 ... 30 seconds old before that counts. A token that was
-  perhaps refused is renewed by the same rule, and handed out meanwhile.
+- a token that a service has refused (``invalidate``) is not handed out again, and another is asked for at once. From
+  the fourth time in a row, a token has to be 15, then 30 seconds old before that counts: a service whose clock is wrong
+  refuses every token, and must not use up what the session may refresh (5 times a minute, by default). A token that
+  was perhaps refused is renewed by the same rule, and handed out meanwhile.
 """
 
 from __future__ import annotations
@@ -38,6 +39,8 @@ MAX_OPEN_SECONDS = 15.0
 MAX_RETRY_AFTER_SECONDS = 60.0
 REPEAT_UNASKED_SECONDS = 150.0
 SETTLED_AFTER_SECONDS = 60.0
+FREE_INVALIDATIONS = 3
+INVALIDATION_AGE_SECONDS = 15.0
 MAX_INVALIDATION_AGE_SECONDS = 30.0
 _MAX_EXPONENT = 10
 
@@ -224,9 +227,9 @@ class TokenState:
         age = self.age_seconds() - self._age_at_start
         if age >= SETTLED_AFTER_SECONDS:
             self._invalidations = 0
-        if self._invalidations:
-            exponent = min(self._invalidations - 1, _MAX_EXPONENT)
-            if age < min(2.0**exponent, MAX_INVALIDATION_AGE_SECONDS):
+        if self._invalidations >= FREE_INVALIDATIONS:
+            exponent = min(self._invalidations - FREE_INVALIDATIONS, _MAX_EXPONENT)
+            if age < min(INVALIDATION_AGE_SECONDS * 2**exponent, MAX_INVALIDATION_AGE_SECONDS):
                 return False
         self._invalidations += 1
         self._given_up = self._used = True

@@ -15,6 +15,7 @@ import pytest_asyncio
 from grpc_identity import Issuer, Reason, TokenError, Verifier, current_principal
 from grpc_identity.aio import AuthInterceptor
 from grpc_identity.transport import to_status
+from grpc_identity.v1 import clients_pb2
 
 KINDS = ("unary_unary", "unary_stream", "stream_unary", "stream_stream")
 OPTIONS = (("grpc.so_reuseport", 0),)
@@ -55,7 +56,11 @@ class Echo(grpc.aio.ServerInterceptor):
             async for request in requests:
                 yield _echo(request)
 
+        async def roles(request: bytes, context: Any) -> bytes:
+            return ",".join(sorted(current_principal().roles)).encode()
+
         methods = {
+            "Roles": grpc.unary_unary_rpc_method_handler(roles),
             "unary_unary": grpc.unary_unary_rpc_method_handler(unary),
             "unary_stream": grpc.unary_stream_rpc_method_handler(stream),
             "stream_unary": grpc.stream_unary_rpc_method_handler(consuming),
@@ -84,11 +89,17 @@ def expected() -> Callable[[str, str], list[bytes]]:
 
 @pytest_asyncio.fixture
 async def echo(service: Any) -> AsyncIterator[Echo]:
-    """The echo, verifying with the keys of the identity service."""
+    """The echo, following the keys and revocations of the identity service."""
     running = Echo()
-    async with Verifier(
-        Issuer("https://id.example", target=service.addresses.grpc_target, audience="orders")
-    ) as verifier:
+    await service.new_client("echo", clients_pb2.ClientPolicy(grants=["GRANT_VERIFY"]))
+    issuer = Issuer(
+        "https://id.example",
+        target=service.addresses.grpc_target,
+        audience="orders",
+        client_id="echo",
+        client_secret=service.secrets["echo"],
+    )
+    async with Verifier(issuer) as verifier:
         server = grpc.aio.server(interceptors=[running, AuthInterceptor(verifier)], options=OPTIONS)
         server.add_generic_rpc_handlers((running.handlers(),))
         running.target = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"

@@ -217,8 +217,8 @@ def test_a_service_that_refuses_every_token_does_not_cause_a_storm(state: TokenS
         if state.invalidate(str(renewals)):
             renewals += 1
             hold(state, clocks, HeldToken(str(renewals), 600))
-        clocks.now += 0.1
-    assert renewals <= 7
+        clocks.now += 0.5
+    assert 4 <= renewals <= 5
 
 
 def test_a_token_that_was_perhaps_refused_is_handed_out_until_another_is_there(
