@@ -67,6 +67,9 @@ class Algorithm(StrEnum):
     RS256 = "RS256"
     EDDSA = "EdDSA"
 
+    # Equal to the string's, as members are; that of `Enum` is written in Python, and asked for with each token.
+    __hash__ = str.__hash__
+
 
 _KEY_TYPES = {"EC": Algorithm.ES256, "RSA": Algorithm.RS256, "OKP": Algorithm.EDDSA}
 _CURVES = {"EC": "P-256", "OKP": "Ed25519"}

@@ -17,8 +17,8 @@ Then the key: the one that ``kid`` names, else the only one of the algorithm. It
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass, field
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 from jwt.algorithms import get_default_algorithms
 
@@ -37,34 +37,45 @@ __all__ = [
 ]
 
 MAX_TOKEN_BYTES = 8 * 1024
+MAX_KNOWN_HEADERS = 128
 ALL_ALGORITHMS = frozenset(Algorithm)
 
 _ALGORITHMS = {algorithm.value: algorithm for algorithm in Algorithm}
 _REFUSED_MEMBERS = frozenset({"crit", "b64", "zip", "enc", "jwk", "jku", "x5u", "x5c"})
+_NOT_BASE64URL = "a part is not canonical base64url"
+_ALG_NOT_ALLOWED = "the header's alg is not allowed"
 _ES256_SIGNATURE_BYTES = 64
 _VERIFIERS: dict[Algorithm, Any] = {
     algorithm: get_default_algorithms()[algorithm.value] for algorithm in Algorithm
 }
 
 
-@dataclass(frozen=True, slots=True)
-class VerifiedJws:
+class VerifiedJws(NamedTuple):
     """The content of a token whose signature is good, as the signer wrote it."""
 
     header: bytes
     payload: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class UnverifiedJws:
+class UnverifiedJws(NamedTuple):
     """A well-formed token, **not verified**: nothing in it may be believed yet."""
 
     algorithm: Algorithm
     kid: str | None
-    header: bytes = field(repr=False)
-    payload: bytes = field(repr=False)
-    signing_input: bytes = field(repr=False)
-    signature: bytes = field(repr=False)
+    header: bytes
+    payload: bytes
+    signing_input: bytes
+    signature: bytes
+
+    def __repr__(self) -> str:
+        return f"UnverifiedJws(algorithm={self.algorithm!r}, kid={self.kid!r})"
+
+
+class _Header(NamedTuple):
+    text: bytes
+    algorithm: Algorithm
+    kid: str | None
+    typ: str | None
 
 
 def verify_compact(
@@ -95,31 +106,20 @@ def parse_compact(
     if len(parts) != 3:
         raise _invalid(f"{len(parts)} parts; a compact JWS has 3")
     header_text, payload_text, signature_text = parts
+    header = _read_header(header_text)
     try:
-        header = decode_base64url(header_text)
         payload = decode_base64url(payload_text)
         signature = decode_base64url(signature_text)
     except ValueError:
-        raise _invalid("a part is not canonical base64url") from None
-    try:
-        members = parse_json_object(header)
-    except ValueError as error:
-        raise _invalid(f"the header is not strict JSON: {error}") from None
-    if refused := _REFUSED_MEMBERS.intersection(members):
-        raise _invalid(f"the header has {', '.join(sorted(refused))}")
-    alg = members.get("alg")
-    algorithm = _ALGORITHMS.get(alg) if isinstance(alg, str) else None
-    if algorithm is None or algorithm not in algorithms:
-        raise _invalid("the header's alg is not allowed")
-    if typ is not None and not _same_type(members.get("typ"), typ):
+        raise _invalid(_NOT_BASE64URL) from None
+    if algorithms is not ALL_ALGORITHMS and header.algorithm not in algorithms:
+        raise _invalid(_ALG_NOT_ALLOWED)
+    if typ is not None and header.typ != typ:
         raise _invalid(f"the header's typ is not {typ}")
-    kid = members.get("kid")
-    if kid is not None and not (isinstance(kid, str) and 0 < len(kid) <= MAX_KID_CHARS):
-        raise _invalid(f"the header's kid is not a string of 1 to {MAX_KID_CHARS} characters")
     if not signature:
         raise _invalid("the signature is empty")
     signing_input = raw[: len(header_text) + 1 + len(payload_text)]
-    return UnverifiedJws(algorithm, kid, header, payload, signing_input, signature)
+    return UnverifiedJws(header.algorithm, header.kid, header.text, payload, signing_input, signature)
 
 
 def verify_signature(jws: UnverifiedJws, keys: KeySet) -> VerifiedJws:
@@ -146,11 +146,36 @@ def _ascii(token: str | bytes) -> bytes:
     return raw
 
 
-def _same_type(found: object, expected: str) -> bool:
+@lru_cache(MAX_KNOWN_HEADERS)
+def _read_header(header_text: bytes) -> _Header:
+    """Steps 2 to 6 for the header, but for what the caller expects of it.
+
+    The tokens of one key have one header, letter by letter, so it need not be read with each of them. What is
+    remembered is what these very bytes say, whoever sent them; a refusal is not remembered.
+    """
+    try:
+        text = decode_base64url(header_text)
+    except ValueError:
+        raise _invalid(_NOT_BASE64URL) from None
+    try:
+        members = parse_json_object(text)
+    except ValueError as error:
+        raise _invalid(f"the header is not strict JSON: {error}") from None
+    if refused := _REFUSED_MEMBERS.intersection(members):
+        raise _invalid(f"the header has {', '.join(sorted(refused))}")
+    alg = members.get("alg")
+    algorithm = _ALGORITHMS.get(alg) if isinstance(alg, str) else None
+    if algorithm is None:
+        raise _invalid(_ALG_NOT_ALLOWED)
+    kid = members.get("kid")
+    if kid is not None and not (isinstance(kid, str) and 0 < len(kid) <= MAX_KID_CHARS):
+        raise _invalid(f"the header's kid is not a string of 1 to {MAX_KID_CHARS} characters")
+    return _Header(text, algorithm, kid, _media_type(members.get("typ")))
+
+
+def _media_type(typ: object) -> str | None:
     # RFC 7515, section 4.1.9: media types compare without regard to case, and `application/` may be left out.
-    if not isinstance(found, str):
-        return False
-    return found.lower().removeprefix("application/") == expected
+    return typ.lower().removeprefix("application/") if isinstance(typ, str) else None
 
 
 def _find_key(jws: UnverifiedJws, keys: KeySet) -> VerifyingKey:

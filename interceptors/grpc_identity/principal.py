@@ -9,11 +9,14 @@ from __future__ import annotations
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 
 from grpc_identity.claims import AccessTokenClaims
 from grpc_identity.errors import NoPrincipalError
 
 __all__ = ["Principal", "current_principal", "current_principal_or_none"]
+
+MAX_KNOWN_MOMENTS = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,22 +46,20 @@ class Principal:
     def from_claims(cls, claims: AccessTokenClaims) -> Principal:
         """The caller that verified and checked claims describe."""
         return cls(
-            issuer=claims.issuer,
-            subject=claims.subject,
-            client_id=claims.client_id,
-            audience=claims.audience,
-            scopes=claims.scopes,
-            roles=claims.roles,
-            session_id=claims.session_id,
-            token_id=claims.token_id,
-            issued_at=datetime.fromtimestamp(claims.issued_at_seconds, UTC),
-            expires_at=datetime.fromtimestamp(claims.expires_at_seconds, UTC),
-            auth_time=None
-            if claims.auth_time_seconds is None
-            else datetime.fromtimestamp(claims.auth_time_seconds, UTC),
-            acr=claims.acr,
-            amr=claims.amr,
-            actors=claims.actors,
+            claims.issuer,
+            claims.subject,
+            claims.client_id,
+            claims.audience,
+            claims.scopes,
+            claims.roles,
+            claims.session_id,
+            claims.token_id,
+            _moment(claims.issued_at_seconds),
+            _moment(claims.expires_at_seconds),
+            None if claims.auth_time_seconds is None else _moment(claims.auth_time_seconds),
+            claims.acr,
+            claims.amr,
+            claims.actors,
         )
 
 
@@ -83,6 +84,12 @@ class BearerToken:
     def reveal(self) -> str:
         """The token, to be sent on and never to be written down."""
         return self._text
+
+
+@lru_cache(MAX_KNOWN_MOMENTS)
+def _moment(seconds: int) -> datetime:
+    """Tokens that come in together were issued in the same few seconds."""
+    return datetime.fromtimestamp(seconds, UTC)
 
 
 # Set by the interceptors alone, which is why they are not in `__all__`.
