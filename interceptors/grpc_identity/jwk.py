@@ -5,7 +5,8 @@ Rules for one key:
 - public only: a private member (``d``, ``p``, ``q``, ``dp``, ``dq``, ``qi``, ``oth``) or a symmetric key (``oct``)
   is refused, because what was published is no secret any more;
 - EC P-256 for ES256, the point on the curve; RSA of 2048 to 8192 bits with an odd exponent of at least 65537, for
-  RS256; OKP Ed25519 for EdDSA. The type of a key decides its algorithm; an ``alg`` member must agree;
+  RS256; OKP Ed25519 for EdDSA, the point on the curve and not of small order. The type of a key decides its
+  algorithm; an ``alg`` member must agree;
 - numbers in the one encoding the RFC allows: canonical base64url, full length on curves, no leading zero in RSA;
 - ``use``, where given, is ``sig``; ``key_ops``, where given, has ``verify`` and does not have ``sign``.
 
@@ -33,6 +34,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey, RSAPublicNumbers
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from grpc_identity.edwards import is_sound_point
 from grpc_identity.encoding import decode_base64url, encode_base64url, parse_json_object
 from grpc_identity.errors import KeyRefusedError, KeyUnsuitableError
 
@@ -192,7 +194,7 @@ def parse_jwk(jwk: Mapping[str, Any]) -> VerifyingKey:
             case Algorithm.RS256:
                 public_key = _rsa_key(jwk)
             case Algorithm.EDDSA:
-                public_key = Ed25519PublicKey.from_public_bytes(_octets(jwk, "x", _COORDINATE_BYTES))
+                public_key = _okp_key(jwk)
     except (ValueError, UnsupportedAlgorithm) as error:
         raise KeyRefusedError(f"{name}: {error}") from None
     return VerifyingKey(kid, algorithm, public_key, thumbprint(public_key))
@@ -247,6 +249,13 @@ def _ec_key(jwk: Mapping[str, Any]) -> EllipticCurvePublicKey:
     y = int.from_bytes(_octets(jwk, "y", _COORDINATE_BYTES))
     # Raises ValueError unless the point is on the curve.
     return EllipticCurvePublicNumbers(x, y, SECP256R1()).public_key()
+
+
+def _okp_key(jwk: Mapping[str, Any]) -> Ed25519PublicKey:
+    point = _octets(jwk, "x", _COORDINATE_BYTES)
+    if not is_sound_point(point):
+        raise ValueError("`x` is no point of edwards25519, or one of small order")
+    return Ed25519PublicKey.from_public_bytes(point)
 
 
 def _rsa_key(jwk: Mapping[str, Any]) -> RSAPublicKey:
