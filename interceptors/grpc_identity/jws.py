@@ -7,8 +7,8 @@ Knows nothing of gRPC, of claims, or of where keys come from. In this order, and
 3. the header is a JSON object without duplicate members;
 4. ``alg`` is one of those the caller allows, and of ES256, RS256, EdDSA; never ``none``, never HMAC;
 5. ``typ`` is the one the caller expects (RFC 8725, section 3.11), with or without ``application/``;
-6. no member that would change what is verified or point to keys: ``crit``, ``b64``, ``zip``, ``enc``, ``jwk``, ``jku``,
-   ``x5u``, ``x5c``.
+6. no member that would change what is verified or point to keys: ``crit``, ``b64``, ``zip``, ``enc``, ``cty`` (which
+   announces a nested token: RFC 7519, section 5.2), ``jwk``, ``jku``, ``x5u``, ``x5c``.
 
 Then the key: the one that ``kid`` names, else the only one of the algorithm. Its own type must be that of ``alg``
 (RFC 8725, section 3.1). Then the signature.
@@ -40,7 +40,7 @@ MAX_TOKEN_BYTES = 8 * 1024
 ALL_ALGORITHMS = frozenset(Algorithm)
 
 _ALGORITHMS = {algorithm.value: algorithm for algorithm in Algorithm}
-_REFUSED_MEMBERS = frozenset({"crit", "b64", "zip", "enc", "jwk", "jku", "x5u", "x5c"})
+_REFUSED_MEMBERS = frozenset({"crit", "b64", "zip", "enc", "cty", "jwk", "jku", "x5u", "x5c"})
 _ES256_SIGNATURE_BYTES = 64
 _VERIFIERS: dict[Algorithm, Any] = {
     algorithm: get_default_algorithms()[algorithm.value] for algorithm in Algorithm
