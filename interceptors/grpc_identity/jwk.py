@@ -8,7 +8,8 @@ Rules for one key:
   RS256; OKP Ed25519 for EdDSA, the point on the curve and not of small order. The type of a key decides its
   algorithm; an ``alg`` member must agree;
 - numbers in the one encoding the RFC allows: canonical base64url, full length on curves, no leading zero in RSA;
-- ``use``, where given, is ``sig``; ``key_ops``, where given, has ``verify`` and does not have ``sign``.
+- ``use``, where given, is ``sig``; ``key_ops``, where given, has ``verify``, does not have ``sign``, and has
+  nothing twice (RFC 7517, section 4.3).
 
 Rules for a set: at most 64 keys, each ``kid`` once, at least one key that can be used. A key that is sound but for
 another purpose (``use: enc``, another curve, RS512) is left out, as RFC 7517 section 5 asks, and named in
@@ -52,6 +53,7 @@ __all__ = [
 
 MAX_KEYS = 64
 MAX_KID_CHARS = 256
+MAX_KEY_OPS = 16
 MAX_JWKS_BYTES = 256 * 1024
 MIN_RSA_BITS = 2048
 MAX_RSA_BITS = 8192
@@ -129,7 +131,10 @@ class KeySet:
     @classmethod
     def from_json(cls, document: bytes | str) -> KeySet:
         """The keys of a JWK set as it was published (RFC 7517, section 5)."""
-        raw = document.encode() if isinstance(document, str) else document
+        try:
+            raw = document.encode() if isinstance(document, str) else document
+        except UnicodeEncodeError:
+            raise KeyRefusedError("the set is not strict JSON: it has a lone surrogate") from None
         if len(raw) > MAX_JWKS_BYTES:
             raise KeyRefusedError(f"the set has {len(raw)} bytes; at most {MAX_JWKS_BYTES} are allowed")
         try:
@@ -226,7 +231,7 @@ def _algorithm(jwk: Mapping[str, Any], kty: str, name: str) -> Algorithm:
     if use is not None and use != "sig":
         raise KeyUnsuitableError(f"{name} is not for signatures (use {str(use)[:40]!r})")
     if key_ops is not None:
-        if not isinstance(key_ops, list) or "sign" in key_ops:
+        if not _may_be_operations(key_ops):
             raise KeyRefusedError(f"{name} has key_ops that a public key cannot have")
         if "verify" not in key_ops:
             raise KeyUnsuitableError(f"{name} is not for verifying (key_ops)")
@@ -242,6 +247,16 @@ def _algorithm(jwk: Mapping[str, Any], kty: str, name: str) -> Algorithm:
             f"{name} has the alg {str(alg)[:40]!r}, which does not fit its type; {algorithm} does"
         )
     raise KeyUnsuitableError(f"{name} is for {alg[:40]!r}; of its type {algorithm} is known")
+
+
+def _may_be_operations(key_ops: object) -> bool:
+    return (
+        isinstance(key_ops, list)
+        and len(key_ops) <= MAX_KEY_OPS
+        and all(isinstance(operation, str) for operation in key_ops)
+        and len(set(key_ops)) == len(key_ops)
+        and "sign" not in key_ops
+    )
 
 
 def _ec_key(jwk: Mapping[str, Any]) -> EllipticCurvePublicKey:
