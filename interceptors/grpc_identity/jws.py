@@ -114,7 +114,7 @@ def parse_compact(
     if typ is not None and not _same_type(members.get("typ"), typ):
         raise _invalid(f"the header's typ is not {typ}")
     kid = members.get("kid")
-    if kid is not None and not (isinstance(kid, str) and 0 < len(kid) <= MAX_KID_CHARS):
+    if "kid" in members and not (isinstance(kid, str) and 0 < len(kid) <= MAX_KID_CHARS):
         raise _invalid(f"the header's kid is not a string of 1 to {MAX_KID_CHARS} characters")
     if not signature:
         raise _invalid("the signature is empty")
