@@ -66,6 +66,10 @@ format: $(READY) ## Format Python and protos
 protos: $(PROTO_READY) ## Generate the Python code of the protos anew
 	@PYTHON=$(CURDIR)/$(PROTO_VENV)/bin/python protos/generate.sh interceptors
 
+.PHONY: vectors
+vectors: $(READY) ## Write the generated test vectors anew
+	@$(BIN)/python tests/vectors/make
+
 .PHONY: bench
 bench: $(READY) ## Measure against a bare grpc.aio echo in the same run; writes benchmarks/results.json
 	@$(BIN)/python -m benchmarks
