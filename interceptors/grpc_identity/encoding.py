@@ -5,8 +5,8 @@ Rules:
 - base64url without padding, and of all spellings only the one an encoder writes: no line breaks, no characters
   of another alphabet, unused trailing bits zero (RFC 7515, section 2; RFC 4648, sections 3.3 and 3.5);
 - JSON is UTF-8, an object, without duplicate members at any depth, without ``NaN``, ``Infinity`` and numbers that
-  become infinite (RFC 7515, section 4; RFC 8259, sections 4 and 6; RFC 8725, sections 2.6 and 3.7), and with at most 256
-  opening brackets, so that how deep a reader can go never decides.
+  become infinite (RFC 7515, section 4; RFC 8259, sections 4 and 6; RFC 8725, sections 2.6 and 3.7), and with at
+  most 256 opening brackets, so that how deep a reader can go never decides.
 
 Both raise ``ValueError``. Callers bound the length first, which bounds the work.
 """
