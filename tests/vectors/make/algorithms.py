@@ -165,9 +165,7 @@ def embedded_keys(batch: Batch) -> None:
     }.items():  # fmt: skip
         member = name.split("-")[0]
         source = (
-            "CVE-2018-0114; RFC 8725, sections 2.9 and 3.10"
-            if member != "x5c"
-            else "RFC 7515, section 4.1.6"
+            "CVE-2018-0114; RFC 8725, sections 2.9 and 3.10" if member != "x5c" else "RFC 7515, section 4.1.6"
         )
         by = "ES256" if name == "jwk-published" else "mallory"
         head = header(by, **{member: value})

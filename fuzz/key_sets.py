@@ -1,0 +1,49 @@
+"""Fuzz target: a JWK set in, and ``KeySet.from_json`` answers with checked public keys or with ``KeyRefusedError``.
+
+What is accepted must be sound by the count of the cryptography library, and must survive being published again.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import atheris
+
+with atheris.instrument_imports(include=["grpc_identity"]):
+    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
+    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+
+    from grpc_identity.errors import KeyRefusedError
+    from grpc_identity.jwk import KeySet, parse_jwk, to_jwk
+
+SECRET = {"d", "p", "q", "dp", "dq", "qi", "oth", "k"}
+
+
+def test_one_input(data: bytes) -> None:
+    """One input of the fuzzer; an odd first byte has it decoded first, as callers with a text do."""
+    document: bytes | str = data[1:]
+    if data[:1] and data[0] % 2:
+        document = data[1:].decode("utf-8", "surrogateescape")
+    try:
+        keys = KeySet.from_json(document)
+    except KeyRefusedError as error:
+        assert len(str(error)) < 64 * 400
+        return
+    assert 1 <= len(keys) <= 64
+    assert not any(SECRET & set(jwk) for jwk in json.loads(document)["keys"])
+    for key in keys:
+        match key.public_key:
+            case EllipticCurvePublicKey():
+                assert key.public_key.curve.name == "secp256r1"
+            case RSAPublicKey():
+                assert 2048 <= key.public_key.key_size <= 8192
+                assert key.public_key.public_numbers().e % 2 == 1
+        again = parse_jwk(to_jwk(key.public_key, kid=key.kid))
+        assert (again.thumbprint, again.algorithm) == (key.thumbprint, key.algorithm)
+        assert key.kid is None or keys.get(key.kid) is key
+
+
+if __name__ == "__main__":
+    atheris.Setup(sys.argv, test_one_input)
+    atheris.Fuzz()
