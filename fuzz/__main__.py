@@ -10,12 +10,18 @@ import json
 import re
 import subprocess
 import sys
+from base64 import urlsafe_b64decode
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 WORK = ROOT / ".fuzz"
-TARGETS = {"tokens": 9_000, "key_sets": 16_000}
+TARGETS = {"tokens": 9_000, "signed": 6_000, "key_sets": 16_000}
 """Each target, and how long its inputs may get: a little over what is refused for its length, or holds every check."""
+EVERY_CLAIM = {
+    "iss": "https://id.example", "sub": "alice", "aud": ["orders"], "client_id": "web", "jti": "j", "sid": "s",
+    "iat": 1_800_000_000, "exp": 1_800_000_600, "nbf": 1_800_000_000, "scope": "a b", "roles": ["admin"],
+    "auth_time": 1, "acr": "1", "amr": ["mfa"], "act": {"sub": "b", "act": {"sub": "c"}},
+}  # fmt: skip
 SECONDS_PER_INPUT = 5
 MEMORY_MB = 1024
 
@@ -29,22 +35,28 @@ def main(seconds: int) -> int:
 
 def _write_seeds() -> None:
     for target in TARGETS:
-        seeds = WORK / target / "seeds"
-        seeds.mkdir(parents=True, exist_ok=True)
+        (WORK / target / "seeds").mkdir(parents=True, exist_ok=True)
         (WORK / target / "learnt").mkdir(exist_ok=True)
-        for vector in json.loads((ROOT / f"tests/vectors/{target}.json").read_text())["vectors"]:
-            name = re.sub(r"[^\w.+-]", "_", vector["id"])
-            text = vector["input"].encode("utf-8", "surrogatepass")
-            (seeds / name).write_bytes(b"0" + text)
-    payloads = ROOT / ".fuzz/tokens/seeds"
-    head = b'{"alg":"EdDSA","kid":"ed","typ":"at+jwt"}'
-    claims = {
-        "iss": "https://id.example", "sub": "alice", "aud": ["orders"], "client_id": "web", "jti": "j", "sid": "s",
-        "iat": 1_800_000_000, "exp": 1_800_000_600, "nbf": 1_800_000_000, "scope": "a b", "roles": ["admin"],
-        "auth_time": 1, "acr": "1", "amr": ["mfa"], "act": {"sub": "b", "act": {"sub": "c"}},
-    }  # fmt: skip
-    for name, members in {"full": claims, "bound": claims | {"cnf": {"jkt": "x"}}}.items():
-        (payloads / f"signed-{name}").write_bytes(b"1" + head + b"\n" + json.dumps(members).encode())
+    for target in ("tokens", "key_sets"):
+        for vector in _vectors(target):
+            _seed(target, vector["id"], vector["input"].encode("utf-8", "surrogatepass"))
+    for vector in _vectors("tokens"):
+        parts = [urlsafe_b64decode(part + "===") for part in vector["input"].split(".") if part.isascii()]
+        if len(parts) == 3:
+            # Signed anew by the target, with the one key that it has.
+            header = parts[0].replace(b'"es"', b'"ed"').replace(b'"ES256"', b'"EdDSA"')
+            _seed("signed", vector["id"], header + b"\n" + parts[1])
+    head = b'{"alg":"EdDSA","kid":"ed","typ":"at+jwt"}\n'
+    _seed("signed", "every-claim", head + json.dumps(EVERY_CLAIM).encode())
+
+
+def _vectors(target: str) -> list[dict[str, str]]:
+    vectors: list[dict[str, str]] = json.loads((ROOT / f"tests/vectors/{target}.json").read_text())["vectors"]
+    return vectors
+
+
+def _seed(target: str, name: str, content: bytes) -> None:
+    (WORK / target / "seeds" / re.sub(r"[^\w.+-]", "_", name)[:100]).write_bytes(content)
 
 
 def _run(target: str, max_bytes: int, seconds: int) -> int:
