@@ -19,7 +19,8 @@ WORK = ROOT / ".fuzz"
 TARGETS = {"tokens": 9_000, "signed": 6_000, "key_sets": 16_000}
 """Each target, and how long its inputs may get: a little over what is refused for its length, or holds every check."""
 EVERY_CLAIM = {
-    "iss": "https://id.example", "sub": "alice", "aud": ["orders"], "client_id": "web", "jti": "j", "sid": "s",
+    "iss": "https://id.example", "sub": "alice", "aud": ["orders"], "client_id": "web", "jti": "j",
+    "sid": "s",
     "iat": 1_800_000_000, "exp": 1_800_000_600, "nbf": 1_800_000_000, "scope": "a b", "roles": ["admin"],
     "auth_time": 1, "acr": "1", "amr": ["mfa"], "act": {"sub": "b", "act": {"sub": "c"}},
 }  # fmt: skip

@@ -25,9 +25,12 @@ VECTORS = json.loads(Path(__file__).parents[1].joinpath("tests/vectors/tokens.js
 # RFC 8037, appendix A.1: the private part of the key with the kid `ed` in the vectors.
 KEY = Ed25519PrivateKey.from_private_bytes(urlsafe_b64decode("nWGxne_9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A="))
 AWKWARD = (
-    None, True, False, 0, -1, 1, 2**31, 2**63, 2**64, 253402300799, 253402300800, 10**40, 0.5, 1e308, -0.0, "", " ", "\0",
-    "a", "a b", "a  b", "\ud800", "\U0001f600", "x" * 1024, "x" * 1025, "orders", "https://id.example", "at+jwt", "EdDSA",
-    "none", [], [[]], ["a"], ["a"] * 129, [1], {}, {"sub": "a"}, {"sub": "a", "act": {"sub": "b"}}, {"jkt": "x"},
+    None, True, False, 0, -1, 1, 2**31, 2**63, 2**64, 253402300799, 253402300800, 10**40, 0.5, 1e308, -0.0,
+    "", " ", "\0",
+    "a", "a b", "a  b", "\ud800", "\U0001f600", "x" * 1024, "x" * 1025, "orders", "https://id.example",
+    "at+jwt", "EdDSA",
+    "none", [], [[]], ["a"], ["a"] * 129, [1], {}, {"sub": "a"}, {"sub": "a", "act": {"sub": "b"}},
+    {"jkt": "x"},
     1_799_999_999, 1_800_000_000, 1_800_000_271, 1_800_000_330, 1_800_000_331,
 )  # fmt: skip
 NAMES = [

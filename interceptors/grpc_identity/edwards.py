@@ -22,13 +22,14 @@ def is_sound_point(encoded: bytes) -> bool:
     False
     """
     value = int.from_bytes(encoded, "little")
-    sign, y = value >> 255, value & (2**255 - 1)
+    y = value & (2**255 - 1)  # the top bit is the sign of x
     if y >= _P:
         return False
     x_squared = _x_squared(y)
-    if pow(x_squared, (_P - 1) // 2, _P) == _P - 1 or (x_squared == 0 and sign):
+    if pow(x_squared, (_P - 1) // 2, _P) == _P - 1:
         return False
-    # Of small order is what eight times itself is the neutral element, the only point whose y is 1.
+    # Of small order is what eight times itself is the neutral element, the only point whose y is 1. The points
+    # without a sign, whose x is 0, are among them.
     for _ in range(_COFACTOR_DOUBLINGS):
         x_squared = _x_squared(y)
         y = (y * y + x_squared) * pow(2 + x_squared - y * y, -1, _P) % _P

@@ -52,7 +52,8 @@ class Caller:
     async def call(self, metadata: list[tuple[bytes, bytes]], method: str = "/t.S/unary_unary") -> bytes:
         self._stream += 2
         head = [
-            (b":method", b"POST"), (b":scheme", b"http"), (b":path", method.encode()), (b":authority", b"localhost"),
+            (b":method", b"POST"), (b":scheme", b"http"), (b":path", method.encode()),
+            (b":authority", b"localhost"),
             (b"te", b"trailers"), (b"content-type", b"application/grpc"), *metadata,
         ]  # fmt: skip
         block = b"".join(b"\0" + _text(name) + _text(value) for name, value in head)
@@ -154,9 +155,8 @@ def outcome(answer: bytes) -> str | None:
     """``None`` for an admitted call, else the reason, or ``TRANSPORT`` where gRPC itself has refused."""
     if ADMITTED in answer:
         return None
-    # The longest first: KEY_UNKNOWN and the like are no prefixes of each other, but it costs nothing to be sure.
     named = [reason.value for reason in Reason if reason.value.encode() in answer]
-    return max(named, key=len) if named else "TRANSPORT"
+    return named[0] if named else "TRANSPORT"
 
 
 def metadata_of(vector: dict[str, Any]) -> list[tuple[bytes, bytes]]:

@@ -153,8 +153,10 @@ def test_a_token_of_a_megabyte_costs_no_more_than_its_length() -> None:
     verifier = Verifier(issuer.trusted())
     head, payload, signature = issuer.mint().split(".")
     for token in (
-        "A" * 2**20, "." * 2**20, f"{head}.{'A' * 2**20}.{signature}", f"{head}.{payload}.{'A' * 2**20}", "\u00e9" * 2**20,
-        "\udc80" * 2**20, f"{'A' * 2**20}.{payload}.{signature}", " " * 2**20, f"{head}.{payload}.{signature}" * 4096,
+        "A" * 2**20, "." * 2**20, f"{head}.{'A' * 2**20}.{signature}", f"{head}.{payload}.{'A' * 2**20}",
+        "\u00e9" * 2**20,
+        "\udc80" * 2**20, f"{'A' * 2**20}.{payload}.{signature}", " " * 2**20,
+        f"{head}.{payload}.{signature}" * 4096,
     ):  # fmt: skip
         done = operations(verifier, token)
         assert len(done) < 10, done
@@ -178,7 +180,8 @@ def test_a_token_of_a_megabyte_costs_no_more_than_its_length() -> None:
         b" " * 5500,
     ],
     ids=[
-        "arrays", "objects", "many-objects", "many-members", "digits", "large-numbers", "fractions", "escapes", "not-ascii",
+        "arrays", "objects", "many-objects", "many-members", "digits", "large-numbers", "fractions",
+        "escapes", "not-ascii",
         "spaces", "white-space",
     ],
 )  # fmt: skip

@@ -18,7 +18,8 @@ from keys import JWKS
 TOKENS = (
     form.parts, form.jwe, form.spelling, form.header_json, algorithms.none, algorithms.others,
     algorithms.hmac_with_public_keys, algorithms.other_keys, algorithms.kids, algorithms.embedded_keys,
-    algorithms.extensions, algorithms.types, signatures.ecdsa_values, signatures.rsa_values, signatures.eddsa_values,
+    algorithms.extensions, algorithms.types, signatures.ecdsa_values, signatures.rsa_values,
+    signatures.eddsa_values,
     signatures.other_content, payloads.payload_json, payloads.claim_forms, payloads.claim_contents,
 )  # fmt: skip
 

@@ -32,7 +32,8 @@ CONFUSION = "CVE-2015-9235; RFC 8725, sections 2.1 and 3.1"
 def none(batch: Batch) -> None:
     """Unsigned, in every spelling of unsigned."""
     spellings: dict[str, Any] = {
-        "none": "none", "None": "None", "NONE": "NONE", "nOnE": "nOnE", "NoNe": "NoNe", "empty": "", "null": None,
+        "none": "none", "None": "None", "NONE": "NONE", "nOnE": "nOnE", "NoNe": "NoNe", "empty": "",
+        "null": None,
         "space": "none ", "nul": "none\0", "cyrillic": "n\u043ene", "fullwidth": "\uff4e\uff4f\uff4e\uff45",
         "missing": LEFT_OUT, "list": ["none"], "object": {"none": 1}, "zero": 0, "false": False, "true": True,
     }  # fmt: skip
@@ -48,8 +49,10 @@ def none(batch: Batch) -> None:
 def others(batch: Batch) -> None:
     """Names of other algorithms over a good signature."""
     for alg in (
-        "ES384", "ES512", "ES256K", "ESP256", "Ed25519", "Ed448", "EdDSA ", "es256", "ES256 ", " ES256", "ES256\n",
-        "ES256\0", "Es256", "RS1", "RS384", "RS512", "PS256", "PS384", "HS256", "HS384", "HS512", "hs256", "dir",
+        "ES384", "ES512", "ES256K", "ESP256", "Ed25519", "Ed448", "EdDSA ", "es256", "ES256 ", " ES256",
+        "ES256\n",
+        "ES256\0", "Es256", "RS1", "RS384", "RS512", "PS256", "PS384", "HS256", "HS384", "HS512", "hs256",
+        "dir",
         "A128KW", "RSA-OAEP", "RSA1_5", "ECDH-ES", "ML-DSA-44", "sha256", "ES256,none",
     ):  # fmt: skip
         name = alg.replace("\n", "+line-feed").replace("\0", "+nul").replace(" ", "+space")
@@ -142,15 +145,19 @@ def kids(batch: Batch) -> None:
     """A ``kid`` is looked up and nothing else."""
     source = "RFC 7515, section 4.1.4"
     for name, kid in {
-        "unknown": "nobody", "case": "ES", "space": "es ", "path": "../../../dev/null", "path-to-the-key": "./es",
-        "url": "https://attacker.example/jwks.json#es", "sql": "x' UNION SELECT 'secret", "command": "es|touch /x",
-        "nul": "es\0", "format": "%s%n{0}", "lone-surrogate": "\ud800", "line-feed": "es\nrefused", "homoglyph": "\u0435s",
+        "unknown": "nobody", "case": "ES", "space": "es ", "path": "../../../dev/null",
+        "path-to-the-key": "./es",
+        "url": "https://attacker.example/jwks.json#es", "sql": "x' UNION SELECT 'secret",
+        "command": "es|touch /x",
+        "nul": "es\0", "format": "%s%n{0}", "lone-surrogate": "\ud800", "line-feed": "es\nrefused",
+        "homoglyph": "\u0435s",
         "attribute": "__class__", "as-long-as-allowed": "k" * 256,
     }.items():  # fmt: skip
         text = token(header(kid=kid))
         batch.refuse(f"kid-{name}", source, text, "no key with the kid", "KEY_UNKNOWN")
     for name, kid in {
-        "empty": "", "null": None, "number": 1, "list": ["es"], "object": {"es": 1}, "true": True, "too-long": "k" * 257,
+        "empty": "", "null": None, "number": 1, "list": ["es"], "object": {"es": 1}, "true": True,
+        "too-long": "k" * 257,
     }.items():  # fmt: skip
         batch.refuse(f"kid-{name}", source, token(header(kid=kid)), "kid is not a string")
 
@@ -159,9 +166,11 @@ def embedded_keys(batch: Batch) -> None:
     """A token brings its key along, or says where to fetch it. The signature is good under that key."""
     x5c = encode(b"0\x82 a certificate")
     for name, value in {
-        "jwk": MALLORY_JWK, "jwk-null": None, "jwk-published": EC_JWK, "jku": "https://attacker.example/jwks.json",
+        "jwk": MALLORY_JWK, "jwk-null": None, "jwk-published": EC_JWK,
+        "jku": "https://attacker.example/jwks.json",
         "jku-loopback": "http://127.0.0.1:1/", "jku-metadata": "http://169.254.169.254/latest/meta-data/",
-        "jku-file": "file:///etc/passwd", "x5u": "https://attacker.example/cert.pem", "x5c": [x5c], "x5c-empty": [],
+        "jku-file": "file:///etc/passwd", "x5u": "https://attacker.example/cert.pem", "x5c": [x5c],
+        "x5c-empty": [],
     }.items():  # fmt: skip
         member = name.split("-")[0]
         source = (
@@ -185,14 +194,16 @@ def embedded_keys(batch: Batch) -> None:
 def extensions(batch: Batch) -> None:
     """What would change the meaning of the rest."""
     for name, members in {
-        "crit-empty": {"crit": []}, "crit-known-name": {"crit": ["exp"], "exp": 1}, "crit-of-alg": {"crit": ["alg"]},
+        "crit-empty": {"crit": []}, "crit-known-name": {"crit": ["exp"], "exp": 1},
+        "crit-of-alg": {"crit": ["alg"]},
         "crit-unknown": {"crit": ["https://example.com/UNDEFINED"], "https://example.com/UNDEFINED": True},
         "crit-absent-member": {"crit": ["x"]}, "crit-null": {"crit": None}, "crit-string": {"crit": "b64"},
         "crit-twice": {"crit": ["b64", "b64"], "b64": True}, "crit-crit": {"crit": ["crit"]},
     }.items():  # fmt: skip
         batch.refuse(name, "RFC 7515, section 4.1.11", token(header(**members)), "the header has")
     for name, members in {
-        "false": {"b64": False}, "true": {"b64": True}, "false-crit": {"b64": False, "crit": ["b64"]}, "null": {"b64": None},
+        "false": {"b64": False}, "true": {"b64": True}, "false-crit": {"b64": False, "crit": ["b64"]},
+        "null": {"b64": None},
     }.items():  # fmt: skip
         batch.refuse(f"b64-{name}", "RFC 7797; RFC 8725", token(header(**members)), "the header has")
     for name, members in {"zip": {"zip": "DEF"}, "enc": {"enc": "A256GCM"}}.items():
@@ -215,9 +226,12 @@ def extensions(batch: Batch) -> None:
 def types(batch: Batch) -> None:
     """Tokens of another kind by the same issuer."""
     for typ in (
-        LEFT_OUT, None, "", "JWT", "jwt", "id_token", "rt+jwt", "logout+jwt", "secevent+jwt", "dpop+jwt", "JOSE",
-        "client-authentication+jwt", "oauth-authz-req+jwt", "token-introspection+jwt", "at+jwt ", "at+jwt;v=1", "at jwt",
-        "application/application/at+jwt", "application/", "text/at+jwt", ["at+jwt"], 1, "\uff41t+jwt", "at+jwt\0",
+        LEFT_OUT, None, "", "JWT", "jwt", "id_token", "rt+jwt", "logout+jwt", "secevent+jwt", "dpop+jwt",
+        "JOSE",
+        "client-authentication+jwt", "oauth-authz-req+jwt", "token-introspection+jwt", "at+jwt ",
+        "at+jwt;v=1", "at jwt",
+        "application/application/at+jwt", "application/", "text/at+jwt", ["at+jwt"], 1, "\uff41t+jwt",
+        "at+jwt\0",
     ):  # fmt: skip
         name = "missing" if typ is LEFT_OUT else compact(typ).decode()
         source = "RFC 8725, sections 2.8 and 3.11; RFC 9068, section 4"

@@ -97,7 +97,8 @@ def spelling(batch: Batch) -> None:
         BASE64,
     )
     for name, extra in {
-        "padding": "=", "two-pads": "==", "space": " ", "tab": "\t", "line-feed": "\n", "return": "\r\n", "nul": "\0",
+        "padding": "=", "two-pads": "==", "space": " ", "tab": "\t", "line-feed": "\n", "return": "\r\n",
+        "nul": "\0",
         "percent-encoded-padding": "%3D",
     }.items():  # fmt: skip
         for place, text in {

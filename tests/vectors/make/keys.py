@@ -69,6 +69,11 @@ ED = ed25519.Ed25519PrivateKey.from_private_bytes(decode(ED_D))
 MALLORY = ec.derive_private_key(7, ec.SECP256R1())
 
 
+def derived(scalar: int) -> ec.EllipticCurvePrivateKey:
+    """The key with this private number."""
+    return ec.derive_private_key(scalar, ec.SECP256R1())
+
+
 def coordinates(key: ec.EllipticCurvePrivateKey) -> tuple[bytes, bytes]:
     """The public point."""
     point = key.public_key().public_numbers()

@@ -108,15 +108,20 @@ def claim_forms(batch: Batch) -> None:
 def claim_contents(batch: Batch) -> None:
     """For us, from our issuer, for now."""
     for name, issuer in {
-        "slash": f"{ISSUER}/", "capitals": "https://ID.example", "suffix": f"{ISSUER}.attacker.example", "plain": "http://id.example",
-        "user": "https://id.example@attacker.example", "port": f"{ISSUER}:443", "space": f"{ISSUER} ", "nul": f"{ISSUER}\0",
-        "escape": "https://id%2Eexample", "homoglyph": "https://\u0456d.example", "path": f"{ISSUER}/../..", "prefix": "https://id.exampl",
+        "slash": f"{ISSUER}/", "capitals": "https://ID.example", "suffix": f"{ISSUER}.attacker.example",
+        "plain": "http://id.example",
+        "user": "https://id.example@attacker.example", "port": f"{ISSUER}:443", "space": f"{ISSUER} ",
+        "nul": f"{ISSUER}\0",
+        "escape": "https://id%2Eexample", "homoglyph": "https://\u0456d.example", "path": f"{ISSUER}/../..",
+        "prefix": "https://id.exampl",
     }.items():  # fmt: skip
         source = "RFC 7519, section 4.1.1; RFC 8725, section 3.8"
         batch.refuse(f"iss-{name}", source, token(payload=claims(iss=issuer)), "", "ISSUER_MISMATCH")
     for name, audience in {
-        "other": "stock", "prefix": "order", "suffix": "orders2", "capitals": "Orders", "space": "orders ", "nul": "orders\0",
-        "list": ["stock", "Orders"], "separated": "stock orders", "wildcard": "*", "issuer": ISSUER, "homoglyph": "\u043erders",
+        "other": "stock", "prefix": "order", "suffix": "orders2", "capitals": "Orders", "space": "orders ",
+        "nul": "orders\0",
+        "list": ["stock", "Orders"], "separated": "stock orders", "wildcard": "*", "issuer": ISSUER,
+        "homoglyph": "\u043erders",
     }.items():  # fmt: skip
         source = "RFC 7519, section 4.1.3; RFC 8725, section 3.9"
         batch.refuse(f"aud-{name}", source, token(payload=claims(aud=audience)), "", "AUDIENCE_MISMATCH")

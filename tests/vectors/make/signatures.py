@@ -39,9 +39,12 @@ def ecdsa_values(batch: Batch) -> None:
     largest = 2**256 - 1
     for name, values in {
         "both-zero": (0, 0), "r-zero": (0, s), "s-zero": (r, 0), "both-order": (P256_ORDER, P256_ORDER),
-        "r-order": (P256_ORDER, s), "s-order": (r, P256_ORDER), "both-one": (1, 1), "r-one": (1, s), "s-one": (r, 1),
-        "both-order-minus-one": (P256_ORDER - 1, P256_ORDER - 1), "both-order-plus-one": (P256_ORDER + 1, P256_ORDER + 1),
-        "all-ones": (largest, largest), "swapped": (s, r), "r-negated": (P256_ORDER - r, s), "r-is-the-key": (x % P256_ORDER, s),
+        "r-order": (P256_ORDER, s), "s-order": (r, P256_ORDER), "both-one": (1, 1), "r-one": (1, s),
+        "s-one": (r, 1),
+        "both-order-minus-one": (P256_ORDER - 1, P256_ORDER - 1),
+        "both-order-plus-one": (P256_ORDER + 1, P256_ORDER + 1),
+        "all-ones": (largest, largest), "swapped": (s, r), "r-negated": (P256_ORDER - r, s),
+        "r-is-the-key": (x % P256_ORDER, s),
         "r-zero-s-one": (0, 1), "r-one-s-zero": (1, 0), "r-order-s-zero": (P256_ORDER, 0), "r-and-r": (r, r),
     }.items():  # fmt: skip
         batch.refuse(f"ecdsa-{name}", psychic, with_signature(b"".join(v.to_bytes(32) for v in values)), NO)
@@ -54,11 +57,16 @@ def ecdsa_values(batch: Batch) -> None:
     )
     raw = r.to_bytes(32) + s.to_bytes(32)
     for name, value in {
-        "der": encode_dss_signature(r, s), "der-without-a-tag": encode_dss_signature(r, s)[2:], "one-byte": b"\1",
-        "r-only": raw[:32], "short-by-one": raw[:-1], "short-by-one-in-front": raw[1:], "long-by-a-zero": raw + b"\0",
-        "long-by-a-zero-in-front": b"\0" + raw, "wide": r.to_bytes(48) + s.to_bytes(48), "very-wide": raw * 60,
-        "twice": raw + raw, "recovery-byte": b"\x1b" + raw, "little-endian": raw[31::-1] + raw[:31:-1], "hex": raw.hex().encode(),
-        "text": encode(raw).encode(), "zeros": bytes(64), "zeros-96": bytes(96), "zeros-132": bytes(132), "ones": b"\xff" * 64,
+        "der": encode_dss_signature(r, s), "der-without-a-tag": encode_dss_signature(r, s)[2:],
+        "one-byte": b"\1",
+        "r-only": raw[:32], "short-by-one": raw[:-1], "short-by-one-in-front": raw[1:],
+        "long-by-a-zero": raw + b"\0",
+        "long-by-a-zero-in-front": b"\0" + raw, "wide": r.to_bytes(48) + s.to_bytes(48),
+        "very-wide": raw * 60,
+        "twice": raw + raw, "recovery-byte": b"\x1b" + raw, "little-endian": raw[31::-1] + raw[:31:-1],
+        "hex": raw.hex().encode(),
+        "text": encode(raw).encode(), "zeros": bytes(64), "zeros-96": bytes(96), "zeros-132": bytes(132),
+        "ones": b"\xff" * 64,
     }.items():  # fmt: skip
         batch.refuse(f"ecdsa-form-{name}", "RFC 7518, section 3.4", with_signature(value), NO)
     for bit in (0, 7, 255, 256, 511):
@@ -78,9 +86,12 @@ def rsa_values(batch: Batch) -> None:
 
     value = int.from_bytes(raw)
     for name, other in {
-        "zero": bytes(256), "one": (1).to_bytes(256), "modulus": n.to_bytes(256), "modulus-minus-one": (n - 1).to_bytes(256),
-        "negated": (n - value).to_bytes(256), "plus-modulus": (value + n).to_bytes(257), "zero-in-front": b"\0" + raw,
-        "zero-behind": raw + b"\0", "short": raw[:-1], "short-in-front": raw[1:], "short-zero-cut": b"\1", "twice": raw + raw,
+        "zero": bytes(256), "one": (1).to_bytes(256), "modulus": n.to_bytes(256),
+        "modulus-minus-one": (n - 1).to_bytes(256),
+        "negated": (n - value).to_bytes(256), "plus-modulus": (value + n).to_bytes(257),
+        "zero-in-front": b"\0" + raw,
+        "zero-behind": raw + b"\0", "short": raw[:-1], "short-in-front": raw[1:], "short-zero-cut": b"\1",
+        "twice": raw + raw,
         "ones": b"\xff" * 256, "little-endian": raw[::-1], "very-long": raw * 12,
     }.items():  # fmt: skip
         batch.refuse(f"rsa-{name}", "RFC 8017, section 8.2.2", with_signature(other), NO)
@@ -116,11 +127,16 @@ def eddsa_values(batch: Batch) -> None:
     r, s = raw[:32], int.from_bytes(raw[32:], "little")
     neutral, order = (1).to_bytes(32, "little"), ED25519_ORDER
     for name, value in {
-        "s-plus-order": r + (s + order).to_bytes(32, "little"), "s-zero": r + bytes(32), "s-order": r + order.to_bytes(32, "little"),
-        "s-negated": r + (order - s).to_bytes(32, "little"), "s-high-bits": r + (s | 7 << 253).to_bytes(32, "little"),
-        "r-neutral-s-zero": neutral + bytes(32), "r-zero": bytes(32) + raw[32:], "r-not-canonical": b"\xee" + b"\xff" * 30 + b"\x7f" + bytes(32),
-        "r-sign-flipped": r[:31] + bytes([r[31] ^ 0x80]) + raw[32:], "zeros": bytes(64), "ones": b"\xff" * 64, "short": raw[:-1],
-        "long": raw + b"\0", "r-only": r, "ed448-length": raw + bytes(50), "swapped": raw[32:] + r, "big-endian": raw[31::-1] + raw[:31:-1],
+        "s-plus-order": r + (s + order).to_bytes(32, "little"), "s-zero": r + bytes(32),
+        "s-order": r + order.to_bytes(32, "little"),
+        "s-negated": r + (order - s).to_bytes(32, "little"),
+        "s-high-bits": r + (s | 7 << 253).to_bytes(32, "little"),
+        "r-neutral-s-zero": neutral + bytes(32), "r-zero": bytes(32) + raw[32:],
+        "r-not-canonical": b"\xee" + b"\xff" * 30 + b"\x7f" + bytes(32),
+        "r-sign-flipped": r[:31] + bytes([r[31] ^ 0x80]) + raw[32:], "zeros": bytes(64),
+        "ones": b"\xff" * 64, "short": raw[:-1],
+        "long": raw + b"\0", "r-only": r, "ed448-length": raw + bytes(50), "swapped": raw[32:] + r,
+        "big-endian": raw[31::-1] + raw[:31:-1],
     }.items():  # fmt: skip
         text = f"{signing_input}.{encode(value)}"
         batch.refuse(f"eddsa-{name}", "RFC 8032, sections 5.1.7 and 8.4", text, NO)
