@@ -6,9 +6,11 @@ What is accepted must be sound by the count of the cryptography library, and mus
 from __future__ import annotations
 
 import json
+import random
 import sys
 
 import atheris
+from json_mutator import changed
 
 with atheris.instrument_imports(include=["grpc_identity"]):
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
@@ -17,6 +19,15 @@ with atheris.instrument_imports(include=["grpc_identity"]):
     from grpc_identity.errors import KeyRefusedError
     from grpc_identity.jwk import KeySet, parse_jwk, to_jwk
 
+NAMES = [
+    "keys", "kty", "crv", "alg", "use", "key_ops", "kid", "x", "y", "n", "e", "d", "p", "q", "dp", "dq", "qi", "oth",
+    "k", "x5c", "x5u",
+]  # fmt: skip
+VALUES = [
+    "EC", "RSA", "OKP", "oct", "AKP", "P-256", "P-384", "Ed25519", "X25519", "sig", "enc", "verify", "sign", "ES256",
+    "RS256", "EdDSA", "HS256", "PS256", "none", "AQAB", "AQ", "Aw", ["verify"], ["sign"], ["verify", "verify"],
+    "A" * 43, "_" * 43, "A" * 342,
+]  # fmt: skip
 SECRET = {"d", "p", "q", "dp", "dq", "qi", "oth", "k"}
 
 
@@ -42,6 +53,13 @@ def test_one_input(data: bytes) -> None:
         assert key.kid is None or keys.get(key.kid) is key
 
 
+def mutate(data: bytes, max_size: int, seed: int) -> bytes:
+    """Changes a member of some object, or else some bytes."""
+    chance = random.Random(seed)
+    mutated = changed(data, chance, NAMES, VALUES) if chance.random() < 0.7 else None
+    return bytes(atheris.Mutate(data, max_size)) if mutated is None else mutated[:max_size]
+
+
 if __name__ == "__main__":
-    atheris.Setup(sys.argv, test_one_input)
+    atheris.Setup(sys.argv, test_one_input, custom_mutator=mutate)
     atheris.Fuzz()

@@ -11,9 +11,9 @@ import random
 import sys
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from pathlib import Path
-from typing import Any
 
 import atheris
+from json_mutator import changed
 
 with atheris.instrument_imports(include=["grpc_identity"]):
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -24,47 +24,14 @@ with atheris.instrument_imports(include=["grpc_identity"]):
 VECTORS = json.loads(Path(__file__).parents[1].joinpath("tests/vectors/tokens.json").read_text())
 # RFC 8037, appendix A.1: the private part of the key with the kid `ed` in the vectors.
 KEY = Ed25519PrivateKey.from_private_bytes(urlsafe_b64decode("nWGxne_9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A="))
-AWKWARD = (
-    None, True, False, 0, -1, 1, 2**31, 2**63, 2**64, 253402300799, 253402300800, 10**40, 0.5, 1e308, -0.0,
-    "", " ", "\0",
-    "a", "a b", "a  b", "\ud800", "\U0001f600", "x" * 1024, "x" * 1025, "orders", "https://id.example",
-    "at+jwt", "EdDSA",
-    "none", [], [[]], ["a"], ["a"] * 129, [1], {}, {"sub": "a"}, {"sub": "a", "act": {"sub": "b"}},
-    {"jkt": "x"},
-    1_799_999_999, 1_800_000_000, 1_800_000_271, 1_800_000_330, 1_800_000_331,
-)  # fmt: skip
+VALUES = [
+    "orders", "https://id.example", "at+jwt", "EdDSA", "none", {"sub": "a"}, {"sub": "a", "act": {"sub": "b"}},
+    {"jkt": "x"}, 1_799_999_999, 1_800_000_000, 1_800_000_271, 1_800_000_330, 1_800_000_331,
+]  # fmt: skip
 NAMES = [
-    "alg",
-    "kid",
-    "typ",
-    "crit",
-    "b64",
-    "zip",
-    "enc",
-    "cty",
-    "jwk",
-    "jku",
-    "x5u",
-    "x5c",
-    "x5t",
-    "iss",
-    "sub",
-    "aud",
-    "exp",
-    "iat",
-    "nbf",
-    "jti",
-    "client_id",
-    "scope",
-    "roles",
-    "sid",
-    "act",
-    "cnf",
-    "amr",
-    "acr",
-    "auth_time",
-    "x",
-]
+    "alg", "kid", "typ", "crit", "b64", "zip", "enc", "cty", "jwk", "jku", "x5u", "x5c", "x5t", "iss", "sub", "aud",
+    "exp", "iat", "nbf", "jti", "client_id", "scope", "roles", "sid", "act", "cnf", "amr", "acr", "auth_time", "x",
+]  # fmt: skip
 
 verifier = Verifier(
     Issuer(VECTORS["issuer"], keys=VECTORS["jwks"], audience=VECTORS["audience"]),
@@ -104,44 +71,11 @@ def mutate(data: bytes, max_size: int, seed: int) -> bytes:
     parts = data.split(b"\n", 1)
     if len(parts) == 2 and chance.random() < 0.7:
         which = chance.random() < 0.75
-        changed = _changed(parts[which], chance)
-        if changed is not None:
-            parts[which] = changed
+        mutated = changed(parts[which], chance, NAMES, VALUES)
+        if mutated is not None:
+            parts[which] = mutated
             return b"\n".join(parts)[:max_size]
     return bytes(atheris.Mutate(data, max_size))
-
-
-def _changed(text: bytes, chance: random.Random) -> bytes | None:
-    try:
-        pairs: Any = json.loads(text, object_pairs_hook=list)
-        if not isinstance(pairs, list) or not all(isinstance(pair, tuple) for pair in pairs):
-            return None
-        at = chance.randrange(len(pairs) + 1)
-        name = chance.choice(NAMES)
-        value = chance.choice(AWKWARD)
-        match chance.randrange(5):
-            case 0:
-                pairs.insert(at, (name, value))
-            case 1:
-                del pairs[at : at + 1]
-            case 2:
-                pairs[at : at + 1] = [(old, value) for old, _ in pairs[at : at + 1]]
-            case 3:
-                pairs[at : at + 1] = [(name, old) for _, old in pairs[at : at + 1]]
-            case _:
-                pairs += pairs[at : at + 1]
-        return _json(pairs).encode("utf-8", "surrogatepass")
-    except (ValueError, RecursionError):
-        return None
-
-
-def _json(value: Any) -> str:
-    # Objects are lists of pairs here, so that a name can be there twice.
-    if isinstance(value, list) and value and all(isinstance(item, tuple) for item in value):
-        return "{" + ",".join(f"{json.dumps(name)}:{_json(item)}" for name, item in value) + "}"
-    if isinstance(value, list):
-        return "[" + ",".join(_json(item) for item in value) + "]"
-    return json.dumps(value)
 
 
 def _encode(raw: bytes) -> bytes:
