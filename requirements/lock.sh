@@ -11,6 +11,7 @@ lock() { # OUTPUT SOURCE...
 }
 upgrade=${1:-}
 lock protos.txt requirements/protos.in
+lock fuzz.txt interceptors/pyproject.toml requirements/fuzz.in
 lock interceptors.txt interceptors/pyproject.toml
 lock server.txt pyproject.toml --extra dev
 lock dev.txt pyproject.toml --extra dev requirements/dev.in

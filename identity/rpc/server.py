@@ -15,6 +15,7 @@ from grpc_reflection.v1alpha import reflection
 from grpc_reflection.v1alpha._async import ReflectionServicer
 from grpc_reflection.v1alpha.reflection_pb2_grpc import add_ServerReflectionServicer_to_server
 
+from grpc_identity.redaction import keep_metadata_out_of_logs
 from grpc_identity.v1 import (
     admin_service_pb2_grpc,
     identity_service_pb2_grpc,
@@ -65,6 +66,7 @@ class RpcServer:
         bounds: Bounds,
         with_reflection: bool,
     ) -> None:
+        keep_metadata_out_of_logs()
         self._transport = transport
         self._server = grpc.aio.server(
             options=[

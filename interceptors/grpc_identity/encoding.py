@@ -4,8 +4,9 @@ Rules:
 
 - base64url without padding, and of all spellings only the one an encoder writes: no line breaks, no characters
   of another alphabet, unused trailing bits zero (RFC 7515, section 2; RFC 4648, sections 3.3 and 3.5);
-- JSON is UTF-8, an object, without duplicate members at any depth, without ``NaN`` and ``Infinity``
-  (RFC 7515, section 4; RFC 8259, section 4; RFC 8725, section 2.4).
+- JSON is UTF-8, an object, without duplicate members at any depth, without ``NaN``, ``Infinity`` and numbers that
+  become infinite (RFC 7515, section 4; RFC 8259, sections 4 and 6; RFC 8725, sections 2.6 and 3.7), and with at
+  most 256 opening brackets, so that how deep a reader can go never decides.
 
 Both raise ``ValueError``. Callers bound the length first, which bounds the work.
 """
@@ -15,9 +16,12 @@ from __future__ import annotations
 import json
 from base64 import urlsafe_b64encode
 from binascii import a2b_base64
+from math import isinf
 from typing import Any, NoReturn
 
 __all__ = ["decode_base64url", "encode_base64url", "parse_json_object"]
+
+MAX_BRACKETS = 256
 
 # To the alphabet that the strict decoder knows; what belongs to that one alone becomes what it refuses.
 _ALPHABET = bytes.maketrans(b"-_+/=", b"+/\0\0\0")
@@ -67,6 +71,8 @@ def parse_json_object(raw: bytes) -> dict[str, Any]:
     ...
     ValueError: duplicate member 'a'
     """
+    if raw.count(b"{") + raw.count(b"[") > MAX_BRACKETS:
+        raise ValueError(f"more than {MAX_BRACKETS} opening brackets")
     text = raw.decode("utf-8").strip(_WHITESPACE)
     try:
         value, end = _decode(text)
@@ -94,6 +100,15 @@ def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
 
 
+def _finite(text: str) -> float:
+    number = float(text)
+    if isinf(number):
+        raise ValueError("a number is too large for every reader to agree on")
+    return number
+
+
 # `raw_decode` leaves the whitespace around a value (RFC 8259, section 2) to the caller, and is the faster for it.
 _WHITESPACE = " \t\n\r"
-_decode = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_refuse_constant).raw_decode
+_decode = json.JSONDecoder(
+    object_pairs_hook=_unique, parse_constant=_refuse_constant, parse_float=_finite
+).raw_decode

@@ -5,9 +5,11 @@ Rules for one key:
 - public only: a private member (``d``, ``p``, ``q``, ``dp``, ``dq``, ``qi``, ``oth``) or a symmetric key (``oct``)
   is refused, because what was published is no secret any more;
 - EC P-256 for ES256, the point on the curve; RSA of 2048 to 8192 bits with an odd exponent of at least 65537, for
-  RS256; OKP Ed25519 for EdDSA. The type of a key decides its algorithm; an ``alg`` member must agree;
+  RS256; OKP Ed25519 for EdDSA, the point on the curve and not of small order. The type of a key decides its
+  algorithm; an ``alg`` member must agree;
 - numbers in the one encoding the RFC allows: canonical base64url, full length on curves, no leading zero in RSA;
-- ``use``, where given, is ``sig``; ``key_ops``, where given, has ``verify`` and does not have ``sign``.
+- ``use``, where given, is ``sig``; ``key_ops``, where given, has ``verify``, does not have ``sign``, and has
+  nothing twice (RFC 7517, section 4.3).
 
 Rules for a set: at most 64 keys, each ``kid`` once, at least one key that can be used. A key that is sound but for
 another purpose (``use: enc``, another curve, RS512) is left out, as RFC 7517 section 5 asks, and named in
@@ -33,6 +35,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey, RSAPublicNumbers
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from grpc_identity.edwards import is_sound_point
 from grpc_identity.encoding import decode_base64url, encode_base64url, parse_json_object
 from grpc_identity.errors import KeyRefusedError, KeyUnsuitableError
 
@@ -50,6 +53,7 @@ __all__ = [
 
 MAX_KEYS = 64
 MAX_KID_CHARS = 256
+MAX_KEY_OPS = 16
 MAX_JWKS_BYTES = 256 * 1024
 MIN_RSA_BITS = 2048
 MAX_RSA_BITS = 8192
@@ -130,7 +134,10 @@ class KeySet:
     @classmethod
     def from_json(cls, document: bytes | str) -> KeySet:
         """The keys of a JWK set as it was published (RFC 7517, section 5)."""
-        raw = document.encode() if isinstance(document, str) else document
+        try:
+            raw = document.encode() if isinstance(document, str) else document
+        except UnicodeEncodeError:
+            raise KeyRefusedError("the set is not strict JSON: it has a lone surrogate") from None
         if len(raw) > MAX_JWKS_BYTES:
             raise KeyRefusedError(f"the set has {len(raw)} bytes; at most {MAX_JWKS_BYTES} are allowed")
         try:
@@ -195,7 +202,7 @@ def parse_jwk(jwk: Mapping[str, Any]) -> VerifyingKey:
             case Algorithm.RS256:
                 public_key = _rsa_key(jwk)
             case Algorithm.EDDSA:
-                public_key = Ed25519PublicKey.from_public_bytes(_octets(jwk, "x", _COORDINATE_BYTES))
+                public_key = _okp_key(jwk)
     except (ValueError, UnsupportedAlgorithm) as error:
         raise KeyRefusedError(f"{name}: {error}") from None
     return VerifyingKey(kid, algorithm, public_key, thumbprint(public_key))
@@ -227,7 +234,7 @@ def _algorithm(jwk: Mapping[str, Any], kty: str, name: str) -> Algorithm:
     if use is not None and use != "sig":
         raise KeyUnsuitableError(f"{name} is not for signatures (use {str(use)[:40]!r})")
     if key_ops is not None:
-        if not isinstance(key_ops, list) or "sign" in key_ops:
+        if not _may_be_operations(key_ops):
             raise KeyRefusedError(f"{name} has key_ops that a public key cannot have")
         if "verify" not in key_ops:
             raise KeyUnsuitableError(f"{name} is not for verifying (key_ops)")
@@ -245,11 +252,28 @@ def _algorithm(jwk: Mapping[str, Any], kty: str, name: str) -> Algorithm:
     raise KeyUnsuitableError(f"{name} is for {alg[:40]!r}; of its type {algorithm} is known")
 
 
+def _may_be_operations(key_ops: object) -> bool:
+    return (
+        isinstance(key_ops, list)
+        and len(key_ops) <= MAX_KEY_OPS
+        and all(isinstance(operation, str) for operation in key_ops)
+        and len(set(key_ops)) == len(key_ops)
+        and "sign" not in key_ops
+    )
+
+
 def _ec_key(jwk: Mapping[str, Any]) -> EllipticCurvePublicKey:
     x = int.from_bytes(_octets(jwk, "x", _COORDINATE_BYTES))
     y = int.from_bytes(_octets(jwk, "y", _COORDINATE_BYTES))
     # Raises ValueError unless the point is on the curve.
     return EllipticCurvePublicNumbers(x, y, SECP256R1()).public_key()
+
+
+def _okp_key(jwk: Mapping[str, Any]) -> Ed25519PublicKey:
+    point = _octets(jwk, "x", _COORDINATE_BYTES)
+    if not is_sound_point(point):
+        raise ValueError("`x` is no point of edwards25519, or one of small order")
+    return Ed25519PublicKey.from_public_bytes(point)
 
 
 def _rsa_key(jwk: Mapping[str, Any]) -> RSAPublicKey:

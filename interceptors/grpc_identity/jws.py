@@ -7,8 +7,8 @@ Knows nothing of gRPC, of claims, or of where keys come from. In this order, and
 3. the header is a JSON object without duplicate members;
 4. ``alg`` is one of those the caller allows, and of ES256, RS256, EdDSA; never ``none``, never HMAC;
 5. ``typ`` is the one the caller expects (RFC 8725, section 3.11), with or without ``application/``;
-6. no member that would change what is verified or point to keys: ``crit``, ``b64``, ``zip``, ``enc``, ``jwk``, ``jku``,
-   ``x5u``, ``x5c``.
+6. no member that would change what is verified or point to keys: ``crit``, ``b64``, ``zip``, ``enc``, ``cty`` (which
+   announces a nested token: RFC 7519, section 5.2), ``jwk``, ``jku``, ``x5u``, ``x5c``.
 
 Then the key: the one that ``kid`` names, else the only one of the algorithm. Its own type must be that of ``alg``
 (RFC 8725, section 3.1). Then the signature.
@@ -41,7 +41,7 @@ MAX_KNOWN_HEADERS = 128
 ALL_ALGORITHMS = frozenset(Algorithm)
 
 _ALGORITHMS = {algorithm.value: algorithm for algorithm in Algorithm}
-_REFUSED_MEMBERS = frozenset({"crit", "b64", "zip", "enc", "jwk", "jku", "x5u", "x5c"})
+_REFUSED_MEMBERS = frozenset({"crit", "b64", "zip", "enc", "cty", "jwk", "jku", "x5u", "x5c"})
 _NOT_BASE64URL = "a part is not canonical base64url"
 _ALG_NOT_ALLOWED = "the header's alg is not allowed"
 _ES256_SIGNATURE_BYTES = 64
@@ -168,7 +168,7 @@ def _read_header(header_text: bytes) -> _Header:
     if algorithm is None:
         raise _invalid(_ALG_NOT_ALLOWED)
     kid = members.get("kid")
-    if kid is not None and not (isinstance(kid, str) and 0 < len(kid) <= MAX_KID_CHARS):
+    if "kid" in members and not (isinstance(kid, str) and 0 < len(kid) <= MAX_KID_CHARS):
         raise _invalid(f"the header's kid is not a string of 1 to {MAX_KID_CHARS} characters")
     return _Header(text, algorithm, kid, _media_type(members.get("typ")))
 

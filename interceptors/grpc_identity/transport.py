@@ -25,6 +25,7 @@ from grpc_identity.errors import NotHeldError, Reason, TokenError
 from grpc_identity.leases import Lease
 from grpc_identity.policy import Policy, Rule
 from grpc_identity.principal import CURRENT_BEARER, BearerToken, Principal
+from grpc_identity.redaction import keep_metadata_out_of_logs
 from grpc_identity.verifier import Verifier
 
 __all__ = ["ERROR_DOMAIN", "STATUS_CODES", "Admitted", "Gate", "behaviour_of", "refuse", "to_status"]
@@ -120,6 +121,7 @@ class Gate:
             raise TypeError(f"a grpc_identity.Verifier is due, not {type(verifier).__name__}")
         if policy is not None and not isinstance(policy, Policy):
             raise TypeError(f"a grpc_identity.Policy is due, not {type(policy).__name__}")
+        keep_metadata_out_of_logs()
         self._verifier = verifier
         self._verify = verifier.verify
         self._rule = (policy or Policy()).compile().rule

@@ -145,3 +145,14 @@ async def test_no_secret_and_no_token_turns_up_in_logs_spans_errors_or_the_store
         assert len(text) > 100, place
         for canary in secrets_and_tokens:
             assert canary not in text, f"{canary[:12]}… in {place}"
+
+
+async def test_grpc_itself_logs_no_metadata_that_is_not_utf_8(service: Any, caplog: Any) -> None:
+    # What gRPC does on its own with such a value, whose sending takes a client that gRPC's are not.
+    value = f"Bearer {CANARY_TOKEN}".encode() + b"\xe9"
+    try:
+        value.decode()
+    except UnicodeDecodeError:
+        logging.getLogger("grpc._cython.cygrpc").exception("Invalid encoding on %s", value)
+    assert "not UTF-8" in caplog.text
+    assert CANARY_TOKEN not in caplog.text

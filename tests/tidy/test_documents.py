@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -64,3 +65,20 @@ def test_links_lead_somewhere(path: Path) -> None:
     for link in re.findall(r"\]\(([^)#]+?)\)", path.read_text()):
         if not link.startswith("http"):
             assert (path.parent / link).exists(), link
+
+
+@pytest.mark.parametrize("name", ["Tokens", "Key sets", "Metadata"])
+def test_the_table_of_what_is_refused_equals_the_vectors(name: str) -> None:
+    file = {"Tokens": "tokens", "Key sets": "key_sets", "Metadata": "metadata"}[name]
+    vectors = json.loads((ROOT / f"tests/vectors/{file}.json").read_text())["vectors"]
+    section = (ROOT / "docs/security.md").read_text().split(f"\n## {name}\n")[1].split("\n## ")[0]
+    rows = re.findall(r"^\| .* \| (`.*`) \| .* \| (`.*`) \|$", section, re.MULTILINE)
+    assert rows
+    covered: set[str] = set()
+    for reasons, prefixes in rows:
+        starts = tuple(prefixes.strip("`").split("`, `"))
+        group = [vector for vector in vectors if vector["id"].startswith(starts)]
+        refused = {vector["reason"] for vector in group} - {None}
+        assert refused == set(reasons.strip("`").split("`, `")), prefixes
+        covered |= {vector["id"] for vector in group}
+    assert {vector["id"] for vector in vectors if vector["reason"]} <= covered
