@@ -27,7 +27,7 @@ from grpc_identity.errors import (
 )
 from grpc_identity.forwarding import ForwardedToken
 from grpc_identity.jwk import Algorithm, KeySet
-from grpc_identity.policy import Policy, claim, role, scope
+from grpc_identity.policy import Policy, UsageAudit, claim, role, scope
 from grpc_identity.principal import Principal, current_principal, current_principal_or_none
 from grpc_identity.revocations import StaleRevocations
 from grpc_identity.token_storage import MemoryStorage, RefreshTokenStorage, StoredSession
@@ -67,6 +67,7 @@ __all__ = [
     "TokenSourceError",
     "TokenUnavailableError",
     "TokenVerifier",
+    "UsageAudit",
     "Verifier",
     "__version__",
     "claim",

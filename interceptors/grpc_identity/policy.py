@@ -7,6 +7,9 @@
 ...     .require("shop.v1.Reports", scope("reports.read") | role("auditor"))
 ... )
 
+Rules may be declared in the protos (``Policy.from_protos``), where they are reviewed with the contract; those in code
+win over them, for protos one does not own. ``check`` finds rules for methods that do not exist.
+
 Rules name one method exactly (``/package.Service/Method``) or a whole service (``/package.Service/*`` or
 ``package.Service``), never a prefix or a pattern, and are compared with the path as it came in. The rule of a method
 goes before that of its service. Naming the same method or service twice raises.
@@ -15,14 +18,19 @@ goes before that of its service. Naming the same method or service twice raises.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
-from typing import ClassVar
+from difflib import get_close_matches
+from enum import Enum
+from typing import TYPE_CHECKING, ClassVar
 
 from grpc_identity.errors import PolicyError, Reason
 from grpc_identity.principal import Principal
 
-__all__ = ["CompiledPolicy", "Policy", "Requirement", "Rule", "claim", "role", "scope"]
+if TYPE_CHECKING:
+    from grpc_identity.policy_protos import Declarations
+
+__all__ = ["CompiledPolicy", "Policy", "Requirement", "Rule", "UsageAudit", "claim", "role", "scope"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,12 +100,28 @@ def claim(name: str, *, has: str) -> Requirement:
     )
 
 
+class UsageAudit(Enum):
+    """Whether each use of a token on a method is recorded."""
+
+    NONE = "none"
+    USE = "use"
+    """Recorded; the call goes on while the record waits to be delivered."""
+    MUST = "must"
+    """Recorded, or the call is refused."""
+
+
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """The rule of one method: public, or a valid token and what ``requirement`` asks of it."""
+    """The rule of one method: public, or a valid token and what ``requirement`` asks of it.
+
+    ``audience``: one of these must be among the token's, in place of those the issuer is trusted for; ``None``
+    leaves it at those.
+    """
 
     is_public: bool = False
     requirement: Requirement | None = None
+    audience: frozenset[str] | None = None
+    audit: UsageAudit = UsageAudit.NONE
 
 
 _VALID_TOKEN = Rule()
@@ -126,12 +150,27 @@ class Policy:
         "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
     )
 
-    __slots__ = ("_frozen", "_methods", "_services")
+    __slots__ = ("_declared", "_frozen", "_known", "_methods", "_services")
 
     def __init__(self) -> None:
         self._methods: dict[str, Rule] = {}
         self._services: dict[str, Rule] = {}
+        self._declared: dict[str, Rule] = {}
+        self._known: frozenset[str] = frozenset()
         self._frozen = False
+
+    @classmethod
+    def from_protos(cls, *descriptors: Declarations) -> Policy:
+        """The rules that these files or services declare with ``option (grpc_identity.v1.auth)``.
+
+        ``Policy.from_protos(orders_pb2.DESCRIPTOR)``. Raises ``PolicyError`` for a declaration that contradicts itself.
+        """
+        from grpc_identity.policy_protos import declared_methods, declared_rules
+
+        policy = cls()
+        policy._declared = declared_rules(descriptors)
+        policy._known = declared_methods(descriptors)
+        return policy
 
     def public(self, *methods: str | Iterable[str]) -> Policy:
         """These may be called without a token. A token that is sent is verified all the same."""
@@ -140,21 +179,67 @@ class Policy:
                 self._add(method, _PUBLIC)
         return self
 
-    def require(self, method: str, *requirements: str | Requirement) -> Policy:
-        """This needs a valid token that meets every requirement; a plain string is the name of a scope."""
-        if not requirements:
+    def require(
+        self,
+        method: str,
+        *requirements: str | Requirement,
+        audience: str | Collection[str] | None = None,
+        audit: UsageAudit = UsageAudit.NONE,
+    ) -> Policy:
+        """This needs a valid token that meets every requirement; a plain string is the name of a scope.
+
+        With ``audience``, the token must be for one of these, in place of those its issuer is trusted for.
+        """
+        if not requirements and audience is None and audit is UsageAudit.NONE:
             raise PolicyError(f"{method}: require what? A valid token is needed anyway")
+        audiences = (audience,) if isinstance(audience, str) else audience
+        if audiences is not None and not (audiences and all(audiences)):
+            raise PolicyError(f"{method}: an audience needs a name")
         combined: Requirement | None = None
         for requirement in requirements:
             part = scope(requirement) if isinstance(requirement, str) else requirement
             combined = part if combined is None else combined & part
-        self._add(method, Rule(requirement=combined))
+        wanted = None if audiences is None else frozenset(audiences)
+        self._add(method, Rule(requirement=combined, audience=wanted, audit=audit))
+        return self
+
+    def check(self, *descriptors: Declarations) -> Policy:
+        """Raises ``PolicyError`` for a rule that names a method or service which does not exist: a rule for a misspelt
+        name protects nothing.
+
+        What exists is what ``from_protos`` was given, these descriptors, health and reflection.
+        """
+        known = self._known | {*self.HEALTH, *self.REFLECTION}
+        if descriptors:
+            from grpc_identity.policy_protos import declared_methods
+
+            known |= declared_methods(descriptors)
+        services = {method.rpartition("/")[0] for method in known}
+        for name, candidates in (
+            *((method, known) for method in self._methods),
+            *((service, services) for service in self._services),
+        ):
+            if name not in candidates:
+                close = get_close_matches(name, candidates, n=1)
+                hint = f"; is {close[0]} meant?" if close else "; give its descriptor to from_protos or check"
+                raise PolicyError(f"the policy has a rule for {name}, which does not exist{hint}")
         return self
 
     def compile(self) -> CompiledPolicy:
         """The rules for looking up; from here on none can be added."""
         self._frozen = True
-        return CompiledPolicy(dict(self._methods), dict(self._services))
+        return CompiledPolicy(
+            # A rule in code for a whole service stands above what its methods declare, too.
+            {
+                **{
+                    method: rule
+                    for method, rule in self._declared.items()
+                    if method.rpartition("/")[0] not in self._services
+                },
+                **self._methods,
+            },
+            dict(self._services),
+        )
 
     def _add(self, name: str, rule: Rule) -> None:
         if self._frozen:
@@ -176,6 +261,10 @@ class CompiledPolicy:
     def __init__(self, methods: dict[str, Rule], services: dict[str, Rule]) -> None:
         self._methods = methods
         self._services = services
+
+    def rules(self) -> Iterable[tuple[str, Rule]]:
+        """Every rule, with the method or service it is for."""
+        return (*self._services.items(), *self._methods.items())
 
     def rule(self, method: str) -> Rule:
         """The rule of a method, by the path as it came in."""

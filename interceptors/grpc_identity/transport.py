@@ -21,9 +21,9 @@ from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
-from grpc_identity.errors import NotHeldError, Reason, TokenError
+from grpc_identity.errors import NotHeldError, PolicyError, Reason, TokenError
 from grpc_identity.leases import Lease
-from grpc_identity.policy import Policy, Rule
+from grpc_identity.policy import CompiledPolicy, Policy, Rule, UsageAudit
 from grpc_identity.principal import CURRENT_BEARER, BearerToken, Principal
 from grpc_identity.redaction import keep_metadata_out_of_logs
 from grpc_identity.verifier import Verifier
@@ -124,7 +124,9 @@ class Gate:
         keep_metadata_out_of_logs()
         self._verifier = verifier
         self._verify = verifier.verify
-        self._rule = (policy or Policy()).compile().rule
+        compiled = (policy or Policy()).compile()
+        _refuse_to_record(compiled)
+        self._rule = compiled.rule
         self._waiting = BoundedSemaphore(max_waiting)
 
     def admit(self, method: str, metadata: Iterable[tuple[str, Any]] | None) -> Principal | None:
@@ -139,7 +141,7 @@ class Gate:
                 CURRENT_BEARER.set(None)
                 return None
             raise TokenError(Reason.TOKEN_MISSING, "no authorization metadata")
-        principal = self._verify(token)
+        principal = self._verify(token, rule.audience)
         if rule.requirement is not None:
             _meet(rule, principal)
         CURRENT_BEARER.set(BearerToken(token))
@@ -154,7 +156,7 @@ class Gate:
         if not self._waiting.acquire(blocking=False):
             raise _too_many_wait()
         try:
-            await self._verifier.verify_async(_bearer_token(metadata) or "")
+            await self._verifier.verify_async(_bearer_token(metadata) or "", self._rule(method).audience)
         finally:
             self._waiting.release()
         return self.admit(method, metadata)
@@ -164,7 +166,7 @@ class Gate:
         if not self._waiting.acquire(blocking=False):
             raise _too_many_wait()
         try:
-            self._verifier.verify_waiting(_bearer_token(metadata) or "")
+            self._verifier.verify_waiting(_bearer_token(metadata) or "", self._rule(method).audience)
         finally:
             self._waiting.release()
         return self.admit(method, metadata)
@@ -193,6 +195,16 @@ def behaviour_of(handler: grpc.RpcMethodHandler[Any, Any]) -> Callable[..., Any]
     else:
         behaviour = handler.unary_stream if handler.response_streaming else handler.unary_unary
     return behaviour  # type: ignore[no-any-return]
+
+
+def _refuse_to_record(policy: CompiledPolicy) -> None:
+    for name, rule in policy.rules():
+        if rule.audit is UsageAudit.MUST:
+            raise PolicyError(
+                f"{name} asks that each use be recorded, or refused, which this version cannot do; leave audit out"
+            )
+        if rule.audit is UsageAudit.USE:
+            _logger.warning("%s asks that its use be recorded, which this version does not do", name)
 
 
 def _bearer_token(metadata: Iterable[tuple[str, Any]] | None) -> str | None:

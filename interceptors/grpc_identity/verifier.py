@@ -99,6 +99,7 @@ class _Remembered:
     keys: HeldKeys
     key_set: KeySet
     kid: str
+    is_for_us: bool
     revocations: RevocationGuard | None
     revocations_seen: object
 
@@ -164,10 +165,10 @@ class TokenVerifier:
         self._clock = clock
         self._memory = _Memory(max_remembered)
 
-    def verify(self, token: str) -> Principal:
+    def verify(self, token: str, audiences: frozenset[str] | None = None) -> Principal:
         """The caller whose token this is, from what is held in memory.
 
-        Raises ``TokenError``; of that, ``KeyNotHeldError`` where a fetch of keys may help.
+        ``audiences`` replace those its issuer is trusted for: the token must name one of them. Raises ``TokenError``; of that, ``KeyNotHeldError`` where a fetch of keys may help.
         """
         if len(token) > MAX_TOKEN_BYTES:
             raise TokenError(Reason.TOKEN_INVALID, f"longer than {MAX_TOKEN_BYTES} bytes")
@@ -179,10 +180,15 @@ class TokenVerifier:
                 version = guard.view.version
                 guard.check(found.principal, found.kid, digest)
                 found.revocations_seen = version
-            return found.principal
-        return self._verify_unseen(token, digest)
+            if audiences is None:
+                if found.is_for_us:
+                    return found.principal
+            elif not audiences.isdisjoint(found.principal.audience):
+                return found.principal
+            raise TokenError(Reason.AUDIENCE_MISMATCH, "aud is for none of the method's audiences")
+        return self._verify_unseen(token, digest, audiences)
 
-    def _verify_unseen(self, token: str, digest: bytes) -> Principal:
+    def _verify_unseen(self, token: str, digest: bytes, audiences: frozenset[str] | None) -> Principal:
         jws = parse_compact(token, typ=ACCESS_TOKEN_TYPE)
         claims = parse_claims(jws.payload)
         issuer = self._issuers.get(claims.issuer)
@@ -208,7 +214,7 @@ class TokenVerifier:
             claims,
             now_seconds=self._clock(),
             issuer=issuer.issuer,
-            audiences=issuer.audiences,
+            audiences=issuer.audiences if audiences is None else audiences,
             leeway_seconds=self._leeway_seconds,
         )
         if claims.is_bound:
@@ -222,7 +228,16 @@ class TokenVerifier:
         good_until = claims.expires_at_seconds + self._leeway_seconds
         self._memory.put(
             digest,
-            _Remembered(principal, good_until, issuer.keys, key_set, jws.kid or "", guard, version),
+            _Remembered(
+                principal,
+                good_until,
+                issuer.keys,
+                key_set,
+                jws.kid or "",
+                not issuer.audiences.isdisjoint(claims.audience),
+                guard,
+                version,
+            ),
         )
         return principal
 
@@ -380,29 +395,41 @@ class Verifier(TokenVerifier):
             clock=clock,
         )
 
-    async def verify_async(self, token: str, *, wait_seconds: float = WAIT_FOR_KEY_SECONDS) -> Principal:
+    async def verify_async(
+        self,
+        token: str,
+        audiences: frozenset[str] | None = None,
+        *,
+        wait_seconds: float = WAIT_FOR_KEY_SECONDS,
+    ) -> Principal:
         """As ``verify``; waits for a fetch of keys where that may help. Giving up never stops the fetch."""
         try:
-            return self.verify(token)
+            return self.verify(token, audiences)
         except NotHeldError as error:
             flight = self.fetch_for(error, token)
             if flight is None:
                 raise
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(asyncio.wrap_future(flight), wait_seconds)
-        return self.verify(token)
+        return self.verify(token, audiences)
 
-    def verify_waiting(self, token: str, *, wait_seconds: float = WAIT_FOR_KEY_SECONDS) -> Principal:
+    def verify_waiting(
+        self,
+        token: str,
+        audiences: frozenset[str] | None = None,
+        *,
+        wait_seconds: float = WAIT_FOR_KEY_SECONDS,
+    ) -> Principal:
         """As ``verify``; blocks until a fetch of keys has ended where that may help."""
         try:
-            return self.verify(token)
+            return self.verify(token, audiences)
         except NotHeldError as error:
             flight = self.fetch_for(error, token)
             if flight is None:
                 raise
             with contextlib.suppress(TimeoutError):
                 flight.result(wait_seconds)
-        return self.verify(token)
+        return self.verify(token, audiences)
 
     def __enter__(self) -> Self:
         self.start()
