@@ -17,9 +17,10 @@ from pathlib import Path
 
 import uvloop
 
-from benchmarks.cases import Case, chosen_cases, running_cases
+from benchmarks.cases import CASES, Case, chosen_cases, is_chosen, running_cases
 from benchmarks.load import Measurement, measure
-from benchmarks.report import Result, as_json, print_table, summarise
+from benchmarks.memory import FIGURES, measure_memory
+from benchmarks.report import Result, as_json, print_memory, print_table, summarise
 from grpc_identity._version import __version__
 
 
@@ -34,17 +35,24 @@ def main() -> None:
     parser.add_argument(
         "--output", type=Path, default=Path(__file__).parent / "results.json", help="JSON file"
     )
-    parser.add_argument("--only", nargs="*", default=[], help="names of cases, * fits any text")
+    parser.add_argument("--only", nargs="*", default=[], help="names of cases and figures, * fits any text")
     parser.add_argument("--check", action="store_true", help="fail where a ratio is above what is promised")
     arguments = parser.parse_args()
-    results = uvloop.run(
-        _run(chosen_cases(arguments.only), arguments.rounds, arguments.calls, arguments.concurrency)
+    cases = chosen_cases(arguments.only)
+    figures = [figure for figure in FIGURES if is_chosen(figure.name, arguments.only)]
+    if not cases and not figures:
+        parser.error(f"nothing fits; there are: {' '.join(item.name for item in (*CASES, *FIGURES))}")
+    results = (
+        uvloop.run(_run(cases, arguments.rounds, arguments.calls, arguments.concurrency)) if cases else []
     )
+    memory = measure_memory(figures)
     print_table(results, arguments.concurrency)
+    print_memory(memory)
     arguments.output.write_text(
         json.dumps(
             as_json(results)
             | {
+                "memory": memory,
                 "version": __version__,
                 "python": platform.python_version(),
                 "cores": os.cpu_count(),

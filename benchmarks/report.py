@@ -73,6 +73,13 @@ def print_table(results: Sequence[Result], concurrency: int) -> None:
     console.print(table)
 
 
+def print_memory(measured: Mapping[str, Mapping[str, float | str]]) -> None:
+    """For people."""
+    print()
+    for figure in measured.values():
+        print(f"{figure['label']}: {figure['mebibytes']} MiB, {figure['bytes_each']} bytes each")
+
+
 def _promise(result: Result) -> str:
     if result.case.at_most is None:
         return ""
