@@ -1,8 +1,9 @@
 """What the client interceptors of both gRPC stacks share: how a token is sent, and when a call is made again.
 
-How it is sent. An interceptor cannot see whether its channel is encrypted; gRPC can. So a token goes out as *call
-credentials*, which gRPC sends on a secure channel only. Where the target is named and is on this machine, or plain
-text is allowed in so many words (a mesh encrypts below us), it goes out as metadata, over whatever channel it is.
+How it is sent. A channel that is opened here is known to be secure, to stay on this machine, or to be allowed in so many
+words; its tokens go out as metadata. An interceptor for a channel that somebody else opens cannot see whether it is
+encrypted; gRPC can. So there a token goes out as *call credentials*, which gRPC sends on a secure channel only, and
+which cost it a change of threads; or as metadata, if the target is named and on this machine, or plain text is allowed.
 
 When a call is made again: once, with another token, after ``UNAUTHENTICATED`` with a reason that another token can
 change, and only if the call has a single request message: a stream of requests is used up when the refusal comes.
@@ -16,6 +17,7 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import grpc
+from grpc.experimental import insecure_channel_credentials
 
 from grpc_identity.channels import stays_here
 from grpc_identity.clock import Clock, monotonic_clock
@@ -34,6 +36,7 @@ __all__ = [
     "is_insecure_channel",
     "is_refusal",
     "plaintext_error",
+    "refuse_insecure",
     "retry_options",
     "status_of",
 ]
@@ -51,12 +54,15 @@ Metadata = Sequence[tuple[str, str | bytes]]
 class Sending:
     """How the tokens of one set of interceptors are sent."""
 
-    def __init__(
-        self, *, target: str | None, allow_plaintext: bool, monotonic: Clock = monotonic_clock
-    ) -> None:
-        self._as_metadata = allow_plaintext or (target is not None and stays_here(target))
+    def __init__(self, *, as_metadata: bool, monotonic: Clock = monotonic_clock) -> None:
+        self._as_metadata = as_metadata
         self._monotonic = monotonic
         self._last: tuple[str, grpc.CallCredentials] | None = None
+
+    @classmethod
+    def over(cls, target: str | None, *, allow_plaintext: bool) -> Sending:
+        """For a channel that somebody else opens."""
+        return cls(as_metadata=allow_plaintext or (target is not None and stays_here(target)))
 
     def deadline(self, timeout: float | None) -> float | None:
         """When a call that may take so long has to be over."""
@@ -86,6 +92,15 @@ class Sending:
             # Threads may do this at once; each then makes the same.
             self._last = last = (token, grpc.access_token_call_credentials(token))
         return last[1]
+
+
+def refuse_insecure(credentials: grpc.ChannelCredentials | None) -> None:
+    """Raises ``PlaintextError`` for channel credentials that are none."""
+    if credentials is not None and credentials is insecure_channel_credentials():  # type: ignore[no-untyped-call]
+        raise PlaintextError(
+            "these channel credentials encrypt nothing; leave them out, and say allow_plaintext=True where something "
+            "below encrypts"
+        )
 
 
 def has_authorization(metadata: Iterable[tuple[str, Any]] | None) -> bool:

@@ -156,6 +156,18 @@ class TokenSource:
 
         return call_credentials(self)
 
+    def aio_channel(self, target: str, **options: Any) -> grpc.aio.Channel:
+        """A channel whose calls carry the token. Options: see ``grpc_identity.aio.open_channel``."""
+        from grpc_identity.aio.client import open_channel
+
+        return open_channel(target, self, **options)
+
+    def sync_channel(self, target: str, **options: Any) -> grpc.Channel:
+        """A channel whose calls carry the token. Options: see ``grpc_identity.sync.open_channel``."""
+        from grpc_identity.sync.client import open_channel
+
+        return open_channel(target, self, **options)
+
     def aio_interceptors(
         self, *, target: str | None = None, allow_plaintext: bool = False
     ) -> list[grpc.aio.ClientInterceptor]:

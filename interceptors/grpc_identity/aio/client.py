@@ -12,23 +12,25 @@ stream, the call is never made again, and its code is looked at only after it is
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import grpc
 import grpc.aio
 
+from grpc_identity.channels import ChannelFactory
 from grpc_identity.client_calls import (
     Sending,
     has_authorization,
     is_refusal,
     plaintext_error,
+    refuse_insecure,
     status_of,
 )
 from grpc_identity.errors import GrpcIdentityError
 from grpc_identity.token_source import WAIT_SECONDS, AccessTokens
 
-__all__ = ["client_interceptors"]
+__all__ = ["client_interceptors", "open_channel"]
 
 _Continuation = Callable[[grpc.aio.ClientCallDetails, Any], Awaitable[Any]]
 
@@ -46,7 +48,30 @@ def client_interceptors(
     >>> len(client_interceptors(tokens))
     4
     """
-    sending = Sending(target=target, allow_plaintext=allow_plaintext)
+    return _interceptors(tokens, Sending.over(target, allow_plaintext=allow_plaintext))
+
+
+def open_channel(
+    target: str,
+    tokens: AccessTokens,
+    *,
+    credentials: grpc.ChannelCredentials | None = None,
+    allow_plaintext: bool = False,
+    options: Sequence[tuple[str, Any]] = (),
+    interceptors: Sequence[grpc.aio.ClientInterceptor] = (),
+) -> grpc.aio.Channel:
+    """A channel whose calls carry a token: with TLS and the system's roots unless ``credentials`` are given; in plain text
+    to this machine, or where ``allow_plaintext`` says so. ``interceptors`` of your own come before those of the token.
+    """
+    refuse_insecure(credentials)
+    chain = [*interceptors, *_interceptors(tokens, Sending(as_metadata=True))]
+    if ChannelFactory(target, credentials, allow_plaintext).is_plaintext:
+        return grpc.aio.insecure_channel(target, options=options, interceptors=chain)
+    secure = credentials or grpc.ssl_channel_credentials()
+    return grpc.aio.secure_channel(target, secure, options=options, interceptors=chain)
+
+
+def _interceptors(tokens: AccessTokens, sending: Sending) -> list[grpc.aio.ClientInterceptor]:
     return [kind(tokens, sending) for kind in (_UnaryUnary, _UnaryStream, _StreamUnary, _StreamStream)]
 
 

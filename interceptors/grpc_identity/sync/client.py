@@ -8,23 +8,25 @@ under way, it is never made again; its end is only noted.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
 
 import grpc
 
+from grpc_identity.channels import ChannelFactory
 from grpc_identity.client_calls import (
     Sending,
     has_authorization,
     is_insecure_channel,
     is_refusal,
     plaintext_error,
+    refuse_insecure,
     status_of,
 )
 from grpc_identity.errors import GrpcIdentityError
 from grpc_identity.token_source import WAIT_SECONDS, AccessTokens
 
-__all__ = ["client_interceptors"]
+__all__ = ["client_interceptors", "open_channel"]
 
 _Continuation = Callable[[grpc.ClientCallDetails, Any], Any]
 
@@ -43,7 +45,24 @@ def client_interceptors(
     ...     grpc.insecure_channel("127.0.0.1:1"), *client_interceptors(tokens, target="127.0.0.1:1")
     ... )
     """
-    return [_Interceptor(tokens, Sending(target=target, allow_plaintext=allow_plaintext))]
+    return [_Interceptor(tokens, Sending.over(target, allow_plaintext=allow_plaintext))]
+
+
+def open_channel(
+    target: str,
+    tokens: AccessTokens,
+    *,
+    credentials: grpc.ChannelCredentials | None = None,
+    allow_plaintext: bool = False,
+    options: Sequence[tuple[str, Any]] = (),
+    interceptors: Sequence[Any] = (),
+) -> grpc.Channel:
+    """A channel whose calls carry a token: with TLS and the system's roots unless ``credentials`` are given; in plain text
+    to this machine, or where ``allow_plaintext`` says so. ``interceptors`` of your own come before those of the token.
+    """
+    refuse_insecure(credentials)
+    channel = ChannelFactory(target, credentials, allow_plaintext).open(options)
+    return grpc.intercept_channel(channel, *interceptors, _Interceptor(tokens, Sending(as_metadata=True)))
 
 
 class _Interceptor(

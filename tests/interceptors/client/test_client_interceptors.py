@@ -78,6 +78,65 @@ async def test_a_token_is_not_sent_over_an_insecure_channel(
         assert "allow_plaintext" in refused.value.details()  # type: ignore[attr-defined]
 
 
+def everything(channel: Any, kind: str) -> Any:
+    return getattr(channel, kind)(f"/t.S/{kind}")(b"1" if kind.startswith("unary") else iter((b"1", b"2")))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("secure", [False, True])
+async def test_a_channel_that_is_opened_by_the_source_carries_the_token(
+    tokens: ClientCredentials, echo: Any, kind: str, secure: bool, expected: Expected
+) -> None:
+    target = echo.tls_target if secure else echo.target
+    credentials = grpc.local_channel_credentials() if secure else None
+    async with tokens.aio_channel(target, credentials=credentials) as channel:
+        call = everything(channel, kind)
+        answers = [await call] if kind.endswith("unary") else [answer async for answer in call]
+    assert answers == expected(kind, "login")
+
+    def ask() -> list[bytes]:
+        with tokens.sync_channel(target, credentials=credentials) as channel:
+            call = everything(channel, kind)
+            return [call] if kind.endswith("unary") else list(call)
+
+    assert await asyncio.to_thread(ask) == expected(kind, "login")
+
+
+async def test_a_channel_that_is_opened_by_the_source_is_encrypted_unless_it_stays_here(
+    tokens: ClientCredentials, echo: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from grpc.experimental import insecure_channel_credentials
+
+    with pytest.raises(PlaintextError):
+        tokens.aio_channel(echo.target, credentials=insecure_channel_credentials())
+    with pytest.raises(PlaintextError):
+        tokens.sync_channel(echo.target, credentials=insecure_channel_credentials())
+    opened: list[str] = []
+    for module, stack in ((grpc.aio, "aio"), (grpc, "sync")):
+        for name in ("insecure_channel", "secure_channel"):
+            real = getattr(module, name)
+
+            def note(*args: Any, _real: Any = real, _what: str = f"{stack} {name}", **kwargs: Any) -> Any:
+                opened.append(_what)
+                return _real(*args, **kwargs)
+
+            monkeypatch.setattr(module, name, note)
+    async with (
+        tokens.aio_channel("orders.example:443"),
+        tokens.aio_channel("127.0.0.1:1"),
+        tokens.aio_channel("orders.example:80", allow_plaintext=True),
+    ):
+        pass
+    with (
+        tokens.sync_channel("orders.example:443"),
+        tokens.sync_channel("127.0.0.1:1"),
+        tokens.sync_channel("orders.example:80", allow_plaintext=True),
+    ):
+        pass
+    kinds = ["secure_channel", "insecure_channel", "insecure_channel"]
+    assert opened == [f"{stack} {kind}" for stack in ("aio", "sync") for kind in kinds]
+
+
 async def test_plaintext_refused_names_its_cause(tokens: ClientCredentials, echo: Any) -> None:
     async with grpc.aio.insecure_channel(echo.target, interceptors=tokens.aio_interceptors()) as channel:
         with pytest.raises(grpc.aio.AioRpcError) as refused:
@@ -239,6 +298,35 @@ async def test_a_sync_stream_of_answers_is_there_before_the_server_has_said_a_wo
 
     try:
         assert await asyncio.to_thread(watch) == [b"late"]
+    finally:
+        await server.stop(None)
+
+
+@pytest.mark.parametrize("kind", UNARY_REQUEST)
+async def test_cancelling_an_aio_call_cancels_it_at_the_server(tokens: ClientCredentials, kind: str) -> None:
+    reached, cancelled = asyncio.Event(), asyncio.Event()
+
+    async def hang(_: Any, context: Any) -> bytes:
+        reached.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cancelled.set()
+        return b""
+
+    server = grpc.aio.server(options=(("grpc.so_reuseport", 0),))
+    handler = getattr(grpc, f"{kind}_rpc_method_handler")(hang)
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("t.S", {"Hang": handler}),))
+    target = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    await server.start()
+    try:
+        interceptors = tokens.aio_interceptors(target=target)
+        async with grpc.aio.insecure_channel(target, interceptors=interceptors) as channel:
+            call = getattr(channel, kind)("/t.S/Hang")(b"")
+            await asyncio.wait_for(reached.wait(), 10)
+            call.cancel()
+            await asyncio.wait_for(cancelled.wait(), 10)
+            assert await call.code() is grpc.StatusCode.CANCELLED
     finally:
         await server.stop(None)
 

@@ -90,5 +90,5 @@ async def test_a_channel_opens_with_call_credentials_and_retries(names: dict[str
     from grpc_identity import ClientCredentials
 
     tokens = ClientCredentials("id.example:443", client_id="a", client_secret="b", audience="orders")
-    async with names["open_channel"]("127.0.0.1:1", tokens, pb.DESCRIPTOR) as channel:
+    async with names["secure_channel"]("127.0.0.1:1", tokens, pb.DESCRIPTOR) as channel:
         assert channel.get_state() is grpc.ChannelConnectivity.IDLE

@@ -99,6 +99,17 @@ async def test_a_hundred_concurrent_callers_of_both_stacks_make_one_refresh(
     assert len(proxy.requests) == 1
 
 
+async def test_several_event_loops_share_a_source(start: Any, new_session: Any, proxy: Any) -> None:
+    tokens = start(refresh_only((await new_session()).tokens))
+
+    async def some() -> list[str]:
+        return await asyncio.gather(*(tokens.token_async() for _ in range(5)))
+
+    got = await asyncio.gather(*(asyncio.to_thread(asyncio.run, some()) for _ in range(4)))
+    assert len({token for group in got for token in group}) == 1
+    assert len(proxy.requests) == 1
+
+
 async def test_a_lost_answer_is_asked_for_again_with_the_same_key_and_loses_no_session(
     start: Any, new_session: Any, proxy: Any
 ) -> None:
