@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import grpc
@@ -15,13 +14,8 @@ from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
 from grpc_identity import Verifier
-from grpc_identity.aio import AuthInterceptor as AioAuthInterceptor
-from grpc_identity.revocation_guard import RevocationGuard
-from grpc_identity.revocations import RevocationView, Revoked
-from grpc_identity.sync import AuthInterceptor
 from grpc_identity.testing import InMemoryIssuer
 
-FOREVER = 1e12
 AIO_SHAPES = ("generator", "writing", "consuming", "both", "plain_generator")
 SYNC_SHAPES = ("generator", "consuming", "both", "silent")
 
@@ -31,19 +25,6 @@ class Stopped:
 
     def __init__(self) -> None:
         self.event = threading.Event()
-
-
-class RevocableVerifier(Verifier):
-    """A verifier whose one issuer can revoke, without a server."""
-
-    def __init__(self, issuer: InMemoryIssuer, **options: Any) -> None:
-        super().__init__(issuer.trusted(), **options)
-        self.view = RevocationView()
-        self._guards[issuer.issuer] = RevocationGuard(issuer.issuer, self.view)
-
-    def revoke(self, session_id: str) -> None:
-        self.view.apply([Revoked(session_id=session_id, forget_at_seconds=FOREVER)])
-        self.leases.revoked()
 
 
 def aio_handlers(stopped: Stopped) -> dict[str, Any]:
@@ -105,46 +86,19 @@ def sync_handlers(stopped: Stopped) -> dict[str, Any]:
 
 
 @pytest_asyncio.fixture
-async def serve() -> AsyncIterator[Callable[..., Any]]:
+async def open_channel(serve: Callable[..., Any]) -> AsyncIterator[Callable[..., Any]]:
     """Starts a server of either stack with these handlers, and returns a channel to it."""
-    stopped, ends = Stopped(), []
+    stopped, channels = Stopped(), []
 
     async def start(stack: str, verifier: Verifier, **options: Any) -> grpc.aio.Channel:
-        server: Any
-        if stack == "aio":
-            server = grpc.aio.server(
-                interceptors=[AioAuthInterceptor(verifier, **options)], options=[("grpc.so_reuseport", 0)]
-            )
-            handlers = aio_handlers(stopped)
-        else:
-            server = grpc.server(
-                ThreadPoolExecutor(4),
-                interceptors=[AuthInterceptor(verifier, **options)],
-                options=[("grpc.so_reuseport", 0)],
-            )
-            handlers = sync_handlers(stopped)
-        server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler("t.S", handlers)])
-        port = server.add_insecure_port("127.0.0.1:0")
-        started = server.start()
-        if stack == "aio":
-            await started
-        channel = grpc.aio.insecure_channel(f"127.0.0.1:{port}")
-
-        async def end() -> None:
-            stopped.event.set()
-            await channel.close()
-            ending = server.stop(0)
-            if stack == "aio":
-                await ending
-            else:
-                ending.wait()
-
-        ends.append(end)
-        return channel
+        handlers = aio_handlers(stopped) if stack == "aio" else sync_handlers(stopped)
+        channels.append(grpc.aio.insecure_channel(await serve(stack, handlers, verifier, **options)))
+        return channels[-1]
 
     yield start
-    for end in ends:
-        await end()
+    stopped.event.set()
+    for channel in channels:
+        await channel.close()
 
 
 def open_call(channel: grpc.aio.Channel, shape: str, token: str, requests: asyncio.Queue[bytes]) -> Any:
@@ -201,11 +155,11 @@ def expected(stack: str, shape: str, reason: str) -> tuple[grpc.StatusCode, str]
 
 @pytest.mark.parametrize(("stack", "shape"), CASES)
 async def test_a_stream_ends_when_its_token_is_revoked(
-    serve: Any, wait_until: Any, stack: str, shape: str
+    open_channel: Any, wait_until: Any, revocable: Any, stack: str, shape: str
 ) -> None:
     issuer = InMemoryIssuer(audience="test")
-    verifier = RevocableVerifier(issuer)
-    channel = await serve(stack, verifier)
+    verifier = revocable(issuer)
+    channel = await open_channel(stack, verifier)
     requests: asyncio.Queue[bytes] = asyncio.Queue()
     call = open_call(channel, shape, issuer.mint(session_id="s-1"), requests)
     other = open_call(channel, shape, issuer.mint(session_id="s-2"), requests)
@@ -220,9 +174,9 @@ async def test_a_stream_ends_when_its_token_is_revoked(
 
 
 @pytest.mark.parametrize(("stack", "shape"), CASES)
-async def test_a_stream_ends_when_its_token_expires(serve: Any, stack: str, shape: str) -> None:
+async def test_a_stream_ends_when_its_token_expires(open_channel: Any, stack: str, shape: str) -> None:
     issuer = InMemoryIssuer(audience="test")
-    channel = await serve(stack, Verifier(issuer.trusted(), leeway_seconds=0))
+    channel = await open_channel(stack, Verifier(issuer.trusted(), leeway_seconds=0))
     requests: asyncio.Queue[bytes] = asyncio.Queue()
     call = open_call(channel, shape, issuer.mint(ttl_seconds=2), requests)
     assert await outcome(call, requests) == expected(stack, shape, "TOKEN_EXPIRED")
@@ -230,11 +184,11 @@ async def test_a_stream_ends_when_its_token_expires(serve: Any, stack: str, shap
 
 @pytest.mark.parametrize("stack", ["aio", "sync"])
 async def test_a_grace_lets_a_revoked_stream_go_on_for_a_moment(
-    serve: Any, wait_until: Any, stack: str
+    open_channel: Any, wait_until: Any, revocable: Any, stack: str
 ) -> None:
     issuer = InMemoryIssuer(audience="test")
-    verifier = RevocableVerifier(issuer)
-    channel = await serve(stack, verifier, stream_grace_seconds=1.5)
+    verifier = revocable(issuer)
+    channel = await open_channel(stack, verifier, stream_grace_seconds=1.5)
     requests: asyncio.Queue[bytes] = asyncio.Queue()
     call = open_call(channel, "both", issuer.mint(session_id="s-1"), requests)
     await wait_until(lambda: len(verifier.leases) == 1)

@@ -1,0 +1,158 @@
+"""Guarded servers of both stacks on real sockets, callers of them, and a verifier that can revoke without a server."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import grpc
+import pytest
+import pytest_asyncio
+import uvloop
+
+from grpc_identity import Policy, Verifier
+from grpc_identity.aio import AuthInterceptor as AioAuthInterceptor
+from grpc_identity.revocation_guard import RevocationGuard
+from grpc_identity.revocations import RevocationView, Revoked
+from grpc_identity.sync import AuthInterceptor
+from grpc_identity.testing import InMemoryIssuer
+
+FOREVER = 1e12
+LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
+    "asyncio": asyncio.new_event_loop,
+    "uvloop": uvloop.new_event_loop,
+}
+
+
+def pytest_asyncio_loop_factories(
+    config: pytest.Config, item: pytest.Item
+) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Tests run on asyncio's loop; those marked with ``loop_factories`` on the ones they name."""
+    marker = item.get_closest_marker("asyncio")
+    named = marker.kwargs.get("loop_factories", ()) if marker is not None else ()
+    return LOOPS if named else {"asyncio": LOOPS["asyncio"]}
+
+
+class RevocableVerifier(Verifier):
+    """A verifier whose one issuer can revoke, without a server."""
+
+    def __init__(self, issuer: InMemoryIssuer, **options: Any) -> None:
+        super().__init__(issuer.trusted(), **options)
+        self.view = RevocationView()
+        self._guards[issuer.issuer] = RevocationGuard(issuer.issuer, self.view)
+        trusted = self._issuers[issuer.issuer]
+        self._issuers[issuer.issuer] = type(trusted)(
+            trusted.issuer,
+            trusted.audiences,
+            trusted.keys,
+            trusted.algorithms,
+            self._guards[issuer.issuer],
+        )
+
+    def revoke(self, session_id: str) -> None:
+        """Ends the tokens and the calls of a session."""
+        self.view.apply([Revoked(session_id=session_id, forget_at_seconds=FOREVER)])
+        self.leases.revoked()
+
+
+@pytest.fixture
+def revocable() -> type[RevocableVerifier]:
+    """The class of such verifiers."""
+    return RevocableVerifier
+
+
+@pytest.fixture
+def issuer() -> InMemoryIssuer:
+    """An issuer for the audience ``orders``."""
+    return InMemoryIssuer(audience="orders")
+
+
+@pytest_asyncio.fixture
+async def serve() -> AsyncIterator[Callable[..., Awaitable[str]]]:
+    """Starts a guarded server of either stack with these handlers of the service ``t.S``, and returns its address."""
+    ends: list[Callable[[], Awaitable[None]]] = []
+
+    async def start(
+        stack: str,
+        handlers: Any,
+        verifier: Verifier,
+        policy: Policy | None = None,
+        *,
+        threads: int = 8,
+        port: int = 0,
+        **options: Any,
+    ) -> str:
+        pool = ThreadPoolExecutor(threads)
+        generic = [handlers] if not isinstance(handlers, list) else handlers
+        if isinstance(handlers, dict):
+            generic = [grpc.method_handlers_generic_handler("t.S", handlers)]
+        one_server_a_port = [("grpc.so_reuseport", 0)]
+        server: Any
+        if stack == "sync":
+            server = grpc.server(
+                pool, interceptors=[AuthInterceptor(verifier, policy, **options)], options=one_server_a_port
+            )
+        else:
+            server = grpc.aio.server(
+                pool,
+                interceptors=[AioAuthInterceptor(verifier, policy, **options)],
+                options=one_server_a_port,
+            )
+        server.add_generic_rpc_handlers(tuple(generic))
+        port = server.add_insecure_port(f"127.0.0.1:{port}")
+        started = server.start()
+        if started is not None:
+            await started
+
+        async def end() -> None:
+            ending = server.stop(0)
+            if stack == "sync":
+                await asyncio.to_thread(ending.wait)
+            else:
+                await ending
+            pool.shutdown(wait=False)
+
+        ends.append(end)
+        return f"127.0.0.1:{port}"
+
+    yield start
+    for end in ends:
+        await end()
+
+
+Call = Callable[..., Awaitable[list[bytes]]]
+
+
+@pytest.fixture
+def call() -> Call:
+    """Makes one call and returns its answers. Of a stream of requests two are sent; none if ``is_silent``, since a
+    client that is refused while it writes may report INTERNAL in place of the status it was sent (grpc/grpc#36066).
+    """
+
+    async def make(
+        target: str,
+        kind: str,
+        token: str | None,
+        *,
+        path: str = "",
+        is_silent: bool = False,
+        seconds: float = 20,
+    ) -> list[bytes]:
+        async def requests() -> AsyncIterator[bytes]:
+            if is_silent:
+                await asyncio.Event().wait()
+            yield b"1"
+            yield b"2"
+
+        metadata = (("authorization", f"Bearer {token}"),) if token is not None else ()
+        async with grpc.aio.insecure_channel(target) as channel:
+            multi = getattr(channel, kind)(path or f"/t.S/{kind}")
+            argument = b"1" if kind.startswith("unary") else requests()
+            started = multi(argument, metadata=metadata, timeout=seconds)
+            if kind.endswith("unary"):
+                return [await started]
+            return [answer async for answer in started]
+
+    return make
