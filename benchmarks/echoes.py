@@ -25,7 +25,7 @@ import grpc_identity.sync
 from benchmarks.lifetime import end_with_parent
 from grpc_identity import Verifier
 from grpc_identity.testing import InMemoryIssuer
-from grpc_identity.verifier import MAX_REMEMBERED_TOKENS
+from grpc_identity.token_verifier import MAX_REMEMBERED_TOKENS
 
 # In turns, each comes back only after it was forgotten, so it is as good as never seen.
 UNSEEN_TOKENS = MAX_REMEMBERED_TOKENS + MAX_REMEMBERED_TOKENS // 5

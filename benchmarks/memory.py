@@ -15,7 +15,7 @@ from benchmarks.lifetime import end_with_parent
 from grpc_identity import Verifier
 from grpc_identity.revocations import RevocationView, Revoked
 from grpc_identity.testing import InMemoryIssuer
-from grpc_identity.verifier import MAX_REMEMBERED_TOKENS
+from grpc_identity.token_verifier import MAX_REMEMBERED_TOKENS
 
 REVOCATIONS = 100_000
 _LIFETIME_SECONDS = 900

@@ -37,7 +37,8 @@ if TYPE_CHECKING:
     from grpc_identity.keyring_storage import KeyringStorage
     from grpc_identity.token_grants import ClientAuthentication, ClientSecret
     from grpc_identity.token_source import ClientCredentials, SessionTokens, TokenSource
-    from grpc_identity.verifier import Issuer, TokenVerifier, Verifier
+    from grpc_identity.token_verifier import TokenVerifier
+    from grpc_identity.verifier import Issuer, Verifier
 
 __all__ = [
     "Algorithm",
@@ -86,7 +87,7 @@ _LAZY = {
     "KeyringStorage": "keyring_storage",
     "SessionTokens": "token_source",
     "TokenSource": "token_source",
-    "TokenVerifier": "verifier",
+    "TokenVerifier": "token_verifier",
     "Verifier": "verifier",
     "retry_options": "client_calls",
 }

@@ -73,7 +73,7 @@ class GrpcIdentityError(Exception):
 
 
 class TokenError(GrpcIdentityError):
-    """A call is refused.
+    """A call is refused. ``attempted_subject`` is whom the token names, where it was readable; not to be believed.
 
     >>> error = TokenError(Reason.TOKEN_EXPIRED, "expired 40 seconds ago")
     >>> error.reason
@@ -85,6 +85,7 @@ class TokenError(GrpcIdentityError):
         self.reason = reason
         self.detail = detail
         self.retry_after_seconds = retry_after_seconds
+        self.attempted_subject: str | None = None
 
 
 class NotHeldError(TokenError):

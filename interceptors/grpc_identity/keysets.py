@@ -64,6 +64,7 @@ class KeyCache:
 
     __slots__ = (
         "_attempted_at",
+        "_confirmed_at",
         "_failures",
         "_jitter",
         "_key_set",
@@ -83,6 +84,7 @@ class KeyCache:
         self._jitter = jitter
         self._key_set: KeySet | None = None
         self._last: FetchedKeys | None = None
+        self._confirmed_at = -inf
         self._usable_until = -inf
         self._refresh_at = -inf
         self._attempted_at = -inf
@@ -108,6 +110,11 @@ class KeyCache:
         """The last answer of the issuer, to ask with."""
         return self._last
 
+    @property
+    def age_seconds(self) -> float:
+        """How long ago the issuer last confirmed the keys; infinite if it never has, as with keys that are given."""
+        return self._monotonic() - self._confirmed_at
+
     def seconds_until_refresh(self) -> float:
         """How long until the issuer should be asked again; zero when it is time."""
         return max(0.0, self._refresh_at - self._monotonic())
@@ -130,6 +137,7 @@ class KeyCache:
         early = 1 - JITTER_FRACTION * self._jitter()
         self._last = fetched
         self._failures = 0
+        self._confirmed_at = now
         self._usable_until = now + self._max_stale_seconds
         self._refresh_at = now + lifetime * REFRESH_AT_FRACTION * early
 

@@ -26,9 +26,11 @@ from grpc_identity.leases import Lease
 from grpc_identity.policy import CompiledPolicy, Policy, Rule, UsageAudit
 from grpc_identity.principal import CURRENT_BEARER, BearerToken, Principal
 from grpc_identity.redaction import keep_metadata_out_of_logs
+from grpc_identity.tally import Tally
+from grpc_identity.telemetry import report_refusal
 from grpc_identity.verifier import Verifier
 
-__all__ = ["ERROR_DOMAIN", "STATUS_CODES", "Admitted", "Gate", "behaviour_of", "refuse", "to_status"]
+__all__ = ["ERROR_DOMAIN", "STATUS_CODES", "Admitted", "Gate", "Refusal", "behaviour_of", "to_status"]
 
 ERROR_DOMAIN = "grpc-identity"
 AUTHORIZATION = "authorization"
@@ -87,6 +89,28 @@ def to_status(error: TokenError) -> grpc.Status:
 
 
 @dataclass(frozen=True, slots=True)
+class Refusal:
+    """A call that is refused: ``status`` is what the caller is told."""
+
+    method: str
+    error: Exception
+    status: grpc.Status
+
+    def reported(self, context: Any) -> grpc.Status:
+        """The status, after the host's tracing was told, if it has one; ``context`` is that of the handler.
+
+        Never raises: a refusal stands, whoever fails to hear of it.
+        """
+        try:
+            report_refusal(
+                self.method, self.error, peer=context.peer(), metadata=context.invocation_metadata()
+            )
+        except Exception:
+            _logger.exception("a refusal could not be reported to OpenTelemetry")
+        return self.status
+
+
+@dataclass(frozen=True, slots=True)
 class Admitted:
     """A caller that was let in with a token, for calls that may outlive it."""
 
@@ -102,6 +126,10 @@ class Admitted:
         """Watches over a call; ``on_end`` is called, by any thread, when the token is revoked. Give it back."""
         return self.verifier.lease(self.principal, self.token, on_end)
 
+    def refusal(self, method: str, error: Exception) -> Refusal:
+        """Counts and logs why the call ends."""
+        return _refusal(self.verifier.tally, method, error)
+
     def release(self, lease: Lease) -> None:
         """The call has ended."""
         self.verifier.leases.remove(lease)
@@ -114,7 +142,7 @@ class Gate:
     up what good callers need; the calls above it are asked to try again.
     """
 
-    __slots__ = ("_rule", "_verifier", "_verify", "_waiting")
+    __slots__ = ("_rule", "_tally", "_verifier", "_verify", "_waiting")
 
     def __init__(self, verifier: Verifier, policy: Policy | None, *, max_waiting: int) -> None:
         if not isinstance(verifier, Verifier):
@@ -124,6 +152,7 @@ class Gate:
         keep_metadata_out_of_logs()
         self._verifier = verifier
         self._verify = verifier.verify
+        self._tally = verifier.tally
         compiled = (policy or Policy()).compile()
         _refuse_to_record(compiled)
         self._rule = compiled.rule
@@ -139,12 +168,14 @@ class Gate:
         if token is None:
             if rule.is_public:
                 CURRENT_BEARER.set(None)
+                self._tally.admitted += 1
                 return None
             raise TokenError(Reason.TOKEN_MISSING, "no authorization metadata")
         principal = self._verify(token, rule.audience)
         if rule.requirement is not None:
             _meet(rule, principal)
         CURRENT_BEARER.set(BearerToken(token))
+        self._tally.admitted += 1
         return principal
 
     def admitted(self, principal: Principal, metadata: Iterable[tuple[str, Any]] | None) -> Admitted:
@@ -175,9 +206,18 @@ class Gate:
         """Whether what may bring the missing thing is under way, or was started just now."""
         return self._verifier.fetch_for(error, _bearer_token(metadata) or "") is not None
 
+    def refusal(self, method: str, error: Exception) -> Refusal:
+        """Counts and logs why a call is refused. An unexpected error refuses, too."""
+        return _refusal(self._tally, method, error)
 
-def refuse(method: str, error: Exception) -> grpc.Status:
-    """Logs why a call is refused, and returns what the caller is told. An unexpected error refuses, too."""
+
+def _refusal(tally: Tally, method: str, error: Exception) -> Refusal:
+    reason = error.reason if isinstance(error, TokenError) else Reason.VERIFIER_FAILED
+    tally.refused[reason.value] += 1
+    return Refusal(method, error, _logged(method, error))
+
+
+def _logged(method: str, error: Exception) -> grpc.Status:
     if isinstance(error, TokenError):
         _logger.info("refused %r: %s: %s", method, error.reason, error.detail)
         return to_status(error)

@@ -1,13 +1,4 @@
-"""From a token to a ``Principal``, or to a ``TokenError`` that says why not. Knows nothing of gRPC.
-
-``TokenVerifier`` verifies with the keys that are held and never waits. A token that was verified is remembered, by
-its SHA-256 and not by its text, until it expires or the keys of its issuer change, whichever is first; the memory is
-bounded. What is revoked is looked up with each call. ``Verifier`` adds the fetching of keys, the feed of revocations,
-and waiting.
-
-Order: form, header, form of the claims, issuer (exact), key, signature, audience, times, revocations. Of several
-issuers only the keys of the one that the token names are tried.
-"""
+"""A ``TokenVerifier`` that keeps what it verifies by fresh: keys, revocations, and waiting for what is not held yet."""
 
 from __future__ import annotations
 
@@ -17,229 +8,45 @@ import os
 import socket
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, wait
-from dataclasses import dataclass
-from dataclasses import field as dataclass_field
-from hashlib import sha256
 from math import inf
 from secrets import token_hex
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Self
 
-from grpc_identity.claims import (
-    ACCESS_TOKEN_TYPE,
-    MAX_LEEWAY_SECONDS,
-    check_claims,
-    parse_claims,
-)
+from grpc_identity.claims import MAX_LEEWAY_SECONDS
 from grpc_identity.clock import Clock, monotonic_clock, wall_clock
 from grpc_identity.errors import (
     GrpcIdentityError,
     KeyFetchError,
-    KeyNotHeldError,
     NotHeldError,
-    Reason,
     RevocationsNotHeldError,
     StateFeedError,
     TokenError,
 )
 from grpc_identity.issuer import Issuer
-from grpc_identity.jwk import Algorithm, KeySet
-from grpc_identity.jws import ALL_ALGORITHMS, MAX_TOKEN_BYTES, parse_compact, verify_signature
+from grpc_identity.jwk import KeySet
 from grpc_identity.keysets import KeyCache, KeyRefresher
 from grpc_identity.leases import Lease, Leases
 from grpc_identity.principal import Principal
 from grpc_identity.revocation_guard import RevocationGuard
 from grpc_identity.revocations import RevocationView, StaleRevocations
+from grpc_identity.telemetry import observe
+from grpc_identity.token_verifier import MAX_REMEMBERED_TOKENS, TokenVerifier, TrustedIssuer, digest_of
 
 if TYPE_CHECKING:
     from grpc_identity.introspection import Introspector
     from grpc_identity.verifier_state import StateFollower
 
-__all__ = ["HeldKeys", "Issuer", "TokenVerifier", "TrustedIssuer", "Verifier"]
+__all__ = ["Issuer", "Verifier", "default_verifier_name"]
 
-MAX_REMEMBERED_TOKENS = 10_000
 MAX_STALE_HOURS = 24.0
 MAX_REVOCATION_AGE_SECONDS = 60.0
 START_TIMEOUT_SECONDS = 15.0
 WAIT_FOR_KEY_SECONDS = 5.0
-_RETRY_AFTER_SECONDS = 1.0
-
-
-def digest_of(token: str) -> bytes:
-    """What a token is remembered by."""
-    return sha256(token.encode("utf-8", "replace")).digest()
 
 
 def default_verifier_name() -> str:
     """Host, process, and enough to tell it from another process of that number."""
     return f"{socket.gethostname()[:80]}-{os.getpid()}-{token_hex(2)}"
-
-
-class HeldKeys(Protocol):
-    """Keys of one issuer in memory."""
-
-    def current(self) -> KeySet | None:
-        """The keys to use, the same object while they are the same; ``None`` if there are none fit to use."""
-
-
-@dataclass(frozen=True, slots=True)
-class TrustedIssuer:
-    """An issuer, whose tokens are accepted if they name one of ``audiences``."""
-
-    issuer: str
-    audiences: frozenset[str]
-    keys: HeldKeys
-    algorithms: frozenset[Algorithm] = ALL_ALGORITHMS
-    revocations: RevocationGuard | None = None
-
-
-@dataclass(slots=True)
-class _Remembered:
-    principal: Principal = dataclass_field(repr=False)
-    good_until: float
-    keys: HeldKeys
-    key_set: KeySet
-    kid: str
-    is_for_us: bool
-    revocations: RevocationGuard | None
-    revocations_seen: object
-
-
-class _Memory:
-    """What was verified lately, at most ``limit`` entries.
-
-    Two halves: when the young one is full it becomes the old one, and what was old is forgotten. So nothing is ever
-    searched, and what is in use moves back into the young half.
-    """
-
-    __slots__ = ("_half", "_old", "_young")
-
-    def __init__(self, limit: int) -> None:
-        self._half = limit // 2
-        self._young: dict[bytes, _Remembered] = {}
-        self._old: dict[bytes, _Remembered] = {}
-
-    def get(self, digest: bytes) -> _Remembered | None:
-        found = self._young.get(digest)
-        if found is None:
-            found = self._old.get(digest)
-            if found is not None:
-                self.put(digest, found)
-        return found
-
-    def put(self, digest: bytes, remembered: _Remembered) -> None:
-        if self._half:
-            if len(self._young) >= self._half:
-                # Threads may do this at once; the worst of it is to forget a little more.
-                self._old, self._young = self._young, {}
-            self._young[digest] = remembered
-
-
-class TokenVerifier:
-    """Verifies tokens with the keys that are held; safe to use from several threads.
-
-    >>> from grpc_identity.testing import InMemoryIssuer
-    >>> issuer = InMemoryIssuer(audience="orders")
-    >>> Verifier(issuer.trusted()).verify(issuer.mint(subject="alice")).subject
-    'alice'
-    """
-
-    def __init__(
-        self,
-        issuers: Sequence[TrustedIssuer],
-        *,
-        leeway_seconds: float = MAX_LEEWAY_SECONDS,
-        max_remembered: int = MAX_REMEMBERED_TOKENS,
-        clock: Clock = wall_clock,
-    ) -> None:
-        if not issuers:
-            raise ValueError("name at least one issuer")
-        if not 0 <= leeway_seconds <= MAX_LEEWAY_SECONDS:
-            raise ValueError(f"leeway_seconds is {leeway_seconds}; 0 to {MAX_LEEWAY_SECONDS} are allowed")
-        self._guards = {
-            issuer.issuer: issuer.revocations for issuer in issuers if issuer.revocations is not None
-        }
-        self._issuers = {issuer.issuer: issuer for issuer in issuers}
-        if len(self._issuers) != len(issuers):
-            raise ValueError("an issuer is named twice; give it several audiences instead")
-        self._leeway_seconds = leeway_seconds
-        self._clock = clock
-        self._memory = _Memory(max_remembered)
-
-    def verify(self, token: str, audiences: frozenset[str] | None = None) -> Principal:
-        """The caller whose token this is, from what is held in memory.
-
-        ``audiences`` replace those its issuer is trusted for: the token must name one of them. Raises ``TokenError``; of that, ``KeyNotHeldError`` where a fetch of keys may help.
-        """
-        if len(token) > MAX_TOKEN_BYTES:
-            raise TokenError(Reason.TOKEN_INVALID, f"longer than {MAX_TOKEN_BYTES} bytes")
-        digest = digest_of(token)
-        found = self._memory.get(digest)
-        if found is not None and found.good_until > self._clock() and found.keys.current() is found.key_set:
-            guard = found.revocations
-            if guard is not None and (guard.asks_for_age or guard.view.version is not found.revocations_seen):
-                version = guard.view.version
-                guard.check(found.principal, found.kid, digest)
-                found.revocations_seen = version
-            if audiences is None:
-                if found.is_for_us:
-                    return found.principal
-            elif not audiences.isdisjoint(found.principal.audience):
-                return found.principal
-            raise TokenError(Reason.AUDIENCE_MISMATCH, "aud is for none of the method's audiences")
-        return self._verify_unseen(token, digest, audiences)
-
-    def _verify_unseen(self, token: str, digest: bytes, audiences: frozenset[str] | None) -> Principal:
-        jws = parse_compact(token, typ=ACCESS_TOKEN_TYPE)
-        claims = parse_claims(jws.payload)
-        issuer = self._issuers.get(claims.issuer)
-        if issuer is None:
-            raise TokenError(Reason.ISSUER_MISMATCH, "iss is none of the trusted issuers")
-        if jws.algorithm not in issuer.algorithms:
-            raise TokenError(Reason.TOKEN_INVALID, "the header's alg is not allowed for this issuer")
-        key_set = issuer.keys.current()
-        if key_set is None:
-            raise KeyNotHeldError(
-                Reason.KEYS_UNAVAILABLE,
-                f"no keys of {issuer.issuer} that are fresh enough are held",
-                issuer=issuer.issuer,
-                retry_after_seconds=_RETRY_AFTER_SECONDS,
-            )
-        try:
-            verify_signature(jws, key_set)
-        except TokenError as error:
-            if error.reason is Reason.KEY_UNKNOWN:
-                raise KeyNotHeldError(error.reason, error.detail, issuer=issuer.issuer) from None
-            raise
-        check_claims(
-            claims,
-            now_seconds=self._clock(),
-            issuer=issuer.issuer,
-            audiences=issuer.audiences if audiences is None else audiences,
-            leeway_seconds=self._leeway_seconds,
-        )
-        if claims.is_bound:
-            # RFC 7800, section 3: taking such a token as a bearer token would undo what binds it.
-            raise TokenError(Reason.TOKEN_INVALID, "bound to a key (cnf), which is not supported here")
-        principal = Principal.from_claims(claims)
-        guard, version = issuer.revocations, None
-        if guard is not None:
-            version = guard.view.version
-            guard.check(principal, jws.kid or "", digest)
-        good_until = claims.expires_at_seconds + self._leeway_seconds
-        self._memory.put(
-            digest,
-            _Remembered(
-                principal,
-                good_until,
-                issuer.keys,
-                key_set,
-                jws.kid or "",
-                not issuer.audiences.isdisjoint(claims.audience),
-                guard,
-                version,
-            ),
-        )
-        return principal
 
 
 class Verifier(TokenVerifier):
@@ -313,6 +120,16 @@ class Verifier(TokenVerifier):
             max_remembered=max_remembered,
             clock=clock,
         )
+        observe(self)
+
+    def key_ages_seconds(self) -> dict[str, float]:
+        """How long ago the keys of each issuer were last confirmed."""
+        return {name: cache.age_seconds for name, cache in self._caches.items() if cache.age_seconds < inf}
+
+    def revocation_ages_seconds(self) -> dict[str, float]:
+        """How long ago each issuer that pushes its revocations was last heard of."""
+        ages = {name: guard.view.age_seconds for name, guard in self._guards.items()}
+        return {name: age for name, age in ages.items() if age < inf}
 
     @property
     def ready(self) -> bool:

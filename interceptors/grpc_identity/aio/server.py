@@ -22,7 +22,7 @@ from grpc_identity.aio.streams import limited
 from grpc_identity.errors import NotHeldError
 from grpc_identity.policy import Policy
 from grpc_identity.principal import CURRENT_PRINCIPAL
-from grpc_identity.transport import Gate, behaviour_of, refuse
+from grpc_identity.transport import Gate, Refusal, behaviour_of
 from grpc_identity.verifier import Verifier
 
 __all__ = ["AuthInterceptor"]
@@ -77,7 +77,7 @@ class AuthInterceptor(grpc.aio.ServerInterceptor):
             except NotHeldError:
                 principal = await self._gate.admit_async(call.method, call.invocation_metadata)
         except Exception as error:
-            return _refusal(refuse(call.method, error))
+            return _refusing(self._gate.refusal(call.method, error))
         CURRENT_PRINCIPAL.set(principal)
         handler = await continuation(call)
         if handler is None or self._async_handlers.get(call.method) is handler:
@@ -97,9 +97,9 @@ class AuthInterceptor(grpc.aio.ServerInterceptor):
         return _with_context(handler, behaviour)
 
 
-def _refusal(status: grpc.Status) -> _Handler:
+def _refusing(refused: Refusal) -> _Handler:
     async def refusal(_: object, context: grpc.aio.ServicerContext[Any, Any]) -> None:
-        await context.abort_with_status(status)
+        await context.abort_with_status(refused.reported(context))
 
     return grpc.stream_stream_rpc_method_handler(refusal)
 

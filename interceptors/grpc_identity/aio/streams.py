@@ -18,7 +18,7 @@ import grpc
 
 from grpc_identity.errors import TokenError
 from grpc_identity.leases import Lease
-from grpc_identity.transport import Admitted, behaviour_of, refuse
+from grpc_identity.transport import Admitted, Refusal, behaviour_of
 
 __all__ = ["limited"]
 
@@ -86,7 +86,8 @@ class _TokenLimit:
             if lease is not None:
                 lease.expire()
             error = lease.ended if lease is not None else None
-            await self._context.abort_with_status(refuse(self._method, error or TimeoutError()))
+            refused = self._admitted.refusal(self._method, error or TimeoutError())
+            await self._context.abort_with_status(refused.reported(self._context))
 
     def _on_end(self, error: TokenError) -> None:
         # The feed has a thread of its own, and the loop may have been closed meanwhile.
@@ -118,7 +119,7 @@ def _plain(
                 if admitted.seconds_left() <= 0:
                     lease.expire()
                 if lease.ended is not None:
-                    _abort(context, method, lease.ended)
+                    _abort(context, admitted.refusal(method, lease.ended))
                 yield response
         finally:
             admitted.release(lease)
@@ -126,9 +127,9 @@ def _plain(
     return answers
 
 
-def _abort(context: Any, method: str, error: TokenError) -> None:
+def _abort(context: Any, refused: Refusal) -> None:
     # The context that plain functions get on this stack has no `abort_with_status`.
-    status = refuse(method, error)
+    status = refused.reported(context)
     context.abort(status.code, status.details, status.trailing_metadata)
 
 

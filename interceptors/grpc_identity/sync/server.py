@@ -19,7 +19,7 @@ from grpc_identity.errors import NotHeldError
 from grpc_identity.policy import Policy
 from grpc_identity.principal import CURRENT_PRINCIPAL, Principal
 from grpc_identity.sync.streams import Alarms, limited
-from grpc_identity.transport import Gate, behaviour_of, refuse
+from grpc_identity.transport import Gate, Refusal, behaviour_of
 from grpc_identity.verifier import Verifier
 
 __all__ = ["AuthInterceptor"]
@@ -72,7 +72,7 @@ class AuthInterceptor(grpc.ServerInterceptor):
                 if not waits:
                     raise
         except Exception as error:
-            return _refusal(refuse(call.method, error))
+            return _refusing(self._gate.refusal(call.method, error))
         handler = continuation(call)
         if waits:
             return self._decided_later(call, handler)
@@ -92,7 +92,7 @@ class AuthInterceptor(grpc.ServerInterceptor):
             try:
                 principal = self._gate.admit_waiting(call.method, call.invocation_metadata)
             except Exception as error:
-                context.abort_with_status(refuse(call.method, error))
+                context.abort_with_status(self._gate.refusal(call.method, error).reported(context))
             CURRENT_PRINCIPAL.set(principal)
             return principal
 
@@ -117,9 +117,9 @@ class AuthInterceptor(grpc.ServerInterceptor):
         return constructor(decided, handler.request_deserializer, handler.response_serializer)
 
 
-def _refusal(status: grpc.Status) -> _Handler:
+def _refusing(refused: Refusal) -> _Handler:
     def refusal(_: object, context: grpc.ServicerContext) -> NoReturn:
-        context.abort_with_status(status)
+        context.abort_with_status(refused.reported(context))
 
     return grpc.stream_stream_rpc_method_handler(refusal)
 

@@ -17,7 +17,7 @@ import grpc
 
 from grpc_identity.clock import Clock, monotonic_clock
 from grpc_identity.leases import Lease
-from grpc_identity.transport import Admitted, behaviour_of, refuse
+from grpc_identity.transport import Admitted, behaviour_of
 
 __all__ = ["Alarms", "limited"]
 
@@ -100,7 +100,8 @@ class _Limit:
     def check(self) -> None:
         """Aborts the call if its time is over; for the thread of the handler."""
         if self._over and self._lease.ended is not None:
-            self._context.abort_with_status(refuse(self._method, self._lease.ended))
+            refused = self._admitted.refusal(self._method, self._lease.ended)
+            self._context.abort_with_status(refused.reported(self._context))
 
     def _end(self) -> None:
         self._over = True

@@ -1,0 +1,150 @@
+"""Metrics and refusals for the host's OpenTelemetry, through its API package and only where the host has that.
+
+Nothing here costs a call that is admitted anything but an addition: instruments are observed, they are not driven.
+Names follow the semantic conventions for RPC, client and user agent; own names are ``identity.*``. Never a token, nor
+a part of one.
+
+================================== ========== =========================================================
+metric                             unit       attributes
+================================== ========== =========================================================
+``identity.decisions``             ``{call}`` ``identity.reason``: ``ADMITTED``, or why it was refused
+``identity.verifications``         ``{token}`` ``identity.remembered``: whether the token was seen before
+``identity.verification.duration`` ``s``      of tokens not seen before
+``identity.keys.age``              ``s``      ``identity.issuer``
+``identity.revocations.age``       ``s``      ``identity.issuer``
+================================== ========== =========================================================
+
+A refusal is the event ``identity.call_refused`` on the current span, or a span of that name where there is none.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from functools import cache
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from grpc_identity._version import __version__
+from grpc_identity.errors import TokenError
+
+if TYPE_CHECKING:
+    from grpc_identity.verifier import Verifier
+
+__all__ = ["observe", "report_refusal"]
+
+REFUSED = "identity.call_refused"
+MAX_TEXT_CHARS = 256
+_SCOPE = "grpc_identity"
+_DURATION_BOUNDS_SECONDS = (5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 5e-3, 5e-2)
+
+_lock = threading.Lock()
+_observed: weakref.WeakSet[Verifier] = weakref.WeakSet()
+
+
+def observe(verifier: Verifier) -> None:
+    """Has a verifier counted, for as long as it lives."""
+    with _lock:
+        duration = _instruments()
+        _observed.add(verifier)
+    if duration is not None:
+        verifier.tally.on_verified = duration.record
+
+
+def report_refusal(
+    method: str, error: Exception, *, peer: str, metadata: Iterable[tuple[str, Any]] | None
+) -> None:
+    """Tells the host's tracing why a call was refused, who called from where, and in whose name it tried."""
+    trace = _api("trace")
+    if trace is None:
+        return
+    attributes = dict(_attributes(method, error, peer, metadata))
+    span = trace.get_current_span()
+    if span.is_recording():
+        span.add_event(REFUSED, attributes)
+    else:
+        tracer = trace.get_tracer(_SCOPE, __version__)
+        tracer.start_span(REFUSED, attributes=attributes, kind=trace.SpanKind.SERVER).end()
+
+
+def _attributes(
+    method: str, error: Exception, peer: str, metadata: Iterable[tuple[str, Any]] | None
+) -> Iterator[tuple[str, str]]:
+    service, _, name = method.removeprefix("/").rpartition("/")
+    yield "rpc.system", "grpc"
+    yield "rpc.service", service[:MAX_TEXT_CHARS]
+    yield "rpc.method", name[:MAX_TEXT_CHARS]
+    # As gRPC names a peer: ipv4:127.0.0.1:50051, ipv6:%5B::1%5D:50051, unix:/path.
+    yield "client.address", peer[:MAX_TEXT_CHARS]
+    for key, value in metadata or ():
+        if key == "user-agent" and isinstance(value, str):
+            yield "user_agent.original", value[:MAX_TEXT_CHARS]
+    if isinstance(error, TokenError):
+        yield "error.type", error.reason.value
+        yield "identity.detail", error.detail[:MAX_TEXT_CHARS]
+        if error.attempted_subject is not None:
+            yield "identity.attempted_subject", error.attempted_subject[:MAX_TEXT_CHARS]
+    else:
+        yield "error.type", type(error).__name__
+
+
+def _api(name: str) -> Any:
+    try:
+        return import_module(f"opentelemetry.{name}")
+    except ImportError:
+        return None
+
+
+@cache
+def _instruments() -> Any:
+    """Creates the instruments, once a process, and returns the one that is driven; ``None`` without the API."""
+    metrics = _api("metrics")
+    if metrics is None:
+        return None
+    meter = metrics.get_meter(_SCOPE, __version__)
+
+    def observation(value: float, **attributes: Any) -> Any:
+        return metrics.Observation(value, {f"identity.{name}": said for name, said in attributes.items()})
+
+    def decisions(_: Any) -> Iterable[Any]:
+        total: Counter[str] = Counter()
+        for verifier in list(_observed):
+            total["ADMITTED"] += verifier.tally.admitted
+            total.update(verifier.tally.refused)
+        return [observation(count, reason=reason) for reason, count in total.items()]
+
+    def verifications(_: Any) -> Iterable[Any]:
+        tallies = [verifier.tally for verifier in list(_observed)]
+        return [
+            observation(sum(tally.remembered for tally in tallies), remembered=True),
+            observation(sum(tally.unseen for tally in tallies), remembered=False),
+        ]
+
+    def key_ages(_: Any) -> Iterable[Any]:
+        return [
+            observation(age, issuer=issuer)
+            for verifier in list(_observed)
+            for issuer, age in verifier.key_ages_seconds().items()
+        ]
+
+    def revocation_ages(_: Any) -> Iterable[Any]:
+        return [
+            observation(age, issuer=issuer)
+            for verifier in list(_observed)
+            for issuer, age in verifier.revocation_ages_seconds().items()
+        ]
+
+    meter.create_observable_counter("identity.decisions", [decisions], "{call}", "Calls, by what was decided")
+    meter.create_observable_counter("identity.verifications", [verifications], "{token}", "Tokens looked at")
+    meter.create_observable_gauge("identity.keys.age", [key_ages], "s", "Since the keys were confirmed")
+    meter.create_observable_gauge(
+        "identity.revocations.age", [revocation_ages], "s", "Since revocations were heard of"
+    )
+    return meter.create_histogram(
+        "identity.verification.duration",
+        "s",
+        "Verifying a token that was not seen before",
+        explicit_bucket_boundaries_advisory=_DURATION_BOUNDS_SECONDS,
+    )
