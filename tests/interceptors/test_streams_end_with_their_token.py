@@ -90,57 +90,68 @@ async def open_channel(serve: Callable[..., Any]) -> AsyncIterator[Callable[...,
     """Starts a server of either stack with these handlers, and returns a channel to it."""
     stopped, channels = Stopped(), []
 
-    async def start(stack: str, verifier: Verifier, **options: Any) -> grpc.aio.Channel:
+    async def start(stack: str, verifier: Verifier, **options: Any) -> grpc.Channel:
         handlers = aio_handlers(stopped) if stack == "aio" else sync_handlers(stopped)
-        channels.append(grpc.aio.insecure_channel(await serve(stack, handlers, verifier, **options)))
+        channels.append(grpc.insecure_channel(await serve(stack, handlers, verifier, **options)))
         return channels[-1]
 
     yield start
     stopped.event.set()
     for channel in channels:
-        await channel.close()
+        channel.close()
 
 
-def open_call(channel: grpc.aio.Channel, shape: str, token: str, requests: asyncio.Queue[bytes]) -> Any:
-    metadata = (("authorization", f"Bearer {token}"),)
-    path = f"/t.S/{shape}"
+class Busy:
+    """Requests without end, as a caller sends who does not know that its token is no good any more."""
 
-    async def sent() -> AsyncIterator[bytes]:
-        while True:
-            yield await requests.get()
+    def __init__(self) -> None:
+        self._over = threading.Event()
 
-    if shape == "consuming":
-        return channel.stream_unary(path)(sent(), metadata=metadata)
-    if shape == "both":
-        return channel.stream_stream(path)(sent(), metadata=metadata)
-    return channel.unary_stream(path)(b"", metadata=metadata)
+    def __iter__(self) -> Iterator[bytes]:
+        while not self._over.wait(0.02):
+            yield b"more"
+
+    def end(self) -> None:
+        self._over.set()
 
 
-async def outcome(call: Any, requests: asyncio.Queue[bytes]) -> tuple[grpc.StatusCode, str]:
-    """How the call ends; keeps it busy until then, as a caller would."""
+class Call:
+    """One call. The client is a sync one: on grpc.aio, a bidirectional call that is ended while it sends may be told
+    INTERNAL, whatever the server has said."""
 
-    async def busy() -> None:
-        while True:
-            await requests.put(b"more")
-            await asyncio.sleep(0.02)
+    def __init__(self, channel: grpc.Channel, shape: str, token: str) -> None:
+        metadata = (("authorization", f"Bearer {token}"),)
+        path = f"/t.S/{shape}"
+        self._requests = Busy()
+        self._answers_once = shape == "consuming"
+        self.rpc: Any
+        if shape == "consuming":
+            self.rpc = channel.stream_unary(path).future(iter(self._requests), metadata=metadata)
+        elif shape == "both":
+            self.rpc = channel.stream_stream(path)(iter(self._requests), metadata=metadata)
+        else:
+            self.rpc = channel.unary_stream(path)(b"", metadata=metadata)
 
-    sending = asyncio.create_task(busy())
-    try:
+    async def outcome(self) -> tuple[grpc.StatusCode, str]:
+        """How it ends."""
         async with asyncio.timeout(20):
-            if hasattr(call, "read"):
-                async for _ in call:
-                    pass
-            else:
-                await call
-    except grpc.aio.AioRpcError as error:
-        status = rpc_status.from_call(error)  # type: ignore[arg-type]
+            return await asyncio.to_thread(self._outcome)
+
+    def _outcome(self) -> tuple[grpc.StatusCode, str]:
+        try:
+            if self._answers_once:
+                self.rpc.result()
+            for _ in self.rpc if not self._answers_once else ():
+                pass
+        except grpc.RpcError:
+            pass
+        finally:
+            self._requests.end()
+        status = rpc_status.from_call(self.rpc)
         info = error_details_pb2.ErrorInfo()
         for detail in status.details if status else ():
             detail.Unpack(info)
-        return error.code(), info.reason
-    finally:
-        sending.cancel()
-    return grpc.StatusCode.OK, ""
+        return self.rpc.code(), info.reason
 
 
 CASES = [("aio", shape) for shape in AIO_SHAPES] + [("sync", shape) for shape in SYNC_SHAPES]
@@ -160,16 +171,15 @@ async def test_a_stream_ends_when_its_token_is_revoked(
     issuer = InMemoryIssuer(audience="test")
     verifier = revocable(issuer)
     channel = await open_channel(stack, verifier)
-    requests: asyncio.Queue[bytes] = asyncio.Queue()
-    call = open_call(channel, shape, issuer.mint(session_id="s-1"), requests)
-    other = open_call(channel, shape, issuer.mint(session_id="s-2"), requests)
+    call = Call(channel, shape, issuer.mint(session_id="s-1"))
+    other = Call(channel, shape, issuer.mint(session_id="s-2"))
     await wait_until(lambda: len(verifier.leases) == 2)
     verifier.revoke("s-1")
-    assert await outcome(call, requests) == expected(stack, shape, "TOKEN_REVOKED")
-    assert not other.done()
+    assert await call.outcome() == expected(stack, shape, "TOKEN_REVOKED")
+    assert not other.rpc.done()
     # Not by cancelling: on grpc.aio that leaves the thread of a plain generator waiting for ever.
     verifier.revoke("s-2")
-    assert await outcome(other, requests) == expected(stack, shape, "TOKEN_REVOKED")
+    assert await other.outcome() == expected(stack, shape, "TOKEN_REVOKED")
     await wait_until(lambda: len(verifier.leases) == 0)
 
 
@@ -177,9 +187,8 @@ async def test_a_stream_ends_when_its_token_is_revoked(
 async def test_a_stream_ends_when_its_token_expires(open_channel: Any, stack: str, shape: str) -> None:
     issuer = InMemoryIssuer(audience="test")
     channel = await open_channel(stack, Verifier(issuer.trusted(), leeway_seconds=0))
-    requests: asyncio.Queue[bytes] = asyncio.Queue()
-    call = open_call(channel, shape, issuer.mint(ttl_seconds=2), requests)
-    assert await outcome(call, requests) == expected(stack, shape, "TOKEN_EXPIRED")
+    call = Call(channel, shape, issuer.mint(ttl_seconds=2))
+    assert await call.outcome() == expected(stack, shape, "TOKEN_EXPIRED")
 
 
 @pytest.mark.parametrize("stack", ["aio", "sync"])
@@ -189,10 +198,9 @@ async def test_a_grace_lets_a_revoked_stream_go_on_for_a_moment(
     issuer = InMemoryIssuer(audience="test")
     verifier = revocable(issuer)
     channel = await open_channel(stack, verifier, stream_grace_seconds=1.5)
-    requests: asyncio.Queue[bytes] = asyncio.Queue()
-    call = open_call(channel, "both", issuer.mint(session_id="s-1"), requests)
+    call = Call(channel, "both", issuer.mint(session_id="s-1"))
     await wait_until(lambda: len(verifier.leases) == 1)
     revoked_at = asyncio.get_running_loop().time()
     verifier.revoke("s-1")
-    assert (await outcome(call, requests))[1] == "TOKEN_REVOKED"
+    assert (await call.outcome())[1] == "TOKEN_REVOKED"
     assert asyncio.get_running_loop().time() - revoked_at >= 1.5
