@@ -17,10 +17,11 @@ from pathlib import Path
 
 import uvloop
 
+from benchmarks import revocation
 from benchmarks.cases import CASES, Case, chosen_cases, is_chosen, running_cases
 from benchmarks.load import Measurement, measure
 from benchmarks.memory import FIGURES, measure_memory
-from benchmarks.report import Result, as_json, print_memory, print_table, summarise
+from benchmarks.report import Result, as_json, print_memory, print_revocation, print_table, summarise
 from grpc_identity._version import __version__
 
 
@@ -40,19 +41,25 @@ def main() -> None:
     arguments = parser.parse_args()
     cases = chosen_cases(arguments.only)
     figures = [figure for figure in FIGURES if is_chosen(figure.name, arguments.only)]
-    if not cases and not figures:
-        parser.error(f"nothing fits; there are: {' '.join(item.name for item in (*CASES, *FIGURES))}")
+    with_revocation = is_chosen(revocation.NAME, arguments.only)
+    if not cases and not figures and not with_revocation:
+        names = (*(item.name for item in (*CASES, *FIGURES)), revocation.NAME)
+        parser.error(f"nothing fits; there are: {' '.join(names)}")
     results = (
         uvloop.run(_run(cases, arguments.rounds, arguments.calls, arguments.concurrency)) if cases else []
     )
     memory = measure_memory(figures)
-    print_table(results, arguments.concurrency)
+    latency = revocation.measure_revocation() if with_revocation else {}
+    if results:
+        print_table(results, arguments.concurrency)
     print_memory(memory)
+    print_revocation(latency)
     arguments.output.write_text(
         json.dumps(
             as_json(results)
             | {
                 "memory": memory,
+                "revocation": latency,
                 "version": __version__,
                 "python": platform.python_version(),
                 "cores": os.cpu_count(),

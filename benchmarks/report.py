@@ -80,6 +80,19 @@ def print_memory(measured: Mapping[str, Mapping[str, float | str]]) -> None:
         print(f"{figure['label']}: {figure['mebibytes']} MiB, {figure['bytes_each']} bytes each")
 
 
+def print_revocation(measured: Mapping[str, float]) -> None:
+    """For people."""
+    for name, what in (
+        ("refused", "to the first refusal"),
+        ("waited", "to the answer of Revoke that waits for all"),
+    ):
+        if f"{name}_p99_ms" in measured:
+            print(
+                f"a revoked session at 20 verifiers, {what}: p50 {measured[f'{name}_p50_ms']} ms, "
+                f"p99 {measured[f'{name}_p99_ms']} ms, slowest {measured[f'{name}_max_ms']} ms"
+            )
+
+
 def _promise(result: Result) -> str:
     if result.case.at_most is None:
         return ""

@@ -15,7 +15,7 @@ from benchmarks.lifetime import end_with_parent
 from grpc_identity.v1 import clients_pb2
 
 POLICY = clients_pb2.ClientPolicy(
-    grants=["GRANT_ISSUE", "GRANT_REFRESH"],
+    grants=["GRANT_ISSUE", "GRANT_REFRESH", "GRANT_REVOKE", "GRANT_VERIFY"],
     subjects=["*"],
     audiences=["*"],
     scopes=["*"],
