@@ -23,8 +23,8 @@ def demo(
 ) -> None:
     """Play the main job against a running `identity dev`, step by step.
 
-    Tokens are issued, an orders service accepts and refuses, a lost answer is asked for again, a thief is caught, and
-    the audit spans are shown. Ends with 1 if any step does not go as it must.
+    Tokens are issued, an orders service accepts and refuses, a lost answer is asked for again, a thief is caught, a
+    revoked access token is refused, and the audit spans are shown. Ends with 1 if any step does not go as it must.
     """
     import asyncio
 
@@ -47,7 +47,8 @@ def stage_of(known: Mapping[str, Any]) -> Stage:
     return Stage(
         grpc_target=known["grpc_target"],
         issuer=known["issuer"],
-        jwks_url=known["jwks_url"],
+        verifier_id=known["verifier_client_id"],
+        verifier_secret=known["verifier_client_secret"],
         metadata=basic_metadata(known["client_id"], known["client_secret"]),
         spans_url=known.get("spans_url", ""),
     )

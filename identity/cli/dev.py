@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from identity.config import Settings
 
 CLIENTS_FILE = "clients.json"
-LOGIN_CLIENT, ADMIN_CLIENT = "dev-login", "dev-admin"
+LOGIN_CLIENT, ADMIN_CLIENT, VERIFIER_CLIENT = "dev-login", "dev-admin", "dev-orders"
 RELAY_POLL_MS = 100
 
 
@@ -36,7 +36,7 @@ def dev(
     http_port: Annotated[int, typer.Option("--http-port", help="0 picks a free one.")] = 8080,
     play: Annotated[bool, typer.Option("--play", help="Play the main job once, then go on serving.")] = False,
 ) -> None:
-    """Run the service for development: embedded Valkey, two clients, a collector for the audit spans.
+    """Run the service for development: embedded Valkey, three clients, a collector for the audit spans.
 
     Once it is ready it writes DIR/dev.json (mode 0600) with all that a script needs to call it:
 
@@ -103,14 +103,12 @@ def _settings(data_dir: Path, redis_url: str, grpc_port: int, http_port: int) ->
 
 
 async def _clients(settings: Settings, data_dir: Path) -> Mapping[str, str]:
-    """The secrets of the two clients, made at the first start and kept beside the store that knows them."""
+    """The secrets of the three clients, made at the first start and kept beside the store that knows them."""
     from grpc_identity.v1 import clients_pb2
     from identity.bootstrap import bootstrap_client
 
     path = data_dir / CLIENTS_FILE
-    if path.exists():
-        kept: Mapping[str, str] = json.loads(path.read_text())
-        return kept
+    kept: Mapping[str, str] = json.loads(path.read_text()) if path.exists() else {}
     login_policy = clients_pb2.ClientPolicy(
         grants=[
             "GRANT_ISSUE",
@@ -129,15 +127,18 @@ async def _clients(settings: Settings, data_dir: Path) -> Mapping[str, str]:
     policies: dict[str, tuple[str, clients_pb2.ClientPolicy]] = {
         LOGIN_CLIENT: ("Login service (development)", login_policy),
         ADMIN_CLIENT: ("Administrator (development)", clients_pb2.ClientPolicy(grants=["GRANT_ADMIN"])),
+        VERIFIER_CLIENT: ("Orders (development)", clients_pb2.ClientPolicy(grants=["GRANT_VERIFY"])),
     }
     made = {
         client_id: await bootstrap_client(
             settings, client_id=client_id, display_name=name, policy=policy, replace_secret=True
         )
         for client_id, (name, policy) in policies.items()
+        if client_id not in kept
     }
-    _write_private(path, made)
-    return made
+    if made:
+        _write_private(path, {**kept, **made})
+    return {**kept, **made}
 
 
 def _what_is_known(
@@ -154,6 +155,8 @@ def _what_is_known(
         "client_secret": secrets[LOGIN_CLIENT],
         "admin_client_id": ADMIN_CLIENT,
         "admin_client_secret": secrets[ADMIN_CLIENT],
+        "verifier_client_id": VERIFIER_CLIENT,
+        "verifier_client_secret": secrets[VERIFIER_CLIENT],
         "redis_url": settings.redis.url.get_secret_value(),
         "http_url": addresses.http_url,
         "spans_url": addresses.http_url + spans_path if spans_path else "",

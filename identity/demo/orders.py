@@ -27,9 +27,9 @@ async def _refund(request: StringValue, context: grpc.aio.ServicerContext[Any, A
 
 
 @asynccontextmanager
-async def orders_service(issuer: str, jwks_url: str) -> AsyncIterator[str]:
-    """Runs the service on loopback, verifying with the issuer's published keys. Gives its target."""
-    verifier = Verifier(Issuer(issuer, jwks=jwks_url, audience="orders"))
+async def orders_service(issuer: Issuer) -> AsyncIterator[str]:
+    """Runs the service on loopback, verifying with the issuer's keys and revocations. Gives its target."""
+    verifier = Verifier(issuer)
     policy = Policy().require(LIST, scope("orders.read")).require(REFUND, scope("orders.refund"))
     async with verifier:
         server = grpc.aio.server(interceptors=[AuthInterceptor(verifier, policy)])

@@ -11,18 +11,21 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.wrappers_pb2 import StringValue
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 from rich.console import Console
 from rich.table import Table
 
+from grpc_identity import Issuer
 from grpc_identity.v1 import identity_service_pb2 as pb
 from grpc_identity.v1 import identity_service_pb2_grpc as pb_grpc
 from grpc_identity.v1 import tokens_pb2
 from identity.demo.orders import LIST, REFUND, orders_service
 
 SPANS_SECONDS = 20.0
+WAIT_SECONDS = 10
 EXPECTED_EVENTS = (
     "tokens.issued",
     "tokens.refreshed",
@@ -42,7 +45,8 @@ class Stage:
 
     grpc_target: str
     issuer: str
-    jwks_url: str
+    verifier_id: str
+    verifier_secret: str = field(repr=False)
     metadata: tuple[tuple[str, str], ...] = field(repr=False)
     spans_url: str = ""
 
@@ -52,7 +56,7 @@ async def play(stage: Stage, console: Console) -> None:
     subject = f"alice-{secrets.token_hex(2)}"
     async with (
         grpc.aio.insecure_channel(stage.grpc_target) as channel,
-        orders_service(stage.issuer, stage.jwks_url) as orders_target,
+        orders_service(_issuer(stage)) as orders_target,
         grpc.aio.insecure_channel(orders_target) as orders_channel,
     ):
         orders = _Orders(orders_channel)
@@ -89,8 +93,23 @@ async def play(stage: Stage, console: Console) -> None:
         left = await identity.ListSessions(pb.ListSessionsRequest(subject=subject), metadata=stage.metadata)
         _say(console, f"sessions of {subject} now: {len(left.sessions)}")
 
-        _step(console, 5, "The audit has it all, as OpenTelemetry spans")
+        _step(console, 5, "Revoking reaches access tokens, too: the orders service follows")
+        _say(console, await login.revoke(tokens.session_id))
+        refused = await _refusal(orders.call(LIST, again.access_token), "TOKEN_REVOKED")
+        _say(console, f"the access token       → {refused}")
+
+        _step(console, 6, "The audit has it all, as OpenTelemetry spans")
         await _show_spans(console, stage, tokens.session_id)
+
+
+def _issuer(stage: Stage) -> Issuer:
+    return Issuer(
+        stage.issuer,
+        target=stage.grpc_target,
+        audience="orders",
+        client_id=stage.verifier_id,
+        client_secret=stage.verifier_secret,
+    )
 
 
 class _Login:
@@ -113,6 +132,16 @@ class _Login:
         request = pb.RefreshRequest(refresh_token=token, idempotency_key=key, client_context=self._context)
         answer: pb.RefreshResponse = await self._identity.Refresh(request, metadata=self._metadata)
         return answer.tokens
+
+    async def revoke(self, session_id: str) -> str:
+        wait = Duration(seconds=WAIT_SECONDS)
+        request = pb.RevokeRequest(session_id=session_id, wait_until_applied=wait)
+        answer: pb.RevokeResponse = await self._identity.Revoke(request, metadata=self._metadata)
+        if answer.applied < 1 or answer.pending_verifiers:
+            raise UnexpectedAnswerError("the orders service has not applied the revocation")
+        return (
+            f"Revoke answers         → applied by {answer.applied} of {answer.connected} connected verifiers"
+        )
 
 
 class _Orders:
