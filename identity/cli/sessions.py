@@ -65,11 +65,40 @@ def revoke(
     client_id: Annotated[
         str | None, typer.Option("--client", help="End every session of this client.")
     ] = None,
+    access_tokens_only: Annotated[
+        bool,
+        typer.Option(
+            "--access-tokens-only", help="With --subject: end the access tokens, and keep the sessions."
+        ),
+    ] = False,
+    roles: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--role", help="With --access-tokens-only: the subject's roles from now on; repeat for each."
+        ),
+    ] = None,
+    no_roles: Annotated[
+        bool, typer.Option("--no-roles", help="With --access-tokens-only: from now on, no roles at all.")
+    ] = False,
+    wait_seconds: Annotated[
+        int,
+        typer.Option(
+            "--wait",
+            min=0,
+            max=60,
+            help="Wait until every connected verifier has applied it, at most so long.",
+        ),
+    ] = 0,
     data_dir: DataDir = None,
     target: Target = None,
     ca_file: CaFile = None,
 ) -> None:
-    """End one session, all of a subject, or all of a client."""
+    """End one session, all of a subject, or all of a client; or only the access tokens of a subject.
+
+    Ends with 1 if --wait was given and a verifier has not applied it in that time.
+    """
+    from google.protobuf.duration_pb2 import Duration
+
     from grpc_identity.v1 import identity_service_pb2 as pb
     from grpc_identity.v1 import identity_service_pb2_grpc as pb_grpc
 
@@ -80,7 +109,18 @@ def revoke(
         subject=subject,
         client_id=client_id,
         reason="REVOCATION_REASON_ADMINISTRATIVE",
+        access_tokens_only=access_tokens_only,
+        new_roles=pb.Roles(roles=roles or ()) if roles or no_roles else None,
+        wait_until_applied=Duration(seconds=wait_seconds) if wait_seconds else None,
     )
     with connection(data_dir, target, ca_file, admin=True) as reached:
-        pb_grpc.IdentityServiceStub(reached.channel).Revoke(request, metadata=reached.metadata)
-    typer.echo("ended; none of them refreshes any more")
+        answer = pb_grpc.IdentityServiceStub(reached.channel).Revoke(request, metadata=reached.metadata)
+    typer.echo(
+        "ended; the sessions go on with their next refresh"
+        if access_tokens_only
+        else "ended; none of them refreshes any more"
+    )
+    if wait_seconds:
+        typer.echo(f"applied by {answer.applied} of {answer.connected} connected verifiers")
+        if answer.pending_verifiers:
+            fail(f"not yet applied by {', '.join(answer.pending_verifiers)}")

@@ -16,6 +16,7 @@ import grpc
 import psutil
 import pytest
 
+from grpc_identity import Issuer, Verifier
 from grpc_identity.v1 import identity_service_pb2 as pb
 from grpc_identity.v1 import identity_service_pb2_grpc as pb_grpc
 
@@ -93,6 +94,7 @@ async def test_dev_says_how_to_call_it_and_leaves_nothing_running(
         ("clients", "list", "--data-dir", str(tmp_path), "--json"),
         ("sessions", "list", "alice", "--data-dir", str(tmp_path)),
         ("keys", "list", "--data-dir", str(tmp_path), "--json"),
+        ("verifiers", "--data-dir", str(tmp_path)),
         ("doctor", "--data-dir", str(tmp_path)),
     ):
         done = identity(*arguments)
@@ -113,6 +115,28 @@ async def test_dev_says_how_to_call_it_and_leaves_nothing_running(
     log = (tmp_path / "server.log").read_text()
     assert "Traceback" not in log
     assert content["client_secret"] not in log
+
+
+async def test_verifiers_are_listed_and_a_revocation_is_waited_for(
+    start_dev: Any, tmp_path: Path, wait_until: Any
+) -> None:
+    start_dev()
+    content = await known(tmp_path, wait_until)
+    issuer = Issuer(
+        content["issuer"],
+        target=content["grpc_target"],
+        audience="orders",
+        client_id=content["verifier_client_id"],
+        client_secret=content["verifier_client_secret"],
+    )
+    with Verifier(issuer, name="orders-1"):
+        listed = identity("verifiers", "--data-dir", str(tmp_path), "--json")
+        (verifier,) = json.loads(listed.stdout)
+        assert (verifier["verifierId"], verifier["connected"]) == ("orders-1", True)
+        options = ("--subject", "alice", "--access-tokens-only", "--no-roles", "--wait", "10")
+        ended = identity("sessions", "revoke", *options, "--data-dir", str(tmp_path))
+        assert ended.returncode == 0, ended.stderr
+        assert "applied by 1 of 1 connected verifiers" in ended.stdout
 
 
 async def test_credentials_sessions_and_keys_survive_a_restart(
@@ -229,6 +253,7 @@ def test_plain_text_beyond_loopback_has_to_be_allowed_aloud(tmp_path: Path) -> N
         "sessions",
         "sessions revoke",
         "keys",
+        "verifiers",
         "config",
     ],
 )
