@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from grpc_identity.jwk import Algorithm, KeySet
 from grpc_identity.jws import ALL_ALGORITHMS
 from grpc_identity.keysets import Fetch
+from grpc_identity.revocations import RevocationView
 
 if TYPE_CHECKING:
     import grpc
@@ -36,7 +37,8 @@ class Issuer:
     ``issuer`` is compared with ``iss`` character by character. A token is accepted if one of its audiences is one of
     ``audience``. ``credentials`` are for ``target``; TLS with the system's roots unless given. With ``client_id`` and
     ``client_secret`` of a client that has ``GRANT_VERIFY`` there, keys and revocations are pushed; without them keys are
-    polled, and a revoked token is good until it expires.
+    polled, and a revoked token is good until it expires. With ``revocations`` it is for the program itself to say what
+    is revoked, by ``RevocationView.apply``.
     """
 
     issuer: str
@@ -47,6 +49,7 @@ class Issuer:
     keys: KeySet | Mapping[str, Any] | None = None
     algorithms: Collection[Algorithm | str] = ALL_ALGORITHMS
     credentials: grpc.ChannelCredentials | None = field(default=None, repr=False)
+    revocations: RevocationView | None = None
     client_id: str | None = None
     client_secret: str | None = field(default=None, repr=False)
     allow_plaintext: bool = False
@@ -63,6 +66,8 @@ class Issuer:
             raise ValueError(f"{self.issuer}: give one of target, jwks and keys")
         if (self.client_id is None) != (self.client_secret is None):
             raise ValueError(f"{self.issuer}: client_id and client_secret go together")
+        if self.client_id is not None and self.revocations is not None:
+            raise ValueError(f"{self.issuer}: revocations are pushed (client_id), or given; not both")
         if self.client_id is not None and self.target is None:
             raise ValueError(f"{self.issuer}: client_id goes with target; keys by URL need no credentials")
         if not self.algorithms:

@@ -16,7 +16,7 @@ Rules:
 from __future__ import annotations
 
 from base64 import urlsafe_b64decode
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from math import ceil, inf
@@ -95,6 +95,7 @@ class RevocationView:
         "_due",
         "_heard_at",
         "_kids",
+        "_listeners",
         "_lock",
         "_max_entries",
         "_monotonic",
@@ -109,6 +110,7 @@ class RevocationView:
         self._max_entries = max_entries
         self._monotonic = monotonic
         self._lock = Lock()
+        self._listeners: list[Callable[[], None]] = []
         # By name, each with the grain of time in which it may be forgotten.
         self._sessions: dict[str, int] = {}
         self._tokens: dict[str, int] = {}
@@ -148,6 +150,14 @@ class RevocationView:
                     break
                 self._add(revoked)
             self.version = object()
+            listeners = tuple(self._listeners)
+        for listener in listeners:
+            listener()
+
+    def subscribe(self, listener: Callable[[], None]) -> None:
+        """Calls ``listener`` after something was revoked, from the thread that applies it."""
+        with self._lock:
+            self._listeners.append(listener)
 
     def forget(self, *, now_seconds: float) -> None:
         """Drops what concerns only tokens that have expired."""

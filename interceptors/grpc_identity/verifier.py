@@ -95,16 +95,20 @@ class Verifier(TokenVerifier):
                 cache = KeyCache(monotonic=monotonic, max_stale_seconds=max_stale_hours * 3600)
                 self._refreshers[issuer.issuer] = KeyRefresher(issuer.issuer, fetch, cache)
             self._caches[issuer.issuer] = cache
+            view = issuer.revocations
             if issuer.is_followed:
                 view = RevocationView(monotonic=monotonic)
+                self._followers[issuer.issuer] = self._follower(issuer, cache, view, clock)
+            if view is not None:
+                view.subscribe(self.leases.revoked)
                 guards[issuer.issuer] = RevocationGuard(
                     issuer.issuer,
                     view,
-                    stale=stale_revocations,
+                    # Revocations that are given do not grow old.
+                    stale=stale_revocations if issuer.is_followed else StaleRevocations.SERVE,
                     max_age_seconds=max_revocation_age_seconds,
                     answers=self._introspector(issuer, stale_revocations, monotonic),
                 )
-                self._followers[issuer.issuer] = self._follower(issuer, cache, view, clock)
         super().__init__(
             [
                 TrustedIssuer(
@@ -128,14 +132,14 @@ class Verifier(TokenVerifier):
 
     def revocation_ages_seconds(self) -> dict[str, float]:
         """How long ago each issuer that pushes its revocations was last heard of."""
-        ages = {name: guard.view.age_seconds for name, guard in self._guards.items()}
+        ages = {name: self._guards[name].view.age_seconds for name in self._followers}
         return {name: age for name, age in ages.items() if age < inf}
 
     @property
     def ready(self) -> bool:
         """Whether the keys of every issuer are there and fresh enough to use, and revocations where they are pushed."""
         return all(cache.current() is not None for cache in self._caches.values()) and all(
-            guard.view.age_seconds < self._max_revocation_age_seconds for guard in self._guards.values()
+            self._guards[name].view.age_seconds < self._max_revocation_age_seconds for name in self._followers
         )
 
     def start(self, *, timeout_seconds: float = START_TIMEOUT_SECONDS) -> None:
@@ -153,7 +157,7 @@ class Verifier(TokenVerifier):
             if missing:
                 reasons = "; ".join(f"{name}: {self._caches[name].last_error}" for name in missing)
                 raise KeyFetchError(f"no keys to verify with: {reasons}")
-            silent = [name for name, guard in self._guards.items() if guard.view.age_seconds == inf]
+            silent = [name for name in self._followers if self._guards[name].view.age_seconds == inf]
             if silent:
                 reasons = "; ".join(f"{name}: {self._followers[name].last_error}" for name in silent)
                 raise StateFeedError(f"nothing is heard of revocations: {reasons}")
@@ -190,7 +194,7 @@ class Verifier(TokenVerifier):
         return [*self._refreshers.values(), *self._followers.values()]
 
     def _introspector(self, issuer: Issuer, stale: StaleRevocations, monotonic: Clock) -> Introspector | None:
-        if stale is not StaleRevocations.INTROSPECT:
+        if stale is not StaleRevocations.INTROSPECT or not issuer.is_followed:
             return None
         from grpc_identity.introspection import Introspector
 
@@ -208,7 +212,6 @@ class Verifier(TokenVerifier):
             metadata=issuer.metadata(),
             keys=cache,
             revocations=view,
-            on_change=self.leases.revoked,
             clock=clock,
         )
 

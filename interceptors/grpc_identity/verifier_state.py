@@ -115,7 +115,7 @@ class _Reports:
 
 
 class StateFollower:
-    """The thread that follows one issuer. ``on_change`` is called after each step that has brought something."""
+    """The thread that follows one issuer."""
 
     def __init__(
         self,
@@ -126,7 +126,6 @@ class StateFollower:
         metadata: Sequence[tuple[str, str]],
         keys: KeyCache,
         revocations: RevocationView,
-        on_change: Callable[[], None],
         clock: Clock = wall_clock,
     ) -> None:
         self._issuer = issuer
@@ -135,7 +134,6 @@ class StateFollower:
         self._metadata = tuple(metadata)
         self._keys = keys
         self._revocations = revocations
-        self._on_change = on_change
         self._clock = clock
         self._position = ""
         self._stopped = threading.Event()
@@ -251,12 +249,10 @@ class StateFollower:
     def _apply(self, message: WatchVerifierStateResponse) -> None:
         if message.snapshot:
             self._revocations.start_over()
-        changed = bool(message.revocations)
         if message.HasField("jwks"):
             try:
                 self._keys.attempted()
                 self._keys.succeeded(fetched_keys(message.jwks, self._keys.last, self._issuer))
-                changed = True
             except GrpcIdentityError as error:
                 _logger.warning("keys of %s: %s", self._issuer, error)
         elif self._keys.last is not None:
@@ -269,8 +265,6 @@ class StateFollower:
             return
         self._position = message.position if self._revocations.is_complete else ""
         self._revocations.heard()
-        if changed:
-            self._on_change()
         if not self._first_step.done():
             self._first_step.set_result(None)
 

@@ -14,12 +14,9 @@ import uvloop
 
 from grpc_identity import Policy, Verifier
 from grpc_identity.aio import AuthInterceptor as AioAuthInterceptor
-from grpc_identity.revocation_guard import RevocationGuard
-from grpc_identity.revocations import RevocationView, Revoked
 from grpc_identity.sync import AuthInterceptor
 from grpc_identity.testing import InMemoryIssuer
 
-FOREVER = 1e12
 LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
     "asyncio": asyncio.new_event_loop,
     "uvloop": uvloop.new_event_loop,
@@ -40,21 +37,11 @@ class RevocableVerifier(Verifier):
 
     def __init__(self, issuer: InMemoryIssuer, **options: Any) -> None:
         super().__init__(issuer.trusted(), **options)
-        self.view = RevocationView()
-        self._guards[issuer.issuer] = RevocationGuard(issuer.issuer, self.view)
-        trusted = self._issuers[issuer.issuer]
-        self._issuers[issuer.issuer] = type(trusted)(
-            trusted.issuer,
-            trusted.audiences,
-            trusted.keys,
-            trusted.algorithms,
-            self._guards[issuer.issuer],
-        )
+        self._issuer_in_memory = issuer
 
     def revoke(self, session_id: str) -> None:
         """Ends the tokens and the calls of a session."""
-        self.view.apply([Revoked(session_id=session_id, forget_at_seconds=FOREVER)])
-        self.leases.revoked()
+        self._issuer_in_memory.revoke(session_id=session_id)
 
 
 @pytest.fixture

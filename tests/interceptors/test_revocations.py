@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from grpc_identity import Principal, Reason, TokenError, Verifier
 from grpc_identity.claims import parse_claims
-from grpc_identity.revocation_guard import RevocationGuard
 from grpc_identity.revocations import RevocationView, Revoked, place_of
 from grpc_identity.testing import InMemoryIssuer
 from identity.tokens.access_token import TokenId
@@ -116,21 +115,27 @@ def test_a_view_that_is_full_is_not_current_until_it_is_told_everything_anew() -
     assert view.age_seconds < 60
 
 
-def test_a_remembered_token_is_refused_at_once_when_it_is_revoked() -> None:
+@pytest.mark.parametrize("what", ["session_id", "token_id", "subject", "client_id", "kid"])
+def test_a_remembered_token_is_refused_at_once_when_it_is_revoked(what: str) -> None:
     issuer = InMemoryIssuer(audience="test")
     verifier = Verifier(issuer.trusted())
-    view = RevocationView()
-    guard = RevocationGuard(issuer.issuer, view)
-    trusted = verifier._issuers[issuer.issuer]
-    from dataclasses import replace
-
-    verifier._issuers[issuer.issuer] = replace(trusted, revocations=guard)
-    token, other = issuer.mint(session_id="s-1"), issuer.mint(session_id="s-2")
+    token = issuer.mint(session_id="s-1", subject="alice", client_id="web")
+    other = issuer.mint(session_id="s-2", subject="bob", client_id="app")
     for _ in range(2):
-        assert verifier.verify(token).session_id == "s-1"
-    view.apply([Revoked(LATER * 1e6, session_id="s-1")])
+        caller = verifier.verify(token)
+    names = {
+        "session_id": caller.session_id,
+        "token_id": caller.token_id,
+        "subject": caller.subject,
+        "client_id": caller.client_id,
+        "kid": issuer.kid,
+    }
+    issuer.revoke(**{what: names[what]})
     for _ in range(2):
         with pytest.raises(TokenError) as caught:
             verifier.verify(token)
         assert caught.value.reason is Reason.TOKEN_REVOKED
-    assert verifier.verify(other).session_id == "s-2"
+    if what != "kid":
+        assert verifier.verify(other).subject == "bob"
+    if what in {"subject", "client_id"}:
+        assert verifier.verify(issuer.mint(subject="alice", client_id="web")).subject == "alice"

@@ -9,6 +9,18 @@ frozenset({'orders.read'})
 
 from __future__ import annotations
 
-from grpc_identity.testing.issuer import Flaw, InMemoryIssuer
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from grpc_identity.testing.issuer import Flaw, InMemoryIssuer
 
 __all__ = ["Flaw", "InMemoryIssuer"]
+
+
+def __getattr__(name: str) -> Any:
+    # Loaded when it is first named: pytest imports the plugin beside this wherever the package is installed.
+    if name in __all__:
+        from grpc_identity.testing import issuer
+
+        return getattr(issuer, name)
+    raise AttributeError(f"module 'grpc_identity.testing' has no attribute {name!r}")

@@ -7,8 +7,8 @@ import hmac
 import json
 from collections.abc import Collection, Mapping
 from enum import Enum
+from secrets import token_bytes
 from typing import Any
-from uuid import uuid4
 
 from cryptography.hazmat.primitives.asymmetric.ec import (
     ECDSA,
@@ -29,11 +29,15 @@ from grpc_identity.clock import Clock, wall_clock
 from grpc_identity.encoding import decode_base64url, encode_base64url
 from grpc_identity.issuer import Issuer
 from grpc_identity.jwk import Algorithm, to_jwk
+from grpc_identity.revocations import RevocationView, Revoked
 
 __all__ = ["Flaw", "InMemoryIssuer"]
 
 DEFAULT_TTL_SECONDS = 600
 _LONG_AGO_SECONDS = 86_400
+_REVOKED_FOR_SECONDS = 86_400
+_BUCKET = 0
+_TOKEN_ID_RANDOM_BYTES = 10
 
 _PrivateKey = EllipticCurvePrivateKey | RSAPrivateKey | Ed25519PrivateKey
 
@@ -82,6 +86,8 @@ class InMemoryIssuer:
         self.algorithm = Algorithm(algorithm)
         self._clock = clock
         self._keys: list[tuple[str, _PrivateKey]] = []
+        self._minted = 0
+        self._revocations = RevocationView()
         self.rotate()
 
     def __repr__(self) -> str:
@@ -105,7 +111,34 @@ class InMemoryIssuer:
 
     def trusted(self) -> Issuer:
         """This issuer, for a ``Verifier``, with the keys it has now."""
-        return Issuer(self.issuer, keys=self.jwks(), audience=self.audience)
+        return Issuer(self.issuer, keys=self.jwks(), audience=self.audience, revocations=self._revocations)
+
+    def revoke(
+        self,
+        *,
+        session_id: str = "",
+        token_id: str = "",
+        subject: str = "",
+        client_id: str = "",
+        kid: str = "",
+    ) -> None:
+        """Ends what is named, at once and in every verifier that trusts this issuer, streams included.
+
+        Of a subject or client, what was minted up to now; what is minted later is good.
+        """
+        self._revocations.apply(
+            [
+                Revoked(
+                    self._clock() + _REVOKED_FOR_SECONDS,
+                    session_id=session_id,
+                    token_id=token_id,
+                    subject=subject,
+                    client_id=client_id,
+                    kid=kid,
+                    up_to={_BUCKET: self._minted},
+                )
+            ]
+        )
 
     def mint(
         self,
@@ -133,13 +166,20 @@ class InMemoryIssuer:
             "client_id": client_id,
             "iat": issued_at,
             "exp": issued_at + ttl_seconds,
-            "jti": uuid4().hex,
+            "jti": self._next_token_id(),
             "scope": " ".join(scopes),
             "sid": session_id,
             "roles": list(roles) or None,
             **(claims or {}),
         }
         return self.sign(_json(members), header=header)
+
+    def _next_token_id(self) -> str:
+        # As the identity server makes them: where in its count a token stands, so that cut-offs can be compared.
+        self._minted += 1
+        return encode_base64url(
+            _BUCKET.to_bytes(2) + self._minted.to_bytes(6) + token_bytes(_TOKEN_ID_RANDOM_BYTES)
+        )
 
     def sign(self, payload: bytes, *, header: Mapping[str, Any] | None = None) -> str:
         """A token with this payload, whatever it says."""
