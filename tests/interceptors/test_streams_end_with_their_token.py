@@ -16,7 +16,9 @@ from grpc_status import rpc_status
 from grpc_identity import Verifier
 from grpc_identity.testing import InMemoryIssuer
 
-AIO_SHAPES = ("generator", "writing", "consuming", "both", "plain_generator")
+AIO_SHAPES = (
+    "generator", "busy_generator", "writing", "busy_writing", "consuming", "both", "plain_generator",
+)  # fmt: skip
 SYNC_SHAPES = ("generator", "consuming", "both", "silent")
 
 
@@ -25,6 +27,16 @@ class Stopped:
 
     def __init__(self) -> None:
         self.event = threading.Event()
+
+
+async def busy_generator(request: bytes, context: Any) -> AsyncIterator[bytes]:
+    while True:
+        yield b"first" * 1000
+
+
+async def busy_writing(request: bytes, context: Any) -> None:
+    while True:
+        await context.write(b"first" * 1000)
 
 
 def aio_handlers(stopped: Stopped) -> dict[str, Any]:
@@ -53,7 +65,9 @@ def aio_handlers(stopped: Stopped) -> dict[str, Any]:
 
     return {
         "generator": grpc.unary_stream_rpc_method_handler(generator),
+        "busy_generator": grpc.unary_stream_rpc_method_handler(busy_generator),
         "writing": grpc.unary_stream_rpc_method_handler(writing),
+        "busy_writing": grpc.unary_stream_rpc_method_handler(busy_writing),
         "consuming": grpc.stream_unary_rpc_method_handler(consuming),
         "both": grpc.stream_stream_rpc_method_handler(both),
         "plain_generator": grpc.unary_stream_rpc_method_handler(plain_generator),

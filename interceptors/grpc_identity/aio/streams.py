@@ -10,8 +10,7 @@ import asyncio
 import contextlib
 import contextvars
 import inspect
-from collections.abc import AsyncIterator, Callable, Iterator
-from types import TracebackType
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any, TypeAlias
 
 import grpc
@@ -31,23 +30,28 @@ def limited(method: str, handler: _Handler, admitted: Admitted, *, grace_seconds
     """The handler of a streaming method, for one call."""
     behaviour = behaviour_of(handler)
 
-    def limit(context: Any) -> _TokenLimit:
-        return _TokenLimit(method, admitted, context, grace_seconds)
-
     wrapped: Callable[..., Any]
     if inspect.isasyncgenfunction(behaviour):
 
         async def generated(request: Any, context: Any) -> AsyncIterator[Any]:
-            async with limit(context):
-                async for response in behaviour(request, context):
-                    yield response
+            with _TokenLimit(admitted, grace_seconds) as limit:
+                responses = behaviour(request, context)
+                try:
+                    while (response := await limit.wait_for(anext(responses, _END))) is not _END:
+                        yield response
+                except _OverError:
+                    await responses.aclose()
+                    await limit.refuse(method, context)
 
         wrapped = generated
     elif inspect.iscoroutinefunction(behaviour):
 
         async def awaited(request: Any, context: Any) -> Any:
-            async with limit(context):
-                return await behaviour(request, context)
+            with _TokenLimit(admitted, grace_seconds) as limit:
+                try:
+                    return await limit.wait_for(behaviour(request, context))
+                except _OverError:
+                    await limit.refuse(method, context)
 
         wrapped = awaited
     else:
@@ -55,39 +59,57 @@ def limited(method: str, handler: _Handler, admitted: Admitted, *, grace_seconds
     return _constructor(handler)(wrapped, handler.request_deserializer, handler.response_serializer)
 
 
-class _TokenLimit:
-    """The time for which a call may go on."""
+class _OverError(Exception):
+    """The token is no longer good."""
 
-    def __init__(self, method: str, admitted: Admitted, context: Any, grace_seconds: float) -> None:
-        self._method = method
+
+class _TokenLimit:
+    """The time for which a call may go on.
+
+    Only what the handler awaits is interrupted. While gRPC itself awaits in the task of the call, as it does between
+    two responses of a generator, a cancellation would end the call without a status, and its caller would wait for ever.
+    """
+
+    def __init__(self, admitted: Admitted, grace_seconds: float) -> None:
         self._admitted = admitted
-        self._context = context
         self._grace_seconds = grace_seconds
         self._loop = asyncio.get_running_loop()
-        self._timeout = asyncio.timeout(admitted.seconds_left() + grace_seconds)
+        self._over_at = self._loop.time() + admitted.seconds_left() + grace_seconds
+        self._waiting: asyncio.Timeout | None = None
         self._lease: Lease | None = None
 
-    async def __aenter__(self) -> None:
-        await self._timeout.__aenter__()
+    def __enter__(self) -> _TokenLimit:
         self._lease = self._admitted.lease(self._on_end)
+        return self
 
-    async def __aexit__(
-        self,
-        exception_type: type[BaseException] | None,
-        exception: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        lease = self._lease
-        if lease is not None:
-            self._admitted.release(lease)
+    def __exit__(self, *exception: object) -> None:
+        if self._lease is not None:
+            self._admitted.release(self._lease)
+
+    async def wait_for(self, awaitable: Awaitable[Any]) -> Any:
+        """What the handler awaits. Raises ``_OverError``."""
+        timeout = asyncio.timeout_at(self._over_at)
         try:
-            await self._timeout.__aexit__(exception_type, exception, traceback)
+            async with timeout:
+                self._waiting = timeout
+                result = await awaitable
         except TimeoutError:
-            if lease is not None:
-                lease.expire()
-            error = lease.ended if lease is not None else None
-            refused = self._admitted.refusal(self._method, error or TimeoutError())
-            await self._context.abort_with_status(refused.reported(self._context))
+            if timeout.expired():
+                raise _OverError from None
+            raise
+        finally:
+            self._waiting = None
+        if self._loop.time() >= self._over_at:
+            raise _OverError
+        return result
+
+    async def refuse(self, method: str, context: Any) -> None:
+        """Ends the call."""
+        lease = self._lease
+        assert lease is not None  # noqa: S101 - a limit is entered before it is over
+        lease.expire()
+        refused = self._admitted.refusal(method, lease.ended or TimeoutError())
+        await context.abort_with_status(refused.reported(context))
 
     def _on_end(self, error: TokenError) -> None:
         # The feed has a thread of its own, and the loop may have been closed meanwhile.
@@ -96,10 +118,9 @@ class _TokenLimit:
             self._loop.call_soon_threadsafe(self._shorten)
 
     def _shorten(self) -> None:
-        now = self._loop.time()
-        when = self._timeout.when()
-        if when is not None and not self._timeout.expired():
-            self._timeout.reschedule(min(when, now + self._grace_seconds))
+        self._over_at = min(self._over_at, self._loop.time() + self._grace_seconds)
+        if self._waiting is not None and not self._waiting.expired():
+            self._waiting.reschedule(self._over_at)
 
 
 def _plain(
