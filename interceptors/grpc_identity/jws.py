@@ -16,11 +16,17 @@ Then the key: the one that ``kid`` names, else the only one of the algorithm. It
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from jwt.algorithms import get_default_algorithms
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ec import ECDSA, EllipticCurvePublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
+from cryptography.hazmat.primitives.hashes import SHA256
 
 from grpc_identity.encoding import decode_base64url, parse_json_object
 from grpc_identity.errors import Reason, TokenError
@@ -45,9 +51,6 @@ _REFUSED_MEMBERS = frozenset({"crit", "b64", "zip", "enc", "cty", "jwk", "jku", 
 _NOT_BASE64URL = "a part is not canonical base64url"
 _ALG_NOT_ALLOWED = "the header's alg is not allowed"
 _ES256_SIGNATURE_BYTES = 64
-_VERIFIERS: dict[Algorithm, Any] = {
-    algorithm: get_default_algorithms()[algorithm.value] for algorithm in Algorithm
-}
 
 
 class VerifiedJws(NamedTuple):
@@ -91,7 +94,8 @@ def verify_compact(
     otherwise. Raises ``TokenError`` with ``TOKEN_INVALID`` or ``KEY_UNKNOWN``, and nothing else.
     """
     jws = parse_compact(token, algorithms=algorithms, typ=typ)
-    return verify_signature(jws, keys)
+    verify_signature(jws, keys)
+    return VerifiedJws(jws.header, jws.payload)
 
 
 def parse_compact(
@@ -122,14 +126,15 @@ def parse_compact(
     return UnverifiedJws(header.algorithm, header.kid, header.text, payload, signing_input, signature)
 
 
-def verify_signature(jws: UnverifiedJws, keys: KeySet) -> VerifiedJws:
-    """Finds the key in ``keys`` and checks the signature with it."""
+def verify_signature(jws: UnverifiedJws, keys: KeySet) -> None:
+    """Finds the key in ``keys`` and checks the signature with it. Raises ``TokenError``, or the token is verified."""
     key = _find_key(jws, keys)
     if key.algorithm is not jws.algorithm:
         raise _invalid(f"alg {jws.algorithm} with a key for {key.algorithm}")
-    if not _is_signature_of(key, jws.signing_input, jws.signature):
-        raise _invalid("the signature does not verify")
-    return VerifiedJws(jws.header, jws.payload)
+    try:
+        _CHECKS[key.algorithm](key.public_key, jws.signing_input, jws.signature)
+    except InvalidSignature:
+        raise _invalid("the signature does not verify") from None
 
 
 def _ascii(token: str | bytes) -> bytes:
@@ -144,6 +149,36 @@ def _ascii(token: str | bytes) -> bytes:
         except UnicodeEncodeError:
             raise _invalid("not ASCII") from None
     return raw
+
+
+_SHA256 = SHA256()
+_ECDSA = ECDSA(_SHA256)
+_PKCS1_V1_5 = PKCS1v15()
+
+
+def _check_es256(key: EllipticCurvePublicKey, signing_input: bytes, signature: bytes) -> None:
+    # RFC 7518, section 3.4: R and S, 32 bytes each, where the library wants DER.
+    if len(signature) != _ES256_SIGNATURE_BYTES:
+        raise InvalidSignature
+    der = encode_dss_signature(int.from_bytes(signature[:32]), int.from_bytes(signature[32:]))
+    key.verify(der, signing_input, _ECDSA)
+
+
+def _check_rs256(key: RSAPublicKey, signing_input: bytes, signature: bytes) -> None:
+    key.verify(signature, signing_input, _PKCS1_V1_5, _SHA256)
+
+
+def _check_eddsa(key: Ed25519PublicKey, signing_input: bytes, signature: bytes) -> None:
+    key.verify(signature, signing_input)
+
+
+# By algorithm and not by the type of the key: the types are abstract, and asking for one costs as much as parsing.
+# A key's algorithm is decided by its type when it is loaded.
+_CHECKS: dict[Algorithm, Callable[[Any, bytes, bytes], None]] = {
+    Algorithm.ES256: _check_es256,
+    Algorithm.RS256: _check_rs256,
+    Algorithm.EDDSA: _check_eddsa,
+}
 
 
 @lru_cache(MAX_KNOWN_HEADERS)
@@ -188,15 +223,6 @@ def _find_key(jws: UnverifiedJws, keys: KeySet) -> VerifyingKey:
     if len(fitting) != 1:
         raise TokenError(Reason.KEY_UNKNOWN, f"no kid, and {len(fitting)} keys for {jws.algorithm} are held")
     return fitting[0]
-
-
-def _is_signature_of(key: VerifyingKey, signing_input: bytes, signature: bytes) -> bool:
-    # PyJWT takes any EC key and any length for ES256; the key was checked when it was loaded, and R and S are
-    # 32 bytes each (RFC 7518, section 3.4).
-    if key.algorithm is Algorithm.ES256 and len(signature) != _ES256_SIGNATURE_BYTES:
-        return False
-    verified: bool = _VERIFIERS[key.algorithm].verify(signing_input, key.public_key, signature)
-    return verified
 
 
 def _invalid(detail: str) -> TokenError:

@@ -45,21 +45,25 @@ class Principal:
     @classmethod
     def from_claims(cls, claims: AccessTokenClaims) -> Principal:
         """The caller that verified and checked claims describe."""
+        (
+            issuer, subject, audience, client_id, token_id, issued_at, expires_at, _,
+            scopes, session_id, roles, auth_time, acr, amr, actors, _,
+        ) = claims  # fmt: skip
         return cls(
-            claims.issuer,
-            claims.subject,
-            claims.client_id,
-            claims.audience,
-            claims.scopes,
-            claims.roles,
-            claims.session_id,
-            claims.token_id,
-            _moment(claims.issued_at_seconds),
-            _moment(claims.expires_at_seconds),
-            None if claims.auth_time_seconds is None else _moment(claims.auth_time_seconds),
-            claims.acr,
-            claims.amr,
-            claims.actors,
+            issuer,
+            subject,
+            client_id,
+            audience,
+            scopes,
+            roles,
+            session_id,
+            token_id,
+            _moment(issued_at),
+            _moment(expires_at),
+            None if auth_time is None else _moment(auth_time),
+            acr,
+            amr,
+            actors,
         )
 
 
