@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,40 +26,60 @@ def test_a_python_example_runs(block: str) -> None:
     exec(compile(block, "example", "exec"), {"__name__": "example"})
 
 
-async def test_the_readmes_server_serves_and_refuses_strangers(monkeypatch: pytest.MonkeyPatch) -> None:
+def readme_examples() -> dict[str, Any]:
+    """What the examples of the README define, as they are written."""
+    names: dict[str, Any] = {"__name__": "example"}
+    text = (ROOT / "README.md").read_text()
+    for block in re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
+        exec(compile(block, "example", "exec"), names)
+    return names
+
+
+async def test_the_readmes_client_calls_the_readmes_server(
+    service: Any, new_session: Any, tmp_path: Path, wait_until: Any
+) -> None:
     import grpc
 
-    import grpc_identity
-    from grpc_identity.testing import InMemoryIssuer
+    from grpc_identity import current_principal
+    from grpc_identity.v1 import clients_pb2
+    from grpc_identity.v1 import identity_service_pb2 as pb
 
-    issuer = InMemoryIssuer("https://id.example", audience="orders")
-    monkeypatch.setattr(grpc_identity, "Issuer", lambda name, **_: issuer.trusted(), raising=False)
-    text = (ROOT / "README.md").read_text()
-    block = next(part for part in re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL))
-    names: dict[str, object] = {"__name__": "example"}
-    exec(compile(block, "example", "exec"), names)
-    started: list[grpc.aio.Server] = []
+    await service.new_client("orders", clients_pb2.ClientPolicy(grants=["GRANT_VERIFY"]))
+    own_tokens = clients_pb2.ClientPolicy(
+        grants=["GRANT_CLIENT_CREDENTIALS"], audiences=["orders"], scopes=["orders.refund"]
+    )
+    await service.new_client("billing", own_tokens)
+    identity, address = service.addresses.grpc_target, f"unix:{tmp_path}/orders.sock"
 
     async def refund(request: bytes, context: object) -> bytes:
-        return grpc_identity.current_principal().subject.encode()
+        return current_principal().subject.encode() + b" refunded " + request
 
-    def add_orders_servicer(server: grpc.aio.Server) -> None:
+    servers: list[grpc.aio.Server] = []
+
+    def add_orders(server: grpc.aio.Server) -> None:
+        servers.append(server)
         methods = {"Refund": grpc.unary_unary_rpc_method_handler(refund)}
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("shop.v1.Orders", methods),))
-        started.append(server)
 
-    await names["serve"](add_orders_servicer)  # type: ignore[operator]
-    (server,) = started
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+    examples = readme_examples()
+    serving = asyncio.create_task(examples["serve"](identity, service.secrets["orders"], address, add_orders))
+    await wait_until((tmp_path / "orders.sock").exists)
+    assert await examples["refund"](identity, service.secrets["billing"], address) == b"billing refunded 1001"
+
+    session = await new_session(scopes=["orders.refund"])
+    async with grpc.aio.insecure_channel(address) as channel:
         method = channel.unary_unary("/shop.v1.Orders/Refund")
-        token = issuer.mint(subject="alice", scopes=["orders.refund"])
-        assert await method(b"", metadata=(("authorization", f"Bearer {token}"),)) == b"alice"
-        with pytest.raises(grpc.aio.AioRpcError) as refused:
-            await method(b"")
-    assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
-    await server.stop(None)
+        metadata = (("authorization", f"Bearer {session.tokens.access_token}"),)
+        assert await method(b"1002", metadata=metadata) == b"alice refunded 1002"
+        revoke = pb.RevokeRequest(session_id=session.tokens.session_id)
+        revoke.wait_until_applied.FromSeconds(10)
+        assert (await service.identity.Revoke(revoke, metadata=service.login)).applied == 1
+        for refused in (metadata, ()):
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await method(b"1003", metadata=refused)
+            assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
+    await servers[0].stop(None)
+    await serving
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))

@@ -11,7 +11,7 @@ import contextlib
 import contextvars
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from typing import Any, TypeAlias
+from typing import Any, Self, TypeAlias
 
 import grpc
 
@@ -78,7 +78,7 @@ class _TokenLimit:
         self._waiting: asyncio.Timeout | None = None
         self._lease: Lease | None = None
 
-    def __enter__(self) -> _TokenLimit:
+    def __enter__(self) -> Self:
         self._lease = self._admitted.lease(self._on_end)
         return self
 
