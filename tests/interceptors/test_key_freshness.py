@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -193,3 +196,45 @@ async def test_keys_come_from_the_service_by_grpc_and_by_http(service: Any, new_
         async with Verifier(Issuer("https://id.example", audience="orders", **source)) as verifier:
             principal = verifier.verify(token)
             assert (principal.subject, principal.client_id) == ("alice", "login")
+
+
+# In the child nothing is asked for that is not held, so only a thread of its own can fetch.
+FORKED = """
+import os, signal, sys, threading
+from grpc_identity import Issuer, KeySet, Verifier
+from grpc_identity.keysets import FetchedKeys
+from grpc_identity.testing import InMemoryIssuer
+
+issuer, now, asked = InMemoryIssuer("https://id.example", audience="orders"), [1000.0], threading.Event()
+
+def fetch(last):
+    asked.set()
+    return FetchedKeys(KeySet.from_dict(issuer.jwks()))
+
+class Counted(Issuer):
+    def fetch(self):
+        return fetch
+
+trusted = Counted("https://id.example", target="127.0.0.1:1", audience="orders")
+with Verifier(trusted, monotonic=lambda: now[0]) as verifier:
+    token = issuer.mint()
+    verifier.verify(token)
+    child = os.fork()
+    if child == 0:
+        signal.alarm(15)
+        asked = threading.Event()
+        assert threading.active_count() == 1
+        now[0] += 3600
+        assert verifier.ready
+        assert verifier.verify(token).subject == "alice"
+        assert verifier.verify(issuer.mint(subject="bob")).subject == "bob"
+        assert asked.wait(10)
+        os._exit(7)
+    sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_after_a_fork_the_keys_serve_at_once_and_are_refreshed_in_the_background_again() -> None:
+    finished = subprocess.run([sys.executable, "-c", FORKED], timeout=40, capture_output=True, text=True)
+    assert finished.returncode == 7, finished.stderr
