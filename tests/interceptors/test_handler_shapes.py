@@ -357,7 +357,7 @@ async def test_a_call_that_its_client_gives_up_leaves_nothing_behind(
             timeout=0.5 if how == "deadline" else 20,
         )
         await wait_until(lambda: waiting.begun == 1)
-        assert len(verifier.leases) == (0 if kind == "unary_unary" or shape == "plain-stream_unary" else 1)
+        assert len(verifier.leases) == (0 if kind == "unary_unary" else 1)
         if how == "cancelled":
             started.cancel()
             with pytest.raises(asyncio.CancelledError):
