@@ -67,12 +67,14 @@ class KeyCache:
         "_confirmed_at",
         "_failures",
         "_jitter",
+        "_kept_until",
         "_key_set",
         "_last",
         "_max_stale_seconds",
         "_monotonic",
         "_refresh_at",
         "_usable_until",
+        "_wake",
         "last_error",
     )
 
@@ -89,6 +91,8 @@ class KeyCache:
         self._refresh_at = -inf
         self._attempted_at = -inf
         self._failures = 0
+        self._kept_until = -inf
+        self._wake: Callable[[], object] | None = None
         self.last_error = "no attempt to fetch them was made"
 
     @classmethod
@@ -103,7 +107,21 @@ class KeyCache:
 
         The very same object as long as the keys are the same, which is what remembered tokens are bound to.
         """
+        if self._monotonic() < self._usable_until:
+            return self._key_set
+        wake = self._wake
+        if wake is not None:
+            # Another thread may be here, too; both then see that the keys are usable.
+            self._usable_until = max(self._usable_until, self._kept_until)
+            self._wake = None
+            wake()
         return self._key_set if self._monotonic() < self._usable_until else None
+
+    def wake_when_used(self, wake: Callable[[], object]) -> None:
+        """Calls ``wake`` when the keys are next asked for; costs nothing until then, nor afterwards."""
+        if self._wake is None:
+            self._kept_until, self._usable_until = self._usable_until, -inf
+        self._wake = wake
 
     @property
     def last(self) -> FetchedKeys | None:
@@ -157,8 +175,8 @@ class KeyCache:
 class KeyRefresher:
     """The thread that keeps one ``KeyCache`` fresh.
 
-    It is a daemon, started by ``start`` or by the first ``request``. After a fork the child has none, until it
-    asks for a key it does not hold; the parent's keys are good in the child until then.
+    It is a daemon, started by ``start`` or by the first ``request``. After a fork the child has none until it verifies
+    something: the parent's keys are good in the child, and are kept fresh there from then on.
     """
 
     def __init__(self, issuer: str, fetch: Fetch, cache: KeyCache) -> None:
@@ -195,10 +213,22 @@ class KeyRefresher:
             thread.join(_STOP_WAIT_SECONDS)
 
     def reset(self) -> None:
-        """Forgets a thread that is gone, and a lock that it may hold: for the child after a fork."""
+        """Forgets a thread that is gone, and a lock that it may hold."""
         self._wake = threading.Condition()
         self._flight: Future[None] | None = None
         self._thread: threading.Thread | None = None
+
+    def reset_after_fork(self) -> None:
+        """For the child, which has no thread any more; it gets one when it first uses the keys."""
+        was_running = self._thread is not None and not self._stopped
+        self.reset()
+        if was_running:
+            self._cache.wake_when_used(self._resume)
+
+    def _resume(self) -> None:
+        with self._wake:
+            if not self._stopped:
+                self._run_thread()
 
     def _take_off(self) -> Future[None]:
         if self._flight is None:
@@ -258,7 +288,7 @@ _refreshers: weakref.WeakSet[KeyRefresher] = weakref.WeakSet()
 
 def _after_fork_in_child() -> None:
     for refresher in list(_refreshers):
-        refresher.reset()
+        refresher.reset_after_fork()
 
 
 if hasattr(os, "register_at_fork"):

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+import json
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import grpc
@@ -143,3 +146,47 @@ def call() -> Call:
             return [answer async for answer in started]
 
     return make
+
+
+class Document:
+    """What a real HTTP server on loopback answers, and how often it was asked."""
+
+    def __init__(self, issuer: InMemoryIssuer) -> None:
+        self.body = json.dumps(issuer.jwks()).encode()
+        self.status = 200
+        self.headers: dict[str, str] = {}
+        self.requests = 0
+        self.hold = threading.Event()
+        self.hold.set()
+        self.url = ""
+
+
+@pytest.fixture
+def document(issuer: InMemoryIssuer) -> Iterator[Document]:
+    """The keys of the issuer at a URL."""
+    served = Document(issuer)
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            served.requests += 1
+            served.hold.wait(10)
+            body = b"" if served.status == 304 else served.body
+            self.send_response(served.status)
+            for name, value in served.headers.items():
+                self.send_header(name, value)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's name
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+    thread.start()
+    served.url = f"http://127.0.0.1:{server.server_address[1]}/jwks.json"
+    yield served
+    served.hold.set()
+    server.shutdown()
+    thread.join()
+    server.server_close()

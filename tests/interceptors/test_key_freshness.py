@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import subprocess
+import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
@@ -19,52 +21,9 @@ from grpc_identity.keysets import COOL_DOWN_SECONDS, FetchedKeys, KeyCache, KeyR
 from grpc_identity.testing import Flaw, InMemoryIssuer
 
 
-class Document:
-    """What a real HTTP server on loopback answers, and how often it was asked."""
-
-    def __init__(self, issuer: InMemoryIssuer) -> None:
-        self.body = json.dumps(issuer.jwks()).encode()
-        self.status = 200
-        self.headers: dict[str, str] = {}
-        self.requests = 0
-        self.hold = threading.Event()
-        self.hold.set()
-        self.url = ""
-
-
 @pytest.fixture
 def issuer() -> InMemoryIssuer:
     return InMemoryIssuer("https://id.example", audience="orders")
-
-
-@pytest.fixture
-def document(issuer: InMemoryIssuer) -> Iterator[Document]:
-    served = Document(issuer)
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            served.requests += 1
-            served.hold.wait(10)
-            body = b"" if served.status == 304 else served.body
-            self.send_response(served.status)
-            for name, value in served.headers.items():
-                self.send_header(name, value)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's name
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    served.url = f"http://127.0.0.1:{server.server_address[1]}/jwks.json"
-    yield served
-    served.hold.set()
-    server.shutdown()
-    thread.join()
-    server.server_close()
 
 
 class Time:
@@ -77,13 +36,11 @@ class Time:
         return self.seconds
 
 
-def trusting(document: Document) -> Issuer:
+def trusting(document: Any) -> Issuer:
     return Issuer("https://id.example", jwks=document.url, audience="orders")
 
 
-async def test_a_verifier_is_ready_when_its_keys_are_there(
-    document: Document, issuer: InMemoryIssuer
-) -> None:
+async def test_a_verifier_is_ready_when_its_keys_are_there(document: Any, issuer: InMemoryIssuer) -> None:
     verifier = Verifier(trusting(document))
     assert not verifier.ready
     async with verifier:
@@ -92,7 +49,7 @@ async def test_a_verifier_is_ready_when_its_keys_are_there(
     assert document.requests == 1
 
 
-async def test_an_issuer_that_is_away_at_the_start_is_named(document: Document) -> None:
+async def test_an_issuer_that_is_away_at_the_start_is_named(document: Any) -> None:
     document.status = 500
     with pytest.raises(KeyFetchError, match=r"https://id\.example: .*answered 500"):
         async with Verifier(trusting(document)):
@@ -100,7 +57,7 @@ async def test_an_issuer_that_is_away_at_the_start_is_named(document: Document) 
 
 
 async def test_a_hundred_calls_for_an_unknown_key_make_one_fetch_and_good_callers_go_on(
-    document: Document, issuer: InMemoryIssuer
+    document: Any, issuer: InMemoryIssuer
 ) -> None:
     time = Time()
     async with Verifier(trusting(document), monotonic=time) as verifier:
@@ -123,9 +80,7 @@ async def test_a_hundred_calls_for_an_unknown_key_make_one_fetch_and_good_caller
     assert document.requests == 2
 
 
-async def test_a_new_key_is_found_without_refusing_anybody(
-    document: Document, issuer: InMemoryIssuer
-) -> None:
+async def test_a_new_key_is_found_without_refusing_anybody(document: Any, issuer: InMemoryIssuer) -> None:
     time = Time()
     async with Verifier(trusting(document), monotonic=time) as verifier:
         old = issuer.mint()
@@ -139,7 +94,7 @@ async def test_a_new_key_is_found_without_refusing_anybody(
 
 
 async def test_a_key_that_is_taken_away_is_forgotten_with_what_it_verified(
-    document: Document, issuer: InMemoryIssuer
+    document: Any, issuer: InMemoryIssuer
 ) -> None:
     time = Time()
     async with Verifier(trusting(document), monotonic=time) as verifier:
@@ -215,7 +170,7 @@ def test_eight_threads_share_one_fetch_and_each_gives_up_by_itself(issuer: InMem
     ],
 )
 def test_a_bad_answer_is_refused_with_the_reason(
-    document: Document, spoil: Callable[[Document], None], message: str
+    document: Any, spoil: Callable[[Any], None], message: str
 ) -> None:
     spoil(document)
     with pytest.raises(Exception, match=message) as caught:
@@ -223,7 +178,7 @@ def test_a_bad_answer_is_refused_with_the_reason(
     assert caught.type.__module__ == "grpc_identity.errors"
 
 
-def test_an_unchanged_document_is_not_sent_again(document: Document) -> None:
+def test_an_unchanged_document_is_not_sent_again(document: Any) -> None:
     document.headers = {"ETag": '"v1"', "Cache-Control": "public, max-age=120"}
     ask = HttpJwks(document.url, allow_plaintext=False, timeout_seconds=2)
     first = ask(None)
@@ -241,3 +196,45 @@ async def test_keys_come_from_the_service_by_grpc_and_by_http(service: Any, new_
         async with Verifier(Issuer("https://id.example", audience="orders", **source)) as verifier:
             principal = verifier.verify(token)
             assert (principal.subject, principal.client_id) == ("alice", "login")
+
+
+# In the child nothing is asked for that is not held, so only a thread of its own can fetch.
+FORKED = """
+import os, signal, sys, threading
+from grpc_identity import Issuer, KeySet, Verifier
+from grpc_identity.keysets import FetchedKeys
+from grpc_identity.testing import InMemoryIssuer
+
+issuer, now, asked = InMemoryIssuer("https://id.example", audience="orders"), [1000.0], threading.Event()
+
+def fetch(last):
+    asked.set()
+    return FetchedKeys(KeySet.from_dict(issuer.jwks()))
+
+class Counted(Issuer):
+    def fetch(self):
+        return fetch
+
+trusted = Counted("https://id.example", target="127.0.0.1:1", audience="orders")
+with Verifier(trusted, monotonic=lambda: now[0]) as verifier:
+    token = issuer.mint()
+    verifier.verify(token)
+    child = os.fork()
+    if child == 0:
+        signal.alarm(15)
+        asked = threading.Event()
+        assert threading.active_count() == 1
+        now[0] += 3600
+        assert verifier.ready
+        assert verifier.verify(token).subject == "alice"
+        assert verifier.verify(issuer.mint(subject="bob")).subject == "bob"
+        assert asked.wait(10)
+        os._exit(7)
+    sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_after_a_fork_the_keys_serve_at_once_and_are_refreshed_in_the_background_again() -> None:
+    finished = subprocess.run([sys.executable, "-c", FORKED], timeout=40, capture_output=True, text=True)
+    assert finished.returncode == 7, finished.stderr

@@ -290,8 +290,9 @@ def test_outside_of_a_call_there_is_no_principal() -> None:
     assert contextvars.copy_context().run(current_principal_or_none) is None
 
 
+@pytest.mark.parametrize("kind", KINDS)
 def test_an_aio_interceptor_in_a_sync_server_refuses_calls_in_place_of_hanging(
-    issuer: InMemoryIssuer,
+    issuer: InMemoryIssuer, kind: str
 ) -> None:
     pool = ThreadPoolExecutor(2)
     wrong: Any = AioAuthInterceptor(Verifier(issuer.trusted()))
@@ -300,8 +301,9 @@ def test_an_aio_interceptor_in_a_sync_server_refuses_calls_in_place_of_hanging(
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     with grpc.insecure_channel(f"127.0.0.1:{port}") as channel, pytest.raises(grpc.RpcError) as refused:
-        channel.unary_unary("/t.S/unary_unary")(b"", timeout=5)
+        list(getattr(channel, kind)(f"/t.S/{kind}")(b"" if kind.startswith("unary") else iter(()), timeout=5))
     assert refused.value.code() is grpc.StatusCode.INTERNAL  # type: ignore[attr-defined]
+    assert "needs grpc_identity.sync" in refused.value.details()  # type: ignore[attr-defined]
     server.stop(None).wait()
     pool.shutdown()
 

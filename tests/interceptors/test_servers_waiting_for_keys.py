@@ -204,7 +204,7 @@ async def test_an_unknown_method_stays_unimplemented_after_waiting(served: Serve
     assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
-async def test_good_callers_go_on_while_many_unknown_keys_wait(
+async def test_a_slow_fetch_stalls_no_other_call_not_even_on_the_one_serving_thread(
     served: Served, wait_until: Callable[..., Awaitable[None]]
 ) -> None:
     good, bad = served.published.issuer.mint(), served.published.issuer.mint_broken(Flaw.UNKNOWN_KEY)
@@ -223,7 +223,9 @@ async def test_good_callers_go_on_while_many_unknown_keys_wait(
     assert served.published.fetches == 2
 
 
-async def test_a_deadline_ends_the_waiting_of_one_caller_and_not_the_fetch(served: Served) -> None:
+async def test_a_deadline_ends_the_waiting_of_one_caller_and_not_the_fetch_that_others_share(
+    served: Served,
+) -> None:
     served.published.issuer.rotate()
     served.published.hold_back()
     token = served.published.issuer.mint()

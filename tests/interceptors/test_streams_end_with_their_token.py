@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
@@ -14,10 +15,12 @@ from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
 from grpc_identity import Verifier
+from grpc_identity.sync.streams import Alarms
 from grpc_identity.testing import InMemoryIssuer
 
 AIO_SHAPES = (
     "generator", "busy_generator", "writing", "busy_writing", "consuming", "both", "plain_generator",
+    "busy_plain_generator", "plain_consuming", "plain_both",
 )  # fmt: skip
 SYNC_SHAPES = ("generator", "consuming", "both", "silent")
 
@@ -37,6 +40,20 @@ async def busy_generator(request: bytes, context: Any) -> AsyncIterator[bytes]:
 async def busy_writing(request: bytes, context: Any) -> None:
     while True:
         await context.write(b"first" * 1000)
+
+
+def count(requests: Iterator[bytes], context: Any) -> bytes:
+    return b"%d" % sum(1 for _ in requests)
+
+
+def first_and_all(requests: Iterator[bytes], context: Any) -> Iterator[bytes]:
+    yield b"first"
+    yield from requests
+
+
+def hasty(stopped: Stopped, request: bytes, context: Any) -> Iterator[bytes]:
+    while not stopped.event.is_set():
+        yield b"more"
 
 
 def aio_handlers(stopped: Stopped) -> dict[str, Any]:
@@ -64,6 +81,9 @@ def aio_handlers(stopped: Stopped) -> dict[str, Any]:
             yield b"more"
 
     return {
+        "plain_consuming": grpc.stream_unary_rpc_method_handler(count),
+        "plain_both": grpc.stream_stream_rpc_method_handler(first_and_all),
+        "busy_plain_generator": grpc.unary_stream_rpc_method_handler(functools.partial(hasty, stopped)),
         "generator": grpc.unary_stream_rpc_method_handler(generator),
         "busy_generator": grpc.unary_stream_rpc_method_handler(busy_generator),
         "writing": grpc.unary_stream_rpc_method_handler(writing),
@@ -137,11 +157,11 @@ class Call:
         metadata = (("authorization", f"Bearer {token}"),)
         path = f"/t.S/{shape}"
         self._requests = Busy()
-        self._answers_once = shape == "consuming"
+        self._answers_once = shape.endswith("consuming")
         self.rpc: Any
-        if shape == "consuming":
+        if shape.endswith("consuming"):
             self.rpc = channel.stream_unary(path).future(iter(self._requests), metadata=metadata)
-        elif shape == "both":
+        elif shape.endswith("both"):
             self.rpc = channel.stream_stream(path)(iter(self._requests), metadata=metadata)
         else:
             self.rpc = channel.unary_stream(path)(b"", metadata=metadata)
@@ -205,16 +225,73 @@ async def test_a_stream_ends_when_its_token_expires(open_channel: Any, stack: st
     assert await call.outcome() == expected(stack, shape, "TOKEN_EXPIRED")
 
 
-@pytest.mark.parametrize("stack", ["aio", "sync"])
+@pytest.mark.parametrize(("stack", "shape"), [("aio", "both"), ("aio", "plain_both"), ("sync", "both")])
 async def test_a_grace_lets_a_revoked_stream_go_on_for_a_moment(
-    open_channel: Any, wait_until: Any, revocable: Any, stack: str
+    open_channel: Any, wait_until: Any, revocable: Any, stack: str, shape: str
 ) -> None:
     issuer = InMemoryIssuer(audience="test")
     verifier = revocable(issuer)
     channel = await open_channel(stack, verifier, stream_grace_seconds=1.5)
-    call = Call(channel, "both", issuer.mint(session_id="s-1"))
+    call = Call(channel, shape, issuer.mint(session_id="s-1"))
     await wait_until(lambda: len(verifier.leases) == 1)
     revoked_at = asyncio.get_running_loop().time()
     verifier.revoke("s-1")
     assert (await call.outcome())[1] == "TOKEN_REVOKED"
     assert asyncio.get_running_loop().time() - revoked_at >= 1.5
+
+
+async def test_a_call_that_is_over_before_its_handler_begins_leaves_no_lease(
+    serve: Any, wait_until: Any
+) -> None:
+    issuer = InMemoryIssuer(audience="test")
+    verifier, busy, go, begun = Verifier(issuer.trusted()), threading.Event(), threading.Event(), []
+
+    def blocking(request: bytes, context: Any) -> bytes:
+        busy.set()
+        go.wait(20)
+        return b""
+
+    def consuming(requests: Iterator[bytes], context: Any) -> bytes:
+        begun.append(context.is_active())
+        return b""
+
+    async def silent() -> AsyncIterator[bytes]:
+        await asyncio.Event().wait()
+        yield b""
+
+    handlers = {
+        "blocking": grpc.unary_unary_rpc_method_handler(blocking),
+        "consuming": grpc.stream_unary_rpc_method_handler(consuming),
+    }
+    target = await serve("sync", handlers, verifier, threads=1)
+    async with grpc.aio.insecure_channel(target) as channel:
+        metadata = (("authorization", f"Bearer {issuer.mint()}"),)
+        first = channel.unary_unary("/t.S/blocking")(b"", metadata=metadata)
+        await asyncio.to_thread(busy.wait, 10)
+        over = channel.stream_unary("/t.S/consuming")(silent(), metadata=metadata)
+        await asyncio.wait([asyncio.ensure_future(over.wait_for_connection())])
+        over.cancel()
+        again = channel.unary_unary("/t.S/blocking")(b"", metadata=metadata, timeout=0.5)
+        with pytest.raises(grpc.aio.AioRpcError):
+            await again  # so the server has seen what was sent before it
+        go.set()
+        await first
+        await wait_until(lambda: bool(begun))
+    assert begun == [False]
+    await wait_until(lambda: len(verifier.leases) == 0)
+
+
+async def test_calls_that_have_ended_leave_neither_alarms_nor_the_thread_of_the_alarms(
+    wait_until: Any,
+) -> None:
+    alarms, rung = Alarms(), []
+    kept = alarms.set(3600, lambda: rung.append("kept"))
+    for _ in range(1000):
+        alarms.set(600, lambda: rung.append("never")).cancel()
+        assert len(alarms) <= 3
+    alarms.set(0.01, lambda: rung.append("soon"))
+    await wait_until(lambda: rung == ["soon"])
+    names = [thread.name for thread in threading.enumerate() if thread is alarms._thread]
+    assert names == ["grpc_identity alarms"]
+    kept.cancel()
+    await wait_until(lambda: alarms._thread is None)

@@ -1,7 +1,7 @@
 """Calls that may outlive their token, on ``grpc.aio``: they end with ``UNAUTHENTICATED`` when it expires or is revoked.
 
 A coroutine or an async generator is ended wherever it waits. A plain function runs in a thread, where nothing can
-interrupt it: it is ended when it next hands over a response.
+interrupt it: it is ended when it next hands over a response or asks for a request.
 """
 
 from __future__ import annotations
@@ -11,13 +11,15 @@ import contextlib
 import contextvars
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from math import inf
 from typing import Any, Self, TypeAlias
 
 import grpc
 
+from grpc_identity.clock import monotonic_clock
 from grpc_identity.errors import TokenError
 from grpc_identity.leases import Lease
-from grpc_identity.transport import Admitted, Refusal, behaviour_of
+from grpc_identity.transport import Admitted, behaviour_of
 
 __all__ = ["limited"]
 
@@ -55,7 +57,7 @@ def limited(method: str, handler: _Handler, admitted: Admitted, *, grace_seconds
 
         wrapped = awaited
     else:
-        wrapped = _plain(method, handler, behaviour, admitted)
+        wrapped = _plain(method, handler, behaviour, admitted, grace_seconds)
     return _constructor(handler)(wrapped, handler.request_deserializer, handler.response_serializer)
 
 
@@ -123,35 +125,78 @@ class _TokenLimit:
             self._waiting.reschedule(self._over_at)
 
 
+class _PlainLimit:
+    """The time for which a plain function may go on; its thread asks."""
+
+    def __init__(self, admitted: Admitted, grace_seconds: float) -> None:
+        self._admitted = admitted
+        self._grace_seconds = grace_seconds
+        self._over_at = inf
+        self._lease: Lease = admitted.lease(self._on_end)
+
+    def _on_end(self, error: TokenError) -> None:
+        del error
+        self._over_at = monotonic_clock() + self._grace_seconds
+
+    def check(self) -> None:
+        """Raises ``_OverError``."""
+        if self._admitted.seconds_left() <= 0:
+            self._lease.expire()
+        if monotonic_clock() >= self._over_at:
+            raise _OverError
+
+    def checked(self, requests: Iterator[Any]) -> Iterator[Any]:
+        """The requests, until the time is over."""
+        for request in requests:
+            self.check()
+            yield request
+
+    def refusal(self, method: str, context: Any) -> grpc.Status:
+        """What the caller is told."""
+        return self._admitted.refusal(method, self._lease.ended or TimeoutError()).reported(context)
+
+    def release(self) -> None:
+        """The call has ended."""
+        self._admitted.release(self._lease)
+
+
 def _plain(
-    method: str, handler: _Handler, behaviour: Callable[..., Any], admitted: Admitted
+    method: str, handler: _Handler, behaviour: Callable[..., Any], admitted: Admitted, grace_seconds: float
 ) -> Callable[..., Any]:
     """A plain function, run in a copy of the context that the call has now."""
     variables = contextvars.copy_context()
-    if not handler.response_streaming:
-        return lambda request, context: variables.run(behaviour, request, context)
+
+    def answer(requests: Any, context: Any) -> Any:
+        limit = _PlainLimit(admitted, grace_seconds)
+        try:
+            return variables.run(behaviour, limit.checked(requests), context)
+        except _OverError:
+            # The context that plain functions get on this stack has no `abort_with_status`.
+            status = limit.refusal(method, context)
+            return context.abort(status.code, status.details, status.trailing_metadata)
+        finally:
+            limit.release()
 
     def answers(request: Any, context: Any) -> Iterator[Any]:
-        lease = admitted.lease(lambda _: None)
+        limit = _PlainLimit(admitted, grace_seconds)
+        argument = limit.checked(request) if handler.request_streaming else request
         try:
-            responses = iter(variables.run(behaviour, request, context))
+            responses = iter(variables.run(behaviour, argument, context))
             # Each step may be run by another thread.
             while (response := variables.run(next, responses, _END)) is not _END:
-                if admitted.seconds_left() <= 0:
-                    lease.expire()
-                if lease.ended is not None:
-                    _abort(context, admitted.refusal(method, lease.ended))
+                limit.check()
                 yield response
+        except _OverError:
+            # Not `abort`: from a thread, while the response before is on its way, it leaves the call hanging now and
+            # then.
+            status = limit.refusal(method, context)
+            context.set_code(status.code)
+            context.set_details(status.details)
+            context.set_trailing_metadata(status.trailing_metadata)
         finally:
-            admitted.release(lease)
+            limit.release()
 
-    return answers
-
-
-def _abort(context: Any, refused: Refusal) -> None:
-    # The context that plain functions get on this stack has no `abort_with_status`.
-    status = refused.reported(context)
-    context.abort(status.code, status.details, status.trailing_metadata)
+    return answers if handler.response_streaming else answer
 
 
 def _constructor(handler: _Handler) -> Callable[..., _Handler]:

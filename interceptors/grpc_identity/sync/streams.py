@@ -30,14 +30,22 @@ _Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 class Alarm:
     """A function that is to be called, unless it is cancelled before."""
 
-    __slots__ = ("_function",)
+    __slots__ = ("_function", "_on_cancel")
 
-    def __init__(self, function: Callable[[], object]) -> None:
+    def __init__(self, function: Callable[[], object], on_cancel: Callable[[], object]) -> None:
         self._function: Callable[[], object] | None = function
+        self._on_cancel = on_cancel
+
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether nobody waits for it any more."""
+        return self._function is None
 
     def cancel(self) -> None:
         """Lets go of the function."""
-        self._function = None
+        if self._function is not None:
+            self._function = None
+            self._on_cancel()
 
     def ring(self) -> None:
         """Its time has come."""
@@ -54,11 +62,12 @@ class Alarms:
         self._condition = threading.Condition()
         self._due: list[tuple[float, int, Alarm]] = []
         self._count = itertools.count()
+        self._cancelled = 0
         self._thread: threading.Thread | None = None
 
     def set(self, seconds: float, function: Callable[[], object]) -> Alarm:
         """Calls ``function`` after that time. It should be quick."""
-        alarm = Alarm(function)
+        alarm = Alarm(function, self._forget)
         with self._condition:
             heapq.heappush(self._due, (self._monotonic() + seconds, next(self._count), alarm))
             if self._thread is None or not self._thread.is_alive():
@@ -66,6 +75,20 @@ class Alarms:
                 self._thread.start()
             self._condition.notify_all()
         return alarm
+
+    def __len__(self) -> int:
+        return len(self._due)
+
+    def _forget(self) -> None:
+        # Calls end long before their tokens do. What is cancelled is swept out when it is half of all, which costs
+        # each alarm a constant share.
+        with self._condition:
+            self._cancelled += 1
+            if self._cancelled * 2 >= len(self._due):
+                self._due = [entry for entry in self._due if not entry[2].is_cancelled]
+                heapq.heapify(self._due)
+                self._cancelled = 0
+                self._condition.notify_all()
 
     def _run(self) -> None:
         while True:
@@ -95,7 +118,9 @@ class _Limit:
         self._set: list[Alarm] = []
         self._lease: Lease = admitted.lease(lambda _: self._later(grace_seconds, self._end))
         self._later(max(0.0, admitted.seconds_left()), self._lease.expire)
-        context.add_callback(self._release)
+        if not context.add_callback(self._release):
+            # The call was over before its handler began.
+            self._release()
 
     def check(self) -> None:
         """Aborts the call if its time is over; for the thread of the handler."""
