@@ -8,7 +8,7 @@ not made again.
 from __future__ import annotations
 
 from grpc_identity.errors import NoPrincipalError
-from grpc_identity.principal import CURRENT_BEARER
+from grpc_identity.principal import CURRENT_CALLER
 
 __all__ = ["ForwardedToken"]
 
@@ -26,13 +26,13 @@ class ForwardedToken:
     def token(self, *, timeout_seconds: float = 0) -> str:
         """The token of the call being handled. Raises ``NoPrincipalError`` where there is none."""
         del timeout_seconds
-        bearer = CURRENT_BEARER.get()
-        if bearer is None:
+        caller = CURRENT_CALLER.get()
+        if caller is None:
             raise NoPrincipalError(
                 "no token to send on: this is not the handling of a call with a verified caller, or it is a thread "
                 "or task that was not started from the handler"
             )
-        return bearer.reveal()
+        return caller.reveal_token()
 
     async def token_async(self, *, timeout_seconds: float = 0) -> str:
         """As ``token``."""

@@ -11,7 +11,7 @@ import logging
 import math
 import traceback
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from threading import BoundedSemaphore
 from typing import Any
 
@@ -24,7 +24,7 @@ from grpc_status import rpc_status
 from grpc_identity.errors import NotHeldError, PolicyError, Reason, TokenError
 from grpc_identity.leases import Lease
 from grpc_identity.policy import CompiledPolicy, Policy, Rule, UsageAudit
-from grpc_identity.principal import CURRENT_BEARER, BearerToken, Principal
+from grpc_identity.principal import Caller, Principal
 from grpc_identity.redaction import keep_metadata_out_of_logs
 from grpc_identity.tally import Tally
 from grpc_identity.telemetry import report_refusal
@@ -115,16 +115,15 @@ class Admitted:
     """A caller that was let in with a token, for calls that may outlive it."""
 
     verifier: Verifier
-    principal: Principal
-    token: str = field(repr=False)
+    caller: Caller
 
     def seconds_left(self) -> float:
         """How long the token is still accepted."""
-        return self.verifier.seconds_left(self.principal)
+        return self.verifier.seconds_left(self.caller.principal)
 
     def lease(self, on_end: Callable[[TokenError], None]) -> Lease:
         """Watches over a call; ``on_end`` is called, by any thread, when the token is revoked. Give it back."""
-        return self.verifier.lease(self.principal, self.token, on_end)
+        return self.verifier.lease(self.caller.principal, self.caller.reveal_token(), on_end)
 
     def refusal(self, method: str, error: Exception) -> Refusal:
         """Counts and logs why the call ends."""
@@ -158,31 +157,26 @@ class Gate:
         self._rule = compiled.rule
         self._waiting = BoundedSemaphore(max_waiting)
 
-    def admit(self, method: str, metadata: Iterable[tuple[str, Any]] | None) -> Principal | None:
-        """The caller, or ``None`` on a public method without a token. Never waits. Raises ``TokenError``.
-
-        Keeps the token in the context of the call, for ``ForwardedToken``.
-        """
+    def admit(self, method: str, metadata: Iterable[tuple[str, Any]] | None) -> Caller | None:
+        """The caller, or ``None`` on a public method without a token. Never waits. Raises ``TokenError``."""
         token = _bearer_token(metadata)
         rule = self._rule(method)
         if token is None:
             if rule.is_public:
-                CURRENT_BEARER.set(None)
                 self._tally.admitted += 1
                 return None
             raise TokenError(Reason.TOKEN_MISSING, "no authorization metadata")
         principal = self._verify(token, rule.audience)
         if rule.requirement is not None:
             _meet(rule, principal)
-        CURRENT_BEARER.set(BearerToken(token))
         self._tally.admitted += 1
-        return principal
+        return Caller(principal, token)
 
-    def admitted(self, principal: Principal, metadata: Iterable[tuple[str, Any]] | None) -> Admitted:
+    def admitted(self, caller: Caller) -> Admitted:
         """A caller that was admitted just now, for a call that may outlive the token."""
-        return Admitted(self._verifier, principal, _bearer_token(metadata) or "")
+        return Admitted(self._verifier, caller)
 
-    async def admit_async(self, method: str, metadata: Iterable[tuple[str, Any]] | None) -> Principal | None:
+    async def admit_async(self, method: str, metadata: Iterable[tuple[str, Any]] | None) -> Caller | None:
         """As ``admit``, after a fetch of keys if one may help."""
         if not self._waiting.acquire(blocking=False):
             raise _too_many_wait()
@@ -192,7 +186,7 @@ class Gate:
             self._waiting.release()
         return self.admit(method, metadata)
 
-    def admit_waiting(self, method: str, metadata: Iterable[tuple[str, Any]] | None) -> Principal | None:
+    def admit_waiting(self, method: str, metadata: Iterable[tuple[str, Any]] | None) -> Caller | None:
         """As ``admit``, after a fetch of keys if one may help; blocks the thread meanwhile."""
         if not self._waiting.acquire(blocking=False):
             raise _too_many_wait()

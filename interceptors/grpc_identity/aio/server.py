@@ -21,7 +21,7 @@ import grpc.aio
 from grpc_identity.aio.streams import limited
 from grpc_identity.errors import NotHeldError
 from grpc_identity.policy import Policy
-from grpc_identity.principal import CURRENT_PRINCIPAL
+from grpc_identity.principal import CURRENT_CALLER
 from grpc_identity.transport import Gate, Refusal, behaviour_of
 from grpc_identity.verifier import Verifier
 
@@ -73,17 +73,17 @@ class AuthInterceptor(grpc.aio.ServerInterceptor):
     async def _intercept(self, continuation: _Continuation, call: grpc.HandlerCallDetails) -> _Handler | None:
         try:
             try:
-                principal = self._admit(call.method, call.invocation_metadata)
+                caller = self._admit(call.method, call.invocation_metadata)
             except NotHeldError:
-                principal = await self._gate.admit_async(call.method, call.invocation_metadata)
+                caller = await self._gate.admit_async(call.method, call.invocation_metadata)
         except Exception as error:
             return _refusing(self._gate.refusal(call.method, error))
-        CURRENT_PRINCIPAL.set(principal)
+        CURRENT_CALLER.set(caller)
         handler = await continuation(call)
         if handler is None or self._async_handlers.get(call.method) is handler:
             return handler
-        if principal is not None and (handler.request_streaming or handler.response_streaming):
-            admitted = self._gate.admitted(principal, call.invocation_metadata)
+        if caller is not None and (handler.request_streaming or handler.response_streaming):
+            admitted = self._gate.admitted(caller)
             return limited(call.method, handler, admitted, grace_seconds=self._stream_grace_seconds)
         return self._adapt(call.method, handler)
 

@@ -17,7 +17,7 @@ import grpc
 
 from grpc_identity.errors import NotHeldError
 from grpc_identity.policy import Policy
-from grpc_identity.principal import CURRENT_PRINCIPAL, Principal
+from grpc_identity.principal import CURRENT_CALLER, Caller
 from grpc_identity.sync.streams import Alarms, limited
 from grpc_identity.transport import Gate, Refusal, behaviour_of
 from grpc_identity.verifier import Verifier
@@ -62,11 +62,11 @@ class AuthInterceptor(grpc.ServerInterceptor):
     ) -> _Handler | None:
         """Called by gRPC for each call."""
         call = handler_call_details
-        waits, principal = False, None
+        waits, caller = False, None
         try:
             try:
-                principal = self._gate.admit(call.method, call.invocation_metadata)
-                CURRENT_PRINCIPAL.set(principal)
+                caller = self._gate.admit(call.method, call.invocation_metadata)
+                CURRENT_CALLER.set(caller)
             except NotHeldError as error:
                 waits = self._gate.may_wait(error, call.invocation_metadata)
                 if not waits:
@@ -76,25 +76,23 @@ class AuthInterceptor(grpc.ServerInterceptor):
         handler = continuation(call)
         if waits:
             return self._decided_later(call, handler)
-        return handler if handler is None else self._limited(call, handler, principal)
+        return handler if handler is None else self._limited(call, handler, caller)
 
-    def _limited(
-        self, call: grpc.HandlerCallDetails, handler: _Handler, principal: Principal | None
-    ) -> _Handler:
-        if principal is None or not (handler.request_streaming or handler.response_streaming):
+    def _limited(self, call: grpc.HandlerCallDetails, handler: _Handler, caller: Caller | None) -> _Handler:
+        if caller is None or not (handler.request_streaming or handler.response_streaming):
             return handler
-        admitted = self._gate.admitted(principal, call.invocation_metadata)
+        admitted = self._gate.admitted(caller)
         grace_seconds = self._stream_grace_seconds
         return limited(call.method, handler, admitted, grace_seconds=grace_seconds, alarms=self._alarms)
 
     def _decided_later(self, call: grpc.HandlerCallDetails, handler: _Handler | None) -> _Handler:
-        def decide(context: grpc.ServicerContext) -> Principal | None:
+        def decide(context: grpc.ServicerContext) -> Caller | None:
             try:
-                principal = self._gate.admit_waiting(call.method, call.invocation_metadata)
+                caller = self._gate.admit_waiting(call.method, call.invocation_metadata)
             except Exception as error:
                 context.abort_with_status(self._gate.refusal(call.method, error).reported(context))
-            CURRENT_PRINCIPAL.set(principal)
-            return principal
+            CURRENT_CALLER.set(caller)
+            return caller
 
         if handler is None:
 

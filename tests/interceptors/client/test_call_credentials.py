@@ -26,8 +26,9 @@ from grpc_identity import (
 )
 from grpc_identity.aio import AuthInterceptor, client_interceptors
 from grpc_identity.errors import NoPrincipalError
-from grpc_identity.principal import CURRENT_BEARER, BearerToken
+from grpc_identity.principal import CURRENT_CALLER, Caller
 from grpc_identity.sync import client_interceptors as sync_client_interceptors
+from grpc_identity.testing import InMemoryIssuer
 from grpc_identity.v1 import identity_service_pb2
 
 KINDS = ("unary_unary", "unary_stream", "stream_unary", "stream_stream")
@@ -191,12 +192,14 @@ def test_the_token_that_is_sent_on_shows_itself_nowhere() -> None:
     import contextvars
     import pickle
 
-    CURRENT_BEARER.set(BearerToken("eyJsecret"))
+    issuer = InMemoryIssuer(audience="test")
+    principal = Verifier(issuer.trusted()).verify(issuer.mint())
+    CURRENT_CALLER.set(Caller(principal, "eyJsecret"))
     context = contextvars.copy_context()
-    assert "eyJsecret" not in f"{CURRENT_BEARER.get()!r} {CURRENT_BEARER.get()} {dict(context)!r}"
+    assert "eyJsecret" not in f"{CURRENT_CALLER.get()!r} {CURRENT_CALLER.get()} {dict(context)!r}"
     with pytest.raises(TypeError):
-        pickle.dumps(CURRENT_BEARER.get())
-    CURRENT_BEARER.set(None)
+        pickle.dumps(CURRENT_CALLER.get())
+    CURRENT_CALLER.set(None)
 
 
 def test_a_session_is_kept_in_the_keyring_of_the_system(monkeypatch: pytest.MonkeyPatch) -> None:
