@@ -90,9 +90,9 @@ class IdentityServer:
         self._instance_id = secrets.token_hex(4)
         self._metrics = CollectorRegistry()
         self._recorder = RefusalRecorder(self.store.outbox)
-        self._keys = key_service(settings, self._clock)
+        self.keys = key_service(settings, self._clock)
         self._feed = VerifierFeed(
-            self.store.feed, self._instance_id, keys_version=lambda: self._keys.published().version
+            self.store.feed, self._instance_id, keys_version=lambda: self.keys.published().version
         )
         self._roster = Roster(time.monotonic)
         self._census = Census(self.store.board, self._feed, self._roster)
@@ -108,13 +108,13 @@ class IdentityServer:
     async def start(self) -> Addresses:
         """Listens. Comes up even while the store is away: not ready, and ready once it is back."""
         settings = self.settings
-        self._keys.on_change = self._record_key_change
-        await self._keys.start()
-        hasher = SecretHasher(self._keys.client_secret_pepper())
+        self.keys.on_change = self._record_key_change
+        await self.keys.start()
+        hasher = SecretHasher(self.keys.client_secret_pepper())
         registry = ClientRegistry(self.store.clients, hasher)
         with contextlib.suppress(IdentityError):
             await registry.refresh()
-        watch = VerifierWatch(self._feed, self._roster, self._keys)
+        watch = VerifierWatch(self._feed, self._roster, self.keys)
         calls = Calls(
             CallerAuthenticator(registry),
             registry,
@@ -127,7 +127,7 @@ class IdentityServer:
         )
         self._rpc = RpcServer(
             identity_service=IdentityService(
-                calls, self._use_cases(), self._keys, watch, self._census, self._clock
+                calls, self._use_cases(), self.keys, watch, self._census, self._clock
             ),
             admin_service=AdminService(calls, administration, self._census, self._clock),
             calls=calls,
@@ -163,7 +163,7 @@ class IdentityServer:
         self._run(
             registry.run(),
             self._recorder.run(),
-            self._keys.run(),
+            self.keys.run(),
             self._feed.run(),
             self._census.run(),
             self._watch_readiness(),
@@ -203,8 +203,8 @@ class IdentityServer:
 
     def _use_cases(self) -> UseCases:
         settings, sessions = self.settings, self.store.sessions
-        mint = AccessTokenMint(AccessTokenAssembler(settings.issuer), self._keys.active_signer)
-        refresh_secrets = self._keys.refresh_token_secrets()
+        mint = AccessTokenMint(AccessTokenAssembler(settings.issuer), self.keys.active_signer)
+        refresh_secrets = self.keys.refresh_token_secrets()
         codec = RefreshTokenCodec(refresh_secrets.by_id, refresh_secrets.active_id)
         lifetimes = lifetimes_of(settings)
         reader = AccessTokenReader(settings.issuer, self._key_set, self._clock)
@@ -244,14 +244,14 @@ class IdentityServer:
         )
 
     def _key_set(self) -> KeySet:
-        return _key_set_of(self._keys.published())
+        return _key_set_of(self.keys.published())
 
     async def _start_http(self) -> str:
         if not self.settings.http.enabled:
             return ""
         host, port = split_address(self.settings.http.listen)
         app = create_app(
-            keys=self._keys,
+            keys=self.keys,
             issuer=self.settings.issuer,
             readiness=self._ready,
             metrics=self._metrics,
@@ -265,7 +265,7 @@ class IdentityServer:
         return self._problems
 
     async def _look_at_readiness(self) -> None:
-        problems = [*await self.store.problems(), *self._keys.problems()]
+        problems = [*await self.store.problems(), *self.keys.problems()]
         if problems != list(self._problems):
             for problem in problems:
                 _log.warning("not ready: %s: %s", problem.name, problem.message)

@@ -126,6 +126,11 @@ class Verifier(TokenVerifier):
         )
         observe(self)
 
+    def held_kids(self, issuer: str) -> tuple[str, ...]:
+        """The ids of the keys that are held of an issuer, and fresh enough to use."""
+        key_set = self._caches[issuer].current()
+        return () if key_set is None else key_set.kids
+
     def key_ages_seconds(self) -> dict[str, float]:
         """How long ago the keys of each issuer were last confirmed."""
         return {name: cache.age_seconds for name, cache in self._caches.items() if cache.age_seconds < inf}

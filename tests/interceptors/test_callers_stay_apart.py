@@ -171,3 +171,22 @@ async def test_an_interceptor_behind_ours_and_its_handler_know_the_caller(issuer
         assert await method(b"", metadata=(("authorization", f"Bearer {issuer.mint()}"),)) == b"alice"
     await server.stop(None)
     assert SEEN == [b"alice"]  # nothing is done for strangers
+
+
+async def test_the_caller_is_no_attribute_of_the_context_which_takes_none_on_aio(
+    serve: Any, call: Any, issuer: InMemoryIssuer
+) -> None:
+    async def on_aio(request: bytes, context: Any) -> bytes:
+        with pytest.raises(AttributeError):
+            context.principal = "somebody"
+        return who()
+
+    def on_sync(request: bytes, context: Any) -> bytes:
+        # Where attributes are taken, one that a handler sets itself changes nothing about who calls.
+        context.principal = "somebody"
+        return who()
+
+    for stack, handler in (("aio", on_aio), ("sync", on_sync)):
+        handlers = {"unary_unary": grpc.unary_unary_rpc_method_handler(handler)}
+        target = await serve(stack, handlers, Verifier(issuer.trusted()))
+        assert await call(target, "unary_unary", issuer.mint(subject="alice")) == [b"alice"]

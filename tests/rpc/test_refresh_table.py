@@ -19,7 +19,7 @@ UNAUTHENTICATED = grpc.StatusCode.UNAUTHENTICATED
 
 
 def codec_of(service: Any) -> RefreshTokenCodec:
-    secrets_of_service = service.server._keys.refresh_token_secrets()
+    secrets_of_service = service.server.keys.refresh_token_secrets()
     return RefreshTokenCodec(secrets_of_service.by_id, secrets_of_service.active_id)
 
 

@@ -117,7 +117,7 @@ async def test_no_secret_and_no_token_turns_up_in_logs_spans_errors_or_the_store
     )
     secrets_and_tokens |= {rotated.client_secret, service.secrets["another"]}
 
-    keys = service.server._keys
+    keys = service.server.keys
     refresh_secrets = keys.refresh_token_secrets()
     codec = RefreshTokenCodec(refresh_secrets.by_id, refresh_secrets.active_id)
     family_secret = codec.decode(tokens[0].refresh_token).family_secret
