@@ -34,9 +34,11 @@ from grpc_identity.token_storage import MemoryStorage, RefreshTokenStorage, Stor
 
 if TYPE_CHECKING:
     from grpc_identity.client_calls import retry_options
+    from grpc_identity.client_credentials import ClientCredentials
     from grpc_identity.keyring_storage import KeyringStorage
+    from grpc_identity.session_tokens import SessionTokens
     from grpc_identity.token_grants import ClientAuthentication, ClientSecret
-    from grpc_identity.token_source import ClientCredentials, SessionTokens, TokenSource
+    from grpc_identity.token_source import TokenSource
     from grpc_identity.token_verifier import TokenVerifier
     from grpc_identity.verifier import Issuer, Verifier
 
@@ -81,11 +83,11 @@ __all__ = [
 
 _LAZY = {
     "ClientAuthentication": "token_grants",
-    "ClientCredentials": "token_source",
+    "ClientCredentials": "client_credentials",
     "ClientSecret": "token_grants",
     "Issuer": "verifier",
     "KeyringStorage": "keyring_storage",
-    "SessionTokens": "token_source",
+    "SessionTokens": "session_tokens",
     "TokenSource": "token_source",
     "TokenVerifier": "token_verifier",
     "Verifier": "verifier",

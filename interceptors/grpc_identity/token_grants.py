@@ -51,6 +51,7 @@ __all__ = [
     "Grant",
     "ServiceGrant",
     "SessionGrant",
+    "authentication_of",
     "error_reason",
     "held_token",
 ]
@@ -311,3 +312,16 @@ def _issued_at(access_token: str) -> float | None:
         return float(payload["iat"])
     except (IndexError, KeyError, TypeError, ValueError):
         return None
+
+
+def authentication_of(
+    client_id: str | None, client_secret: str | None, authentication: ClientAuthentication | None
+) -> ClientAuthentication:
+    """How a client says who it is, from what its user has said."""
+    if authentication is not None:
+        if client_secret is not None:
+            raise ValueError("give client_secret or authentication, not both")
+        return authentication
+    if not client_id or not client_secret:
+        raise ValueError("say who asks: client_id and client_secret, or authentication")
+    return ClientSecret(client_id, client_secret)

@@ -14,32 +14,23 @@ import logging
 import os
 import threading
 import weakref
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
-from grpc_identity.channels import ChannelFactory
 from grpc_identity.clock import Clock, monotonic_clock, wall_clock
 from grpc_identity.errors import SessionEndedError, TokenSourceError, TokenUnavailableError
 from grpc_identity.token_grants import (
     AttemptFailedError,
-    ClientAuthentication,
-    ClientSecret,
-    Connection,
     Grant,
-    ServiceGrant,
-    SessionGrant,
-    held_token,
 )
 from grpc_identity.token_state import TokenState
-from grpc_identity.token_storage import MemoryStorage, RefreshTokenStorage
 
 if TYPE_CHECKING:
     import grpc
 
-    from grpc_identity.v1.tokens_pb2 import TokenSet
 
-__all__ = ["AccessTokens", "ClientCredentials", "SessionTokens", "TokenSource"]
+__all__ = ["AccessTokens", "TokenSource", "land"]
 
 WAIT_SECONDS = 10.0
 ASK_TIMEOUT_SECONDS = 5.0
@@ -189,7 +180,7 @@ class TokenSource:
             flight = self._take_flight()
             self._wake.notify_all()
             thread = self._thread
-        _land(flight)
+        land(flight)
         if thread is not None and thread is not threading.current_thread():
             thread.join(_STOP_WAIT_SECONDS)
 
@@ -243,10 +234,10 @@ class TokenSource:
             with self._wake:
                 settled = self._state.usable() is not None or self._state.why_not() is not None
                 flight = self._take_flight() if settled else None
-            _land(flight)
+            land(flight)
             if ended is not None:
                 self._session_ended(ended)
-        _land(flight)
+        land(flight)
 
     def _wait_until_due(self) -> bool:
         while not self._closed:
@@ -298,128 +289,11 @@ class TokenSource:
     _monotonic_now = staticmethod(monotonic_clock)
 
 
-class SessionTokens(TokenSource):
-    """The tokens of a person's session, as a login service has started it.
-
-    >>> from grpc_identity.v1.tokens_pb2 import TokenSet
-    >>> tokens = SessionTokens(
-    ...     "id.example:443", client_id="bff", client_secret="s3cret", tokens=TokenSet(refresh_token="gidr_...")
-    ... )
-    >>> tokens
-    SessionTokens(session at id.example:443)
-
-    Give the ``TokenSet`` of ``IssueTokens``, or nothing to go on with what ``storage`` holds. When the session is over,
-    ``on_session_ended`` is called once, from a thread, and every ``token()`` raises the same ``SessionEndedError``, until
-    ``begin`` is given the tokens of a new one.
-    """
-
-    _grant: SessionGrant
-
-    def __init__(
-        self,
-        target: str,
-        *,
-        client_id: str | None = None,
-        client_secret: str | None = None,
-        authentication: ClientAuthentication | None = None,
-        tokens: TokenSet | None = None,
-        storage: RefreshTokenStorage | None = None,
-        on_session_ended: Callable[[SessionEndedError], None] | None = None,
-        credentials: grpc.ChannelCredentials | None = None,
-        allow_plaintext: bool = False,
-        timeout_seconds: float = ASK_TIMEOUT_SECONDS,
-        clock: Clock = wall_clock,
-        monotonic: Clock = monotonic_clock,
-    ) -> None:
-        connection = Connection(
-            ChannelFactory(target, credentials, allow_plaintext),
-            _authentication(client_id, client_secret, authentication),
-            timeout_seconds,
-        )
-        grant = SessionGrant(connection, MemoryStorage() if storage is None else storage, wall=clock)
-        super().__init__(grant, name=f"session at {target}", clock=clock, monotonic=monotonic)
-        self._on_session_ended = on_session_ended
-        if tokens is not None:
-            self.begin(tokens)
-        elif not grant.resume():
-            raise ValueError("the storage holds no session; give the tokens of one")
-
-    def begin(self, tokens: TokenSet) -> None:
-        """Goes on with the session of these tokens, in place of the one before."""
-        if not tokens.refresh_token:
-            raise ValueError("these tokens are of no session: they have no refresh token")
-        with self._wake:
-            self._grant.begin(tokens.refresh_token, session_id=tokens.session_id)
-            self._state = TokenState(monotonic=self._monotonic, wall=self._wall)
-            if tokens.access_token:
-                now = self._wall()
-                held = held_token(tokens, now=now, given=True)
-                self._state.obtained(held, monotonic_start=self._monotonic(), wall_start=now)
-            flight = self._take_flight()
-        _land(flight)
-
-    def adopt(self) -> None:
-        """Says, after a fork, that this process is the one that goes on with the session."""
-        self._grant.adopt()
-
-    def _session_ended(self, error: SessionEndedError) -> None:
-        _logger.warning("%s: %s", self._name, error)
-        if self._on_session_ended is not None:
-            try:
-                self._on_session_ended(error)
-            except Exception:
-                _logger.exception("on_session_ended failed")
-
-
-class ClientCredentials(TokenSource):
-    """Tokens of a service's own: for calls it makes in nobody's name.
-
-    >>> ClientCredentials("id.example:443", client_id="billing", client_secret="s3cret", audience="orders")
-    ClientCredentials('billing' at id.example:443)
-    """
-
-    def __init__(
-        self,
-        target: str,
-        *,
-        client_id: str | None = None,
-        client_secret: str | None = None,
-        authentication: ClientAuthentication | None = None,
-        audience: str | Collection[str],
-        scopes: Collection[str] = (),
-        credentials: grpc.ChannelCredentials | None = None,
-        allow_plaintext: bool = False,
-        timeout_seconds: float = ASK_TIMEOUT_SECONDS,
-        clock: Clock = wall_clock,
-        monotonic: Clock = monotonic_clock,
-    ) -> None:
-        connection = Connection(
-            ChannelFactory(target, credentials, allow_plaintext),
-            _authentication(client_id, client_secret, authentication),
-            timeout_seconds,
-        )
-        audiences = (audience,) if isinstance(audience, str) else tuple(audience)
-        grant = ServiceGrant(connection, audience=audiences, scopes=tuple(scopes), wall=clock)
-        name = f"{client_id!r} at {target}" if client_id else target
-        super().__init__(grant, name=name, clock=clock, monotonic=monotonic)
-
-
-def _land(flight: Future[None] | None) -> None:
+def land(flight: Future[None] | None) -> None:
+    """Tells those who wait for a flight that it is over, if there is one."""
     # Never under the lock: those who wait are called from here.
     if flight is not None:
         flight.set_result(None)
-
-
-def _authentication(
-    client_id: str | None, client_secret: str | None, authentication: ClientAuthentication | None
-) -> ClientAuthentication:
-    if authentication is not None:
-        if client_secret is not None:
-            raise ValueError("give client_secret or authentication, not both")
-        return authentication
-    if not client_id or not client_secret:
-        raise ValueError("say who asks: client_id and client_secret, or authentication")
-    return ClientSecret(client_id, client_secret)
 
 
 _sources: weakref.WeakSet[TokenSource] = weakref.WeakSet()
