@@ -271,6 +271,8 @@ class CompiledPolicy:
         rule = self._methods.get(method)
         if rule is not None:
             return rule
+        if not self._services:
+            return _VALID_TOKEN
         service, _, name = method.rpartition("/")
         # A path without a method name is not in the service, however much it looks like it.
         return self._services.get(service, _VALID_TOKEN) if name else _VALID_TOKEN

@@ -2,14 +2,36 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from importlib import import_module
+from typing import Any, Protocol
 
 from grpc_identity.jwk import KeySet
 from grpc_identity.principal import Principal
 from grpc_identity.revocation_guard import RevocationGuard
 
-__all__ = ["HeldKeys", "Remembered", "RememberedTokens"]
+__all__ = ["HeldKeys", "Remembered", "RememberedTokens", "digest_of"]
+
+
+def _sha256() -> Callable[[bytes], Any]:
+    """CPython's own where it has one: ``hashlib`` takes OpenSSL's, which is the faster in a loop and costs a server twice
+    as much, because between two calls its many pages of code have left the caches (docs/performance.md)."""
+    for name in ("_sha2", "_sha256"):
+        with contextlib.suppress(ImportError):
+            return import_module(name).sha256  # type: ignore[no-any-return]
+    return hashlib.sha256
+
+
+_new_sha256 = _sha256()
+
+
+def digest_of(token: str) -> bytes:
+    """What a token is remembered by: its SHA-256."""
+    digest: bytes = _new_sha256(token.encode("utf-8", "replace")).digest()
+    return digest
 
 
 class HeldKeys(Protocol):
@@ -40,16 +62,17 @@ class RememberedTokens:
     searched, and what is in use moves back into the young half.
     """
 
-    __slots__ = ("_half", "_old", "_young")
+    __slots__ = ("_half", "_old", "young")
 
     def __init__(self, limit: int) -> None:
         self._half = limit // 2
-        self._young: dict[bytes, Remembered] = {}
+        self.young: dict[bytes, Remembered] = {}
+        """To look into first, without a call."""
         self._old: dict[bytes, Remembered] = {}
 
     def get(self, digest: bytes) -> Remembered | None:
         """What is remembered of the token with this digest."""
-        found = self._young.get(digest)
+        found = self.young.get(digest)
         if found is None:
             found = self._old.get(digest)
             if found is not None:
@@ -59,7 +82,7 @@ class RememberedTokens:
     def put(self, digest: bytes, remembered: Remembered) -> None:
         """Remembers a token."""
         if self._half:
-            if len(self._young) >= self._half:
+            if len(self.young) >= self._half:
                 # Threads may do this at once; the worst of it is to forget a little more.
-                self._old, self._young = self._young, {}
-            self._young[digest] = remembered
+                self._old, self.young = self.young, {}
+            self.young[digest] = remembered

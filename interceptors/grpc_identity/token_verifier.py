@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 from time import perf_counter
 
 from grpc_identity.claims import (
@@ -26,19 +25,14 @@ from grpc_identity.errors import KeyNotHeldError, Reason, TokenError
 from grpc_identity.jwk import Algorithm
 from grpc_identity.jws import ALL_ALGORITHMS, MAX_TOKEN_BYTES, UnverifiedJws, parse_compact, verify_signature
 from grpc_identity.principal import Principal
-from grpc_identity.remembered import HeldKeys, Remembered, RememberedTokens
+from grpc_identity.remembered import HeldKeys, Remembered, RememberedTokens, digest_of
 from grpc_identity.revocation_guard import RevocationGuard
 from grpc_identity.tally import Tally
 
-__all__ = ["TokenVerifier", "TrustedIssuer", "digest_of"]
+__all__ = ["TokenVerifier", "TrustedIssuer"]
 
 MAX_REMEMBERED_TOKENS = 10_000
 _RETRY_AFTER_SECONDS = 1.0
-
-
-def digest_of(token: str) -> bytes:
-    """What a token is remembered by."""
-    return sha256(token.encode("utf-8", "replace")).digest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +87,8 @@ class TokenVerifier:
         if len(token) > MAX_TOKEN_BYTES:
             raise TokenError(Reason.TOKEN_INVALID, f"longer than {MAX_TOKEN_BYTES} bytes")
         digest = digest_of(token)
-        found = self._memory.get(digest)
+        memory = self._memory
+        found = memory.young.get(digest) or memory.get(digest)
         if found is not None and found.good_until > self._clock() and found.keys.current() is found.key_set:
             self.tally.remembered += 1
             guard = found.revocations

@@ -250,7 +250,9 @@ def _bearer_token(metadata: Iterable[tuple[str, Any]] | None) -> str | None:
             authorization = value
     if authorization is None:
         return None
-    if not isinstance(authorization, str) or authorization[:7].capitalize() != _BEARER:
+    if not isinstance(authorization, str) or (
+        authorization[:7] != _BEARER and authorization[:7].capitalize() != _BEARER
+    ):
         raise TokenError(Reason.TOKEN_INVALID, "the authorization value is not of the scheme Bearer")
     return authorization[7:]
 

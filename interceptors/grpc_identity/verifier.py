@@ -27,10 +27,11 @@ from grpc_identity.jwk import KeySet
 from grpc_identity.keysets import KeyCache, KeyRefresher
 from grpc_identity.leases import Lease, Leases
 from grpc_identity.principal import Principal
+from grpc_identity.remembered import digest_of
 from grpc_identity.revocation_guard import RevocationGuard
 from grpc_identity.revocations import RevocationView, StaleRevocations
 from grpc_identity.telemetry import observe
-from grpc_identity.token_verifier import MAX_REMEMBERED_TOKENS, TokenVerifier, TrustedIssuer, digest_of
+from grpc_identity.token_verifier import MAX_REMEMBERED_TOKENS, TokenVerifier, TrustedIssuer
 
 if TYPE_CHECKING:
     from grpc_identity.introspection import Introspector

@@ -68,9 +68,14 @@ class AuthInterceptor(grpc.aio.ServerInterceptor):
             # `grpc.server` takes any interceptor and would hang on the coroutine it gets from this one.
             misplaced: Any = _misplaced()
             return misplaced  # type: ignore[no-any-return]
+        # Asked once: what the first call comes from, the others do, too.
+        self.intercept_service = self._intercept  # type: ignore[method-assign]
         return self._intercept(continuation, handler_call_details)
 
-    async def _intercept(self, continuation: _Continuation, call: grpc.HandlerCallDetails) -> _Handler | None:
+    async def _intercept(
+        self, continuation: _Continuation, handler_call_details: grpc.HandlerCallDetails
+    ) -> _Handler | None:
+        call = handler_call_details
         try:
             try:
                 caller = self._admit(call.method, call.invocation_metadata)
