@@ -1,9 +1,11 @@
 """``python -m benchmarks``: interleaved rounds, medians, a table, and the figures as JSON.
 
 Each case is a server process of its own (one worker). In each round every case answers the same number
-of calls at the same concurrency, one case after the other, so that a machine whose speed drifts slows all of them
-alike; a case's ratio is taken against the bare echo of its own stack in its own round. What is counted is the CPU time of the
-case's process, and of Envoy's where it stands before it: not Valkey's, not that of the load generator.
+of calls at the same concurrency, one case after the other and in another order each time, so that a machine whose speed
+drifts slows all of them alike; a case's ratio is taken against the bare echo of its own stack in its own round. After some
+rounds all processes are started anew: where a process's code and data happen to lie is worth some hundredths. What is
+counted is the CPU time of the case's process, and of Envoy's where it stands before it: not Valkey's, not that of the load
+generator.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import asyncio
 import json
 import os
 import platform
+import random
 from pathlib import Path
 
 import uvloop
@@ -28,7 +31,10 @@ from grpc_identity._version import __version__
 def main() -> None:
     """Parses the command line and runs."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=25, help="counted rounds (default 25)")
+    parser.add_argument("--rounds", type=int, default=32, help="counted rounds (default 32)")
+    parser.add_argument(
+        "--fleets", type=int, default=4, help="how often all processes are started (default 4)"
+    )
     parser.add_argument(
         "--calls", type=int, default=1000, help="calls a case answers in a round (default 1000)"
     )
@@ -45,9 +51,7 @@ def main() -> None:
     if not cases and not figures and not with_revocation:
         names = (*(item.name for item in (*CASES, *FIGURES)), revocation.NAME)
         parser.error(f"nothing fits; there are: {' '.join(names)}")
-    results = (
-        uvloop.run(_run(cases, arguments.rounds, arguments.calls, arguments.concurrency)) if cases else []
-    )
+    results = uvloop.run(_run(cases, arguments)) if cases else []
     memory = measure_memory(figures)
     latency = revocation.measure_revocation() if with_revocation else {}
     if results:
@@ -64,6 +68,7 @@ def main() -> None:
                 "python": platform.python_version(),
                 "cores": os.cpu_count(),
                 "rounds": arguments.rounds,
+                "fleets": arguments.fleets,
                 "calls_per_round": arguments.calls,
                 "concurrency": arguments.concurrency,
             },
@@ -76,16 +81,18 @@ def main() -> None:
         raise SystemExit("a ratio is above what is promised")
 
 
-async def _run(chosen: list[Case], rounds: int, calls: int, concurrency: int) -> list[Result]:
+async def _run(chosen: list[Case], how: argparse.Namespace) -> list[Result]:
     measured: dict[str, list[Measurement]] = {case.name: [] for case in chosen}
-    async with running_cases(chosen) as running:
-        for number in range(-1, rounds):  # the first round warms up and is not counted
-            for case in running:
+    for fleet in range(how.fleets):
+        async with running_cases(chosen) as running:
+            for case in running:  # warms up, and is not counted
                 await case.prepare()
-                measurement = await measure(case, calls, concurrency)
-                if number >= 0:
-                    measured[case.case.name].append(measurement)
-            await asyncio.to_thread(print, "." if number >= 0 else "warm-up", end=" ", flush=True)
+                await measure(case, how.calls, how.concurrency)
+            for _ in range(fleet, how.rounds, how.fleets):
+                for case in random.sample(running, len(running)):
+                    await case.prepare()
+                    measured[case.case.name].append(await measure(case, how.calls, how.concurrency))
+                await asyncio.to_thread(print, ".", end=" ", flush=True)
     return summarise(chosen, measured)
 
 

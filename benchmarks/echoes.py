@@ -25,10 +25,10 @@ import grpc_identity.sync
 from benchmarks.lifetime import end_with_parent
 from grpc_identity import Verifier
 from grpc_identity.testing import InMemoryIssuer
-from grpc_identity.token_verifier import MAX_REMEMBERED_TOKENS
 
+MAX_REMEMBERED = 2_000
 # In turns, each comes back only after it was forgotten, so it is as good as never seen.
-UNSEEN_TOKENS = MAX_REMEMBERED_TOKENS + MAX_REMEMBERED_TOKENS // 5
+UNSEEN_TOKENS = MAX_REMEMBERED + MAX_REMEMBERED // 5
 SYNC_THREADS = 10
 AUDIENCE = "orders"
 CLAIMS: ContextVar[dict[str, Any] | None] = ContextVar("claims", default=None)
@@ -214,7 +214,9 @@ def _aio_interceptors(guard: Guard, issuer: InMemoryIssuer) -> list[Any]:
         case Guard.PLAIN_PYJWT:
             return [AioPyJwt(issuer)]
         case Guard.REMEMBERED | Guard.UNSEEN:
-            return [grpc_identity.aio.AuthInterceptor(Verifier(issuer.trusted()))]
+            return [
+                grpc_identity.aio.AuthInterceptor(Verifier(issuer.trusted(), max_remembered=MAX_REMEMBERED))
+            ]
 
 
 def _sync_interceptors(guard: Guard, issuer: InMemoryIssuer) -> list[Any]:
@@ -226,4 +228,6 @@ def _sync_interceptors(guard: Guard, issuer: InMemoryIssuer) -> list[Any]:
         case Guard.PLAIN_PYJWT:
             return [SyncPyJwt(issuer)]
         case Guard.REMEMBERED | Guard.UNSEEN:
-            return [grpc_identity.sync.AuthInterceptor(Verifier(issuer.trusted()))]
+            return [
+                grpc_identity.sync.AuthInterceptor(Verifier(issuer.trusted(), max_remembered=MAX_REMEMBERED))
+            ]

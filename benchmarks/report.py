@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import median
+from statistics import median, quantiles
 
 from rich.console import Console
 from rich.table import Table
@@ -16,13 +16,13 @@ from benchmarks.load import Measurement
 
 @dataclass(frozen=True)
 class Result:
-    """Medians over the rounds; the ratio's spread tells how much to believe it."""
+    """``ratio`` is all the CPU time of the case to all of its echo's: single rounds of threads come in two kinds, by who wakes
+    whom, and a median would jump between them. The quartiles of the rounds tell how much to believe it."""
 
     case: Case
     cpu_microseconds: float
     ratio: float
-    ratio_min: float
-    ratio_max: float
+    ratio_quartiles: tuple[float, float]
     calls_per_second: float
 
     @property
@@ -44,27 +44,37 @@ def summarise(cases: Sequence[Case], measured: Mapping[str, Sequence[Measurement
             Result(
                 case=case,
                 cpu_microseconds=median(item.cpu_microseconds_per_call for item in rounds),
-                ratio=median(ratios),
-                ratio_min=min(ratios),
-                ratio_max=max(ratios),
+                ratio=_total(rounds) / _total(measured[case.baseline]),
+                ratio_quartiles=_quartiles(ratios),
                 calls_per_second=median(item.calls_per_second for item in rounds),
             )
         )
     return results
 
 
+def _total(rounds: Sequence[Measurement]) -> float:
+    return sum(item.cpu_microseconds_per_call for item in rounds)
+
+
+def _quartiles(ratios: Sequence[float]) -> tuple[float, float]:
+    if len(ratios) < 2:
+        return ratios[0], ratios[0]
+    lower, _, upper = quantiles(ratios, n=4)
+    return lower, upper
+
+
 def print_table(results: Sequence[Result], concurrency: int) -> None:
     """For people."""
     table = Table(title=f"CPU of the server per call, {concurrency} calls under way", title_justify="left")
     table.add_column("case", no_wrap=True)
-    for column in ("CPU µs/call", "x bare echo", "min … max", "at most", "calls/s"):
+    for column in ("CPU µs/call", "x bare echo", "middle half", "at most", "calls/s"):
         table.add_column(column, justify="right")
     for result in results:
         table.add_row(
             result.case.label,
             f"{result.cpu_microseconds:.0f}",
             f"{result.ratio:.2f}",
-            f"{result.ratio_min:.2f} … {result.ratio_max:.2f}",
+            "{:.2f} … {:.2f}".format(*result.ratio_quartiles),
             _promise(result),
             f"{result.calls_per_second:.0f}",
         )
@@ -109,8 +119,7 @@ def as_json(results: Sequence[Result]) -> dict[str, object]:
                 "at_most": result.case.at_most,
                 "cpu_microseconds_per_call": round(result.cpu_microseconds, 1),
                 "ratio_to_echo": round(result.ratio, 3),
-                "ratio_min": round(result.ratio_min, 3),
-                "ratio_max": round(result.ratio_max, 3),
+                "ratio_quartiles": [round(quartile, 3) for quartile in result.ratio_quartiles],
                 "calls_per_second": round(result.calls_per_second),
             }
             for result in results
