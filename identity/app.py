@@ -49,6 +49,7 @@ from identity.rpc.metrics import CallMetrics
 from identity.rpc.server import Bounds, RpcServer, Transport, split_address
 from identity.rpc.verifier_state import VerifierWatch
 from identity.sessions.access_tokens import AccessTokenReader
+from identity.sessions.exchange import ExchangeToken
 from identity.sessions.introspect import Introspect
 from identity.sessions.issue import IssueTokens
 from identity.sessions.listing import ListSessions
@@ -241,6 +242,7 @@ class IdentityServer:
             revoke=Revoke(sessions, codec, reader, self._recorder),
             introspect=Introspect(sessions, codec, reader),
             list_sessions=ListSessions(sessions),
+            exchange=ExchangeToken(sessions, mint, reader, lifetimes, settings.redis.buckets),
         )
 
     def _key_set(self) -> KeySet:

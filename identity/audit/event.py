@@ -19,6 +19,7 @@ class EventType(StrEnum):
     TOKENS_ISSUED = "tokens.issued"
     TOKENS_REISSUED = "tokens.reissued"
     SERVICE_TOKEN_ISSUED = "service_token.issued"  # noqa: S105 - a name, not a token
+    TOKEN_EXCHANGED = "token.exchanged"  # noqa: S105
     TOKENS_REFRESHED = "tokens.refreshed"
     REFRESH_RETRY_ANSWERED = "refresh.retry_answered"
     REFRESH_REFUSED = "refresh.refused"

@@ -41,6 +41,7 @@ _AUDITED = frozenset(
         Reason.ROLE_NOT_ALLOWED,
         Reason.REVOCATION_NOT_ALLOWED,
         Reason.IDEMPOTENCY_KEY_REUSED,
+        Reason.SUBJECT_TOKEN_INVALID,
         Reason.RATE_LIMITED,
     }
 )

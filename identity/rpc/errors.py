@@ -34,6 +34,7 @@ STATUS_CODES: Mapping[Reason, grpc.StatusCode] = MappingProxyType(
         Reason.REFRESH_TOKEN_EXPIRED: grpc.StatusCode.UNAUTHENTICATED,
         Reason.REFRESH_TOKEN_REUSED: grpc.StatusCode.UNAUTHENTICATED,
         Reason.FAMILY_REVOKED: grpc.StatusCode.UNAUTHENTICATED,
+        Reason.SUBJECT_TOKEN_INVALID: grpc.StatusCode.UNAUTHENTICATED,
         Reason.CLIENT_EXISTS: grpc.StatusCode.ALREADY_EXISTS,
         Reason.CLIENT_NOT_FOUND: grpc.StatusCode.NOT_FOUND,
         Reason.RATE_LIMITED: grpc.StatusCode.RESOURCE_EXHAUSTED,

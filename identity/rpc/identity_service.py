@@ -16,6 +16,7 @@ from identity.rpc.keys import PublishesKeys, jwks_response
 from identity.rpc.unimplemented import answer_unimplemented
 from identity.rpc.verifier_state import VerifierWatch
 from identity.sessions.caller import Caller
+from identity.sessions.exchange import ExchangeToken
 from identity.sessions.introspect import Introspect
 from identity.sessions.issue import IssueTokens
 from identity.sessions.listing import ListSessions
@@ -35,6 +36,7 @@ class UseCases:
     revoke: Revoke
     introspect: Introspect
     list_sessions: ListSessions
+    exchange: ExchangeToken
 
 
 class IdentityService(service_pb2_grpc.IdentityServiceServicer):
@@ -59,6 +61,7 @@ class IdentityService(service_pb2_grpc.IdentityServiceServicer):
             "Revoke": self._revoke,
             "Introspect": self._introspect,
             "ListSessions": self._list_sessions,
+            "ExchangeToken": self._exchange_token,
         }
         for name, behaviour in guarded.items():
             setattr(self, name, calls.guard(method_name(name), behaviour))
@@ -119,6 +122,14 @@ class IdentityService(service_pb2_grpc.IdentityServiceServicer):
             sessions=[translation.session(state) for state in page.sessions],
             next_page_token=page.next_page_token,
         )
+
+    async def _exchange_token(
+        self, caller: Caller, request: service_pb2.ExchangeTokenRequest
+    ) -> service_pb2.ExchangeTokenResponse:
+        checked = validation.exchange_request(request)
+        caller = caller.on_behalf_of(validation.end_user(request.client_context))
+        minted = await self._use_cases.exchange(caller, checked)
+        return service_pb2.ExchangeTokenResponse(tokens=translation.token_set(minted))
 
 
 def method_name(name: str) -> str:

@@ -11,6 +11,7 @@ from grpc_identity.v1 import identity_service_pb2 as service_pb2
 from grpc_identity.v1 import tokens_pb2
 from identity.audit.event import NOBODY, EndUser
 from identity.errors import FieldViolation, IdentityError, Reason, field_invalid
+from identity.sessions.exchange import ExchangeRequest
 from identity.sessions.issue import IssueRequest
 from identity.sessions.refresh import RefreshRequest
 from identity.sessions.revoke import (
@@ -123,6 +124,19 @@ def refresh_request(request: service_pb2.RefreshRequest) -> RefreshRequest:
     return checked
 
 
+def exchange_request(request: service_pb2.ExchangeTokenRequest) -> ExchangeRequest:
+    """Raises ``FIELD_INVALID``. A malformed token is not a field error: it is an invalid token."""
+    check = _Checker()
+    checked = ExchangeRequest(
+        subject_token=token(request.subject_token, field="subject_token"),
+        audience=check.names("audience", request.audience, at_most=MAX_AUDIENCES),
+        scopes=check.names("scopes", request.scopes, at_most=MAX_SCOPES),
+    )
+    check.text("idempotency_key", request.idempotency_key)
+    check.done()
+    return checked
+
+
 def revoke_target(request: service_pb2.RevokeRequest) -> tuple[Target, RevocationCause]:
     """Raises ``FIELD_INVALID``."""
     check = _Checker()
@@ -197,10 +211,10 @@ def end_user(context: tokens_pb2.ClientContext) -> EndUser:
     return EndUser(address, user_agent, device_label)
 
 
-def token(text: str) -> str:
+def token(text: str, *, field: str = "token") -> str:
     """Raises ``FIELD_INVALID``."""
     check = _Checker()
-    check.text("token", text, max_bytes=MAX_TOKEN_BYTES, required=True)
+    check.text(field, text, max_bytes=MAX_TOKEN_BYTES, required=True)
     check.done()
     return text
 

@@ -10,6 +10,8 @@ from grpc_identity.errors import TokenError
 from grpc_identity.jwk import KeySet
 from grpc_identity.jws import verify_compact
 from identity.clock import Clock
+from identity.store.ports import PresentedToken
+from identity.tokens.access_token import TokenId
 from identity.tokens.family_id import FamilyId
 
 # Tokens carry the store's time; it may be a little ahead of this server's.
@@ -26,9 +28,20 @@ class ReadAccessToken:
     scopes: tuple[str, ...]
     roles: tuple[str, ...]
     family: FamilyId | None
-    token_id: str
+    token_id: TokenId
     issued_at_seconds: int
     expires_at_seconds: int
+    auth_time_seconds: int | None
+    acr: str
+    amr: tuple[str, ...]
+    actors: tuple[str, ...]
+
+    @property
+    def presented(self) -> PresentedToken:
+        """The token, as the store knows it."""
+        return PresentedToken(
+            self.subject, self.family, self.client_id, self.token_id, self.expires_at_seconds
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +65,9 @@ class AccessTokenReader:
             )
         except TokenError:
             return None
+        token_id = TokenId.parse(claims.token_id)
+        if token_id is None:
+            return None
         return ReadAccessToken(
             subject=claims.subject,
             client_id=claims.client_id,
@@ -59,7 +75,11 @@ class AccessTokenReader:
             scopes=tuple(sorted(claims.scopes)),
             roles=tuple(sorted(claims.roles)),
             family=FamilyId.parse(claims.session_id) if claims.session_id else None,
-            token_id=claims.token_id,
+            token_id=token_id,
             issued_at_seconds=claims.issued_at_seconds,
             expires_at_seconds=claims.expires_at_seconds,
+            auth_time_seconds=claims.auth_time_seconds,
+            acr=claims.acr or "",
+            amr=tuple(sorted(claims.amr)),
+            actors=claims.actors,
         )

@@ -81,9 +81,7 @@ class Introspect:
 
     async def _access_token(self, token: str) -> ActiveToken | None:
         read = self.access_tokens.read(token)
-        if read is None or await self.store.is_access_token_denied(
-            read.token_id, read.family, read.client_id
-        ):
+        if read is None or await self.store.is_access_token_denied(read.presented):
             return None
         return ActiveToken(
             token_type=TokenType.ACCESS_TOKEN,
@@ -93,7 +91,7 @@ class Introspect:
             scopes=read.scopes,
             session_id=str(read.family) if read.family else "",
             expires_at_ms=read.expires_at_seconds * 1000,
-            token_id=read.token_id,
+            token_id=str(read.token_id),
             issued_at_ms=read.issued_at_seconds * 1000,
             roles=read.roles,
         )

@@ -113,27 +113,23 @@ class Revoke:
                 assert_never(target)
 
     async def _revoke_token(
-        self, caller: Caller, token: str, cause: RevocationCause, *, is_admin: bool
+        self, caller: Caller, text: str, cause: RevocationCause, *, is_admin: bool
     ) -> None:
-        if looks_like_refresh_token(token):
+        if looks_like_refresh_token(text):
             try:
-                family = self.codec.decode(token).family
+                family = self.codec.decode(text).family
             except RefreshTokenInvalidError:
                 family = None
             await self._revoke_family(caller, family, cause, is_admin=is_admin)
             return
-        principal = self.access_tokens.read(token)
-        if principal is None:
+        token = self.access_tokens.read(text)
+        if token is None:
             self._record_unknown(caller)
             return
-        if not is_admin and principal.client_id != caller.client_id:
+        if not is_admin and token.client_id != caller.client_id:
             raise _not_allowed()
         await self.store.revoke_access_token(
-            principal.token_id,
-            principal.family,
-            principal.client_id,
-            event_id=new_event_id(),
-            circumstances=caller.circumstances,
+            token.presented, event_id=new_event_id(), circumstances=caller.circumstances
         )
 
     async def _revoke_access_tokens(

@@ -17,6 +17,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from identity.audit.event import Circumstances, EndUser, Event, EventType, RecordedEvent
+from identity.tokens.access_token import TokenId
 from identity.tokens.family_id import FamilyId
 from identity.tokens.lifetimes import ClientKind, SessionLifetime
 
@@ -80,6 +81,35 @@ class ServiceGrant:
 
     verdict: StartVerdict
     now_ms: int = 0
+    sequence: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class PresentedToken:
+    """An access token of this service, as far as the store knows it; ``family`` is ``None`` where it belongs to no session."""
+
+    subject: str
+    family: FamilyId | None
+    client_id: str
+    token_id: TokenId
+    expires_at_seconds: int
+
+
+class ExchangeVerdict(StrEnum):
+    """What became of an attempt to exchange a token."""
+
+    EXCHANGED = "EXCHANGED"
+    TOKEN_INVALID = "TOKEN_INVALID"  # noqa: S105 - a verdict, not a token
+    CLIENT_DISABLED = "CLIENT_DISABLED"
+    OUTBOX_FULL = "OUTBOX_FULL"
+
+
+@dataclass(frozen=True, slots=True)
+class Exchanged:
+    """``sequence`` with ``EXCHANGED`` only."""
+
+    verdict: ExchangeVerdict
+    now_ms: int
     sequence: int = 0
 
 
@@ -195,6 +225,12 @@ class SessionStore(Protocol):
         """Records that a client got a token of its own; no state is kept of it."""
         ...
 
+    async def exchange_token(
+        self, presented: PresentedToken, client_id: str, event_id: bytes, circumstances: Circumstances
+    ) -> Exchanged:
+        """Records that a client exchanges a token, unless the token has expired or was taken back."""
+        ...
+
     async def spend(self, spend: Spend, event_id: bytes, circumstances: Circumstances) -> Spent:
         """Decides on a presented refresh token and records the decision. Rotates at most once."""
         ...
@@ -213,14 +249,12 @@ class SessionStore(Protocol):
 
     async def revoke_access_token(
         self,
-        token_id: str,
-        family: FamilyId | None,
-        client_id: str,
+        token: PresentedToken,
         *,
         event_id: bytes,
         circumstances: Circumstances,
     ) -> RevokeVerdict:
-        """Denies one access token, for as long as it would live. ``family`` is ``None`` for a service token."""
+        """Denies one access token, for as long as it would live."""
         ...
 
     async def revoke_subject(
@@ -260,7 +294,7 @@ class SessionStore(Protocol):
         """A family with its cut-offs applied; ``None`` when nothing is stored."""
         ...
 
-    async def is_access_token_denied(self, token_id: str, family: FamilyId | None, client_id: str) -> bool:
+    async def is_access_token_denied(self, token: PresentedToken) -> bool:
         """Whether an access token was revoked by itself, or with its session, subject or client."""
         ...
 

@@ -50,6 +50,8 @@ class SessionClaims:
     auth_time_seconds: int | None = None
     acr: str = ""
     amr: tuple[str, ...] = ()
+    actors: tuple[str, ...] = ()
+    """Who acts for the subject (``act``, RFC 8693, section 4.1), the present one first."""
 
     def serialised(self) -> str:
         """The members of a JSON object, without its braces."""
@@ -66,7 +68,14 @@ class SessionClaims:
             members["acr"] = self.acr
         if self.amr:
             members["amr"] = list(self.amr)
+        if self.actors:
+            members["act"] = _act(self.actors)
         return _dumps(members)[1:-1]
+
+
+def _act(actors: Sequence[str]) -> dict[str, object]:
+    present, *before = actors
+    return {"sub": present, "act": _act(before)} if before else {"sub": present}
 
 
 def serialised_roles(roles: Sequence[str]) -> str:

@@ -26,6 +26,20 @@ def test_a_python_example_runs(block: str) -> None:
     exec(compile(block, "example", "exec"), {"__name__": "example"})
 
 
+def test_every_pitfall_of_grpc_has_tests_that_are_there() -> None:
+    rows = re.findall(r"^\| (\d+) \|.*\|(.*)\|$", (ROOT / "docs/grpc-pitfalls.md").read_text(), re.MULTILINE)
+    assert [int(number) for number, _ in rows] == list(range(1, 22))
+    tests = {
+        name
+        for path in (ROOT / "tests").rglob("test_*.py")
+        for name in re.findall(r"^(?:async )?def (test_\w+)", path.read_text(), re.MULTILINE)
+    }
+    for number, named in rows:
+        names = re.findall(r"`(\w+)`", named)
+        assert names, f"nothing holds us to pitfall {number}"
+        assert not set(names) - tests, number
+
+
 def readme_examples() -> dict[str, Any]:
     """What the examples of the README define, as they are written."""
     names: dict[str, Any] = {"__name__": "example"}

@@ -11,9 +11,12 @@ from identity.audit.event import Circumstances, EndUser, EventType
 from identity.errors import audit_unavailable
 from identity.store.ports import (
     SPEND_SUCCEEDED,
+    Exchanged,
+    ExchangeVerdict,
     FamilyState,
     IdempotentIssue,
     NewFamily,
+    PresentedToken,
     RevokeVerdict,
     ServiceGrant,
     Spend,
@@ -25,8 +28,8 @@ from identity.store.ports import (
 from identity.store.redis import scripts
 from identity.store.redis.connection import BatchingConnection
 from identity.store.redis.keys import BucketKeys, KeySpace
-from identity.tokens.access_token import TokenId, serialised_roles, with_roles
-from identity.tokens.family_id import FamilyId, subject_tag
+from identity.tokens.access_token import serialised_roles, with_roles
+from identity.tokens.family_id import FamilyId, SubjectTag, subject_tag
 from identity.tokens.lifetimes import MAX_SESSION_SECONDS, ClientKind
 
 # How long an ended family can still be told from an unknown one.
@@ -113,6 +116,32 @@ class RedisSessionStore:
         )
         return ServiceGrant(StartVerdict(answer[0].decode()), *answer[1:])
 
+    async def exchange_token(
+        self, presented: PresentedToken, client_id: str, event_id: bytes, circumstances: Circumstances
+    ) -> Exchanged:
+        """See ``SessionStore``."""
+        bucket = self._bucket_of_token(presented)
+        denied = bucket.denied_token(str(presented.token_id))
+        answer = await self._connection.run(
+            scripts.EXCHANGE_TOKEN,
+            (
+                *_recording(bucket),
+                denied,
+                bucket.family(presented.family) if presented.family else denied,
+                bucket.subject(_tag_of(presented)),
+                bucket.client(presented.client_id),
+                bucket.client(client_id),
+            ),
+            (
+                *self._event(event_id, circumstances),
+                presented.subject,
+                _session_id(presented),
+                presented.token_id.sequence,
+                presented.expires_at_seconds,
+            ),
+        )
+        return Exchanged(ExchangeVerdict(answer[0].decode()), *answer[1:])
+
     async def spend(self, spend: Spend, event_id: bytes, circumstances: Circumstances) -> Spent:
         """See ``SessionStore``."""
         bucket = self._keys.of_family(spend.family)
@@ -185,19 +214,17 @@ class RedisSessionStore:
 
     async def revoke_access_token(
         self,
-        token_id: str,
-        family: FamilyId | None,
-        client_id: str,
+        token: PresentedToken,
         *,
         event_id: bytes,
         circumstances: Circumstances,
     ) -> RevokeVerdict:
         """See ``SessionStore``."""
-        bucket = self._bucket_of_token(family, client_id)
+        bucket = self._bucket_of_token(token)
         answer = await self._connection.run(
             scripts.REVOKE_ACCESS_TOKEN,
-            (*_recording(bucket), bucket.denied_token(token_id), bucket.revocations),
-            (*self._event(event_id, circumstances), str(family) if family else "", token_id),
+            (*_recording(bucket), bucket.denied_token(str(token.token_id)), bucket.revocations),
+            (*self._event(event_id, circumstances), _session_id(token), str(token.token_id)),
         )
         _raise_if_full(answer)
         return RevokeVerdict(answer.decode())
@@ -293,23 +320,19 @@ class RedisSessionStore:
         client_cut_off = await self._connection.command("HGET", bucket.client(fields[2].decode()), "sequence")
         return _family_state(family, fields, (subject_cut_off, client_cut_off), now_ms)
 
-    async def is_access_token_denied(self, token_id: str, family: FamilyId | None, client_id: str) -> bool:
+    async def is_access_token_denied(self, token: PresentedToken) -> bool:
         """See ``SessionStore``."""
-        token = TokenId.parse(token_id)
-        bucket = self._bucket_of_token(family, client_id)
-        subject_key = bucket.subject(family.subject_tag if family else subject_tag(client_id))
+        family, bucket = token.family, self._bucket_of_token(token)
         denied, client_cut_off, subject_cut_offs, state = await asyncio.gather(
-            self._connection.command("EXISTS", bucket.denied_token(token_id)),
-            self._connection.command("HGET", bucket.client(client_id), "sequence"),
-            self._connection.command("HMGET", subject_key, "sequence", "access_sequence"),
+            self._connection.command("EXISTS", bucket.denied_token(str(token.token_id))),
+            self._connection.command("HGET", bucket.client(token.client_id), "sequence"),
+            self._connection.command("HMGET", bucket.subject(_tag_of(token)), "sequence", "access_sequence"),
             self.find_family(family) if family else _nothing(),
         )
-        if token is None or denied:
-            return True
-        if family is not None and (state is None or state.ended is SpendVerdict.REVOKED):
+        if denied or (family is not None and (state is None or state.ended is SpendVerdict.REVOKED)):
             return True
         cut_offs = [int(cut_off) for cut_off in (client_cut_off, *subject_cut_offs) if cut_off is not None]
-        return any(token.sequence <= cut_off for cut_off in cut_offs)
+        return any(token.token_id.sequence <= cut_off for cut_off in cut_offs)
 
     async def list_families(self, subject: str, *, offset: int, limit: int) -> Sequence[FamilyState]:
         """See ``SessionStore``."""
@@ -338,8 +361,8 @@ class RedisSessionStore:
     def _event(self, event_id: bytes, circumstances: Circumstances) -> tuple[str, str, int, int]:
         return (event_id.hex(), circumstances.serialised(), self._outbox_max_events, self.clock_offset_ms)
 
-    def _bucket_of_token(self, family: FamilyId | None, client_id: str) -> BucketKeys:
-        return self._keys.of_family(family) if family else self._keys.of_name(client_id)
+    def _bucket_of_token(self, token: PresentedToken) -> BucketKeys:
+        return self._keys.of_tag(_tag_of(token))
 
     async def _now_ms(self) -> int:
         seconds, microseconds = await self._connection.command("TIME")
@@ -348,6 +371,14 @@ class RedisSessionStore:
 
 def _recording(bucket: BucketKeys) -> tuple[str, str]:
     return (bucket.outbox, bucket.sequence)
+
+
+def _tag_of(token: PresentedToken) -> SubjectTag:
+    return token.family.subject_tag if token.family else subject_tag(token.subject)
+
+
+def _session_id(token: PresentedToken) -> str:
+    return str(token.family) if token.family else ""
 
 
 def _raise_if_full(answer: object) -> None:

@@ -168,8 +168,11 @@ class IdentityServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ExchangeToken(self, request, context):
-        """Exchanges an access token for one with a narrower audience or scope, acting for its subject
-        (RFC 8693).
+        """Exchanges an access token for a narrower one, to call on in its subject's name (RFC 8693). The new token
+        belongs to the same session, names the caller as the actor (`act`), and expires no later than the one presented.
+        Needs GRANT_EXCHANGE.
+
+        Errors: SUBJECT_TOKEN_INVALID, SUBJECT_NOT_ALLOWED, AUDIENCE_NOT_ALLOWED, SCOPE_NOT_ALLOWED, TOKEN_TOO_LARGE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

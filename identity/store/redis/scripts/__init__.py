@@ -26,6 +26,7 @@ def _load(name: str, *, prelude: bool = True) -> Script:
 
 START_FAMILY = _load("start_family")
 GRANT_SERVICE_TOKEN = _load("grant_service_token")
+EXCHANGE_TOKEN = _load("exchange_token")
 SPEND = _load("spend")
 REVOKE_FAMILY = _load("revoke_family")
 REVOKE_ACCESS_TOKEN = _load("revoke_access_token")
