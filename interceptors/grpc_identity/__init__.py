@@ -35,6 +35,7 @@ from grpc_identity.token_storage import MemoryStorage, RefreshTokenStorage, Stor
 if TYPE_CHECKING:
     from grpc_identity.client_calls import retry_options
     from grpc_identity.client_credentials import ClientCredentials
+    from grpc_identity.exchange import ExchangedToken
     from grpc_identity.keyring_storage import KeyringStorage
     from grpc_identity.session_tokens import SessionTokens
     from grpc_identity.token_grants import ClientAuthentication, ClientSecret
@@ -47,6 +48,7 @@ __all__ = [
     "ClientAuthentication",
     "ClientCredentials",
     "ClientSecret",
+    "ExchangedToken",
     "ForwardedToken",
     "GrpcIdentityError",
     "Issuer",
@@ -85,6 +87,7 @@ _LAZY = {
     "ClientAuthentication": "token_grants",
     "ClientCredentials": "client_credentials",
     "ClientSecret": "token_grants",
+    "ExchangedToken": "exchange",
     "Issuer": "verifier",
     "KeyringStorage": "keyring_storage",
     "SessionTokens": "session_tokens",

@@ -21,7 +21,7 @@ import secrets
 import threading
 from collections.abc import Collection
 from dataclasses import dataclass, field
-from typing import Any, NoReturn, Protocol
+from typing import Any, Protocol
 
 import grpc
 from google.rpc import error_details_pb2
@@ -53,6 +53,7 @@ __all__ = [
     "SessionGrant",
     "authentication_of",
     "error_reason",
+    "failure_of",
     "held_token",
 ]
 
@@ -131,21 +132,9 @@ class Connection:
                     request, metadata=tuple(self.authentication.metadata()), timeout=self.timeout_seconds
                 )
             except grpc.RpcError as error:
-                self._fail(error)
+                raise failure_of(error, self.channel.target) from None
         tokens: TokenSet = answer.tokens
         return tokens
-
-    def _fail(self, error: Any) -> NoReturn:
-        code, reason = error.code(), error_reason(error)
-        text = f"{self.channel.target}: {describe(error)}"
-        if reason in _SESSION_ENDS:
-            raise AttemptFailedError(SessionEndedError(SessionEnd(reason))) from None
-        if code in _NO_ANSWER:
-            raise AttemptFailedError(TokenUnavailableError(text), answer_lost=True) from None
-        if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
-            wait = _retry_after_seconds(error)
-            raise AttemptFailedError(TokenUnavailableError(text, retry_after_seconds=wait)) from None
-        raise AttemptFailedError(TokenRefusedError(reason, text)) from None
 
 
 class ServiceGrant:
@@ -284,6 +273,20 @@ def held_token(tokens: TokenSet, *, now: float, given: bool = False) -> HeldToke
         )
     age = max(0.0, now - issued_at) if given else 0.0
     return HeldToken(tokens.access_token, lifetime, renew_after, age)
+
+
+def failure_of(error: Any, target: str) -> AttemptFailedError:
+    """What a failed call to the identity service means for those who wait for a token."""
+    code, reason = error.code(), error_reason(error)
+    text = f"{target}: {describe(error)}"
+    if reason in _SESSION_ENDS:
+        return AttemptFailedError(SessionEndedError(SessionEnd(reason)))
+    if code in _NO_ANSWER:
+        return AttemptFailedError(TokenUnavailableError(text), answer_lost=True)
+    if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
+        wait = _retry_after_seconds(error)
+        return AttemptFailedError(TokenUnavailableError(text, retry_after_seconds=wait))
+    return AttemptFailedError(TokenRefusedError(reason, text))
 
 
 def error_reason(error: Any) -> str:

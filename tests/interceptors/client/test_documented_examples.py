@@ -12,6 +12,7 @@ import pytest_asyncio
 
 from grpc_identity import Issuer, Policy, Verifier, current_principal, scope
 from grpc_identity.aio import AuthInterceptor
+from grpc_identity.principal import CURRENT_CALLER, Caller
 from grpc_identity.v1 import clients_pb2
 from grpc_identity.v1 import identity_service_pb2 as pb
 
@@ -21,6 +22,12 @@ BILLING = clients_pb2.ClientPolicy(
 )
 BFF = clients_pb2.ClientPolicy(
     grants=["GRANT_ISSUE", "GRANT_REFRESH"], subjects=["*"], audiences=["orders"], scopes=["*"]
+)
+SHOP_LOGIN = clients_pb2.ClientPolicy(
+    grants=["GRANT_ISSUE"], subjects=["*"], audiences=["orders", "stock"], scopes=["*"]
+)
+EXCHANGER = clients_pb2.ClientPolicy(
+    grants=["GRANT_EXCHANGE"], subjects=["*"], audiences=["stock"], scopes=["stock.read"]
 )
 
 
@@ -41,18 +48,22 @@ async def orders(service: Any, names: dict[str, Any]) -> Any:
     async def listing(request: bytes, context: Any) -> bytes:
         return b"orders of " + current_principal().subject.encode()
 
+    async def whole(request: bytes, context: Any) -> bytes:
+        caller = current_principal()
+        return f"{caller.subject} by {caller.actors[0]} for {' '.join(caller.audience)}".encode()
+
     async def forward(request: bytes, context: Any) -> bytes:
         async with names["channel_to_stock"](request.decode()) as channel:
             answer: bytes = await channel.unary_unary("/shop.v1.Orders/List")(b"")
             return answer
 
     policy = Policy().require("/shop.v1.Orders/Refund", scope("orders.refund"))
-    issuer = Issuer("https://id.example", target=service.addresses.grpc_target, audience="orders")
+    issuer = Issuer("https://id.example", target=service.addresses.grpc_target, audience=["orders", "stock"])
     async with Verifier(issuer) as verifier:
         server = grpc.aio.server(
             interceptors=[AuthInterceptor(verifier, policy)], options=(("grpc.so_reuseport", 0),)
         )
-        methods = {"Refund": refund, "List": listing, "Forward": forward}
+        methods = {"Refund": refund, "List": listing, "Forward": forward, "Whole": whole}
         handlers = {name: grpc.unary_unary_rpc_method_handler(method) for name, method in methods.items()}
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("shop.v1.Orders", handlers),))
         port = server.add_insecure_port("127.0.0.1:0")
@@ -84,6 +95,23 @@ async def test_a_handler_sends_on_its_callers_token(service: Any, orders: str, n
             orders.encode(), metadata=(("authorization", f"Bearer {session.tokens.access_token}"),)
         )
     assert answer == b"orders of alice"
+
+
+async def test_a_handler_calls_on_with_a_narrower_token(
+    service: Any, orders: str, names: dict[str, Any]
+) -> None:
+    await service.new_client("orders", EXCHANGER)
+    login = await service.new_client("shop-login", SHOP_LOGIN)
+    request = pb.IssueTokensRequest(
+        subject="alice", audience=["orders", "stock"], scopes=["orders.read", "stock.read"]
+    )
+    token = (await service.identity.IssueTokens(request, metadata=login)).tokens.access_token
+    issuer = Issuer("https://id.example", target=service.addresses.grpc_target, audience="orders")
+    async with Verifier(issuer) as verifier:
+        CURRENT_CALLER.set(Caller(verifier.verify(token), token))
+    secret, identity = service.secrets["orders"], service.addresses.grpc_target
+    async with names["narrower_channel_to_stock"](identity, secret, orders) as channel:
+        assert await channel.unary_unary("/shop.v1.Orders/Whole")(b"") == b"alice by orders for stock"
 
 
 async def test_a_channel_opens_with_call_credentials_and_retries(names: dict[str, Any]) -> None:
