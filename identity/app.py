@@ -207,6 +207,7 @@ class IdentityServer:
         mint = AccessTokenMint(AccessTokenAssembler(settings.issuer), self.keys.active_signer)
         refresh_secrets = self.keys.refresh_token_secrets()
         codec = RefreshTokenCodec(refresh_secrets.by_id, refresh_secrets.active_id)
+        self.refresh_tokens = codec
         lifetimes = lifetimes_of(settings)
         reader = AccessTokenReader(settings.issuer, self._key_set, self._clock)
         per_minute = settings.limits.effective_address_failures_per_minute

@@ -1,0 +1,110 @@
+"""A service in a thread of its own, for tests that drive it step by step and look into its store between the steps."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import secrets
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from redis import Redis
+
+from grpc_identity.v1 import clients_pb2, identity_service_pb2_grpc
+from identity.app import IdentityServer
+from identity.bootstrap import bootstrap_client
+from identity.config import Settings
+from identity.store.redis.keys import KeySpace
+from identity.tokens.family import Rules
+
+BUCKETS = 4
+CLIENTS = ("web", "other")
+POLICY = clients_pb2.ClientPolicy(
+    grants=["GRANT_ISSUE", "GRANT_REFRESH", "GRANT_REVOKE", "GRANT_ADMIN"],
+    subjects=["*"],
+    audiences=["*"],
+    scopes=["*"],
+    may_forward_client_context=True,
+    calls_per_second=1_000_000,
+    concurrent_calls=10_000,
+)
+# Budgets small enough to be met, and whose shares of a minute are whole milliseconds.
+RULES = Rules(per_family=3, address_successes=4, address_failures=2)
+
+
+@dataclass
+class Stepwise:
+    """The service, its store, and callers that wait for each answer."""
+
+    server: IdentityServer
+    store: Redis
+    keys: KeySpace
+    channel: grpc.Channel
+    metadata: dict[str, tuple[tuple[str, str], ...]]
+    rules: Rules = RULES
+    stub: Any = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.stub = identity_service_pb2_grpc.IdentityServiceStub(self.channel)  # type: ignore[no-untyped-call]
+
+    @property
+    def offset_ms(self) -> int:
+        """How far the store's clock is ahead."""
+        return self.server.store.sessions.clock_offset_ms
+
+    @offset_ms.setter
+    def offset_ms(self, value: int) -> None:
+        self.server.store.sessions.clock_offset_ms = value
+
+
+@pytest.fixture(scope="module")
+def stepwise(valkey: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stepwise]:
+    """Started once: what examples leave behind concerns nobody else."""
+    folder: Path = tmp_path_factory.mktemp("model")
+    prefix = f"m{secrets.token_hex(6)}"
+    settings = Settings(
+        issuer="https://id.example",
+        environment="development",
+        grpc={"listen": "127.0.0.1:0"},
+        http={"enabled": False},
+        redis={"url": valkey, "key_prefix": prefix, "buckets": BUCKETS},
+        keys={"file": folder / "keyring.json", "kek": base64.b64encode(secrets.token_bytes(32)).decode()},
+        audit={"relay": False, "outbox_max_events": 10_000_000},
+        limits={
+            "refreshes_per_family_per_minute": RULES.per_family,
+            "address_successes_per_minute": RULES.address_successes,
+            "address_failures_per_minute": RULES.address_failures,
+        },
+    )
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+
+    def run(coroutine: Any) -> Any:
+        return asyncio.run_coroutine_threadsafe(coroutine, loop).result(30)
+
+    async def start() -> tuple[IdentityServer, str, dict[str, str]]:
+        client_secrets = {
+            name: await bootstrap_client(settings, client_id=name, display_name=name, policy=POLICY)
+            for name in CLIENTS
+        }
+        server = IdentityServer(settings)
+        addresses = await server.start()
+        return server, addresses.grpc_target, client_secrets
+
+    server, target, client_secrets = run(start())
+    metadata = {
+        name: (("authorization", f"Basic {base64.b64encode(f'{name}:{secret}'.encode()).decode()}"),)
+        for name, secret in client_secrets.items()
+    }
+    with grpc.insecure_channel(target) as channel:
+        yield Stepwise(server, Redis.from_url(valkey), KeySpace(prefix, BUCKETS), channel, metadata)
+    run(server.stop(0))
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join()
+    loop.close()

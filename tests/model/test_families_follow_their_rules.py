@@ -1,0 +1,452 @@
+"""The rules of refreshing, walked by a machine: a pure model and the real service take the same steps, and agree in every
+answer, in what is stored, and in every audit event.
+
+The model is ``identity.tokens.family``. Its time is that at which the store says it has decided, so nothing here
+depends on how fast anything is. ``MODEL_EXAMPLES`` says how many histories of 50 steps are walked (300).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from dataclasses import dataclass, field, replace
+from ipaddress import IPv6Address
+from typing import Any
+
+import grpc
+import hypothesis
+import pytest
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from grpc_identity.v1 import identity_service_pb2 as pb
+from grpc_identity.v1 import tokens_pb2
+from identity.sessions.issue import digest_of
+from identity.tokens.family import Budget, Decision, Family, Presentation, decide
+from identity.tokens.family_id import FamilyId, bucket_of, subject_tag
+from identity.tokens.refresh_token import RefreshToken
+
+EXAMPLES = int(os.environ.get("MODEL_EXAMPLES", "300"))
+STEPS = 50
+DAY_MS = 24 * 3600 * 1000
+SCOPES = ("orders.read", "orders.write")
+AUDIENCE = ("orders", "stock")
+CLIENTS = st.sampled_from(["web", "web", "web", "web", "other"])
+MAX_SESSIONS = 4
+SESSIONS = st.integers(min_value=0, max_value=MAX_SESSIONS - 1)
+JUMPS_MS = st.sampled_from(
+    [1_000, 9_000, 11_000, 119_000, 121_000, 3_600_000, 47 * 3_600_000, 49 * 3_600_000]
+)
+
+# Verdict: gRPC reason, event type, outcome of the event, reason of the event.
+SUCCEEDED = {
+    "ROTATED": "tokens.refreshed",
+    "REPEATED": "refresh.retry_answered",
+    "RECOVERED": "family.recovered",
+}
+REFUSED = {
+    "UNKNOWN": "REFRESH_TOKEN_INVALID",
+    "WRONG_CLIENT": "REFRESH_TOKEN_INVALID",
+    "REVOKED": "FAMILY_REVOKED",
+    "EXPIRED": "REFRESH_TOKEN_EXPIRED",
+    "REUSED": "REFRESH_TOKEN_REUSED",
+    "SCOPE_EXCEEDED": "SCOPE_NOT_ALLOWED",
+    "AUDIENCE_EXCEEDED": "AUDIENCE_NOT_ALLOWED",
+    "RATE_LIMITED": "RATE_LIMITED",
+}
+THEFTS = {"WRONG_CLIENT": "refresh.wrong_client", "REUSED": "refresh.reuse_detected"}
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """A token of any generation: the newest that a caller holds, one that was spent, or one that was never given."""
+
+    which: int
+    behind: int
+    key: str
+    client: str
+    scopes: tuple[str, ...]
+    audience: tuple[str, ...]
+    address: int | None
+    wrong_secret: bool
+
+
+ATTEMPTS = st.builds(
+    Attempt,
+    which=SESSIONS,
+    behind=st.sampled_from([0] * 12 + [1] * 5 + [2, 3, -1, -64, -65]),
+    key=st.sampled_from(["", "", "new", "new", "same", "same"]),
+    client=st.sampled_from(["own"] * 15 + ["another"]),
+    scopes=st.sampled_from([(), (), (), SCOPES[:1], SCOPES, ("bank",)]),
+    audience=st.sampled_from([(), (), (), AUDIENCE[1:], ("bank",)]),
+    address=st.sampled_from([None, None, 0, 1]),
+    wrong_secret=st.sampled_from([False] * 15 + [True]),
+)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a caller was told: a reason and how long to wait, or the generation it holds now."""
+
+    reason: str = ""
+    retry_after_ms: int = 0
+    generation: int = -1
+
+
+@dataclass
+class Held:
+    """What the callers of one session know."""
+
+    family: FamilyId
+    subject: str
+    secret: bytes
+    newest: int = 0
+    last_key: str = ""
+
+
+@dataclass
+class Remembered:
+    """What the model holds; copied when the store is, and brought back with it."""
+
+    families: dict[FamilyId, Family] = field(default_factory=dict)
+    subject_cut_offs: dict[str, int] = field(default_factory=dict)
+    client_cut_offs: dict[tuple[str, int], int] = field(default_factory=dict)
+    addresses: dict[tuple[str, int], tuple[Budget, Budget]] = field(default_factory=dict)
+
+    def copy(self) -> Remembered:
+        return Remembered(
+            dict(self.families),
+            dict(self.subject_cut_offs),
+            dict(self.client_cut_offs),
+            dict(self.addresses),
+        )
+
+
+class Histories(RuleBasedStateMachine):
+    """One history."""
+
+    service: Any
+    seen: set[str]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tag = secrets.token_hex(4)
+        self.subjects = [f"alice-{self.tag}", f"bob-{self.tag}"]
+        self.addresses = [str(IPv6Address(secrets.token_bytes(16))) for _ in range(2)]
+        self.sessions: list[Held] = []
+        self.model = Remembered()
+        self.snapshot: tuple[dict[str, tuple[bytes, int]], Remembered, int] | None = None
+        self.service.offset_ms = 0
+        for bucket in self.service.keys.buckets:
+            self.service.store.xtrim(bucket.outbox, maxlen=0)
+        self.read_to = self._ends()
+
+    # Steps.
+
+    @rule(subject=st.integers(0, 1), mobile=st.booleans(), client=CLIENTS)
+    def issue(self, subject: int, mobile: bool, client: str) -> None:
+        if len(self.sessions) == MAX_SESSIONS:
+            return
+        kind = tokens_pb2.CLIENT_KIND_MOBILE if mobile else tokens_pb2.CLIENT_KIND_WEB
+        name = self.subjects[subject]
+        request = pb.IssueTokensRequest(subject=name, audience=AUDIENCE, scopes=SCOPES, client_kind=kind)
+        tokens = self.service.stub.IssueTokens(request, metadata=self.service.metadata[client]).tokens
+        (event,) = self._events()
+        assert (event["type"], event["subject"], event["session"]) == (
+            "tokens.issued",
+            name,
+            tokens.session_id,
+        )
+        token = self.codec.decode(tokens.refresh_token)
+        self.sessions.append(Held(token.family, name, token.family_secret))
+        now_ms = int(event["at"])
+        self.model.families[token.family] = Family(
+            secret_hash=token.family_secret_hash,
+            client_id=client,
+            generation=0,
+            rotation_key=b"",
+            rotated_ms=now_ms,
+            used_ms=now_ms,
+            expires_ms=now_ms + (30 if mobile else 7) * DAY_MS,
+            idle_ms=2 * DAY_MS,
+            started_at_sequence=int(event["seq"]),
+            scopes=frozenset(SCOPES),
+            audience=frozenset(AUDIENCE),
+        )
+
+    @precondition(lambda self: self.sessions)
+    @rule(attempts=st.lists(ATTEMPTS, min_size=1, max_size=5))
+    def refresh(self, attempts: list[Attempt]) -> None:
+        for attempt in attempts:
+            self._present(attempt)
+            self.stored_is_what_the_model_says()
+
+    @precondition(lambda self: self.sessions)
+    @rule(which=SESSIONS, by=st.sampled_from(["session", "token", "subject", "client"]))
+    def revoke(self, which: int, by: str) -> None:
+        held = self._held(which)
+        owner = self._owner(held)
+        token = self.codec.encode(RefreshToken(held.family, held.newest, held.secret))
+        request = {
+            "session": pb.RevokeRequest(session_id=str(held.family)),
+            "token": pb.RevokeRequest(token=token),
+            "subject": pb.RevokeRequest(subject=held.subject),
+            "client": pb.RevokeRequest(client_id=owner),
+        }[by]
+        counters = self._counters()
+        self.service.stub.Revoke(request, metadata=self.service.metadata[owner])
+        (event,) = self._events()
+        sequence = int(event["seq"])
+        match by:
+            case "subject":
+                self.model.subject_cut_offs[held.subject] = sequence
+                assert event["type"] == "subject.revoked"
+            case "client":
+                own = bucket_of(subject_tag(owner), len(counters))
+                for bucket, counter in enumerate(counters):
+                    self.model.client_cut_offs[owner, bucket] = sequence if bucket == own else counter
+                assert event["type"] == "client.revoked"
+            case _:
+                family = self.model.families.get(held.family)
+                if family is not None:
+                    revoked = family.revoked or "REVOCATION_REASON_UNSPECIFIED"
+                    self.model.families[held.family] = replace(family, revoked=revoked)
+                expected = "revocation.of_unknown" if family is None else "session.revoked"
+                assert (event["type"], event["session"]) == (expected, str(held.family))
+
+    @precondition(lambda self: self.sessions)
+    @rule(jump_ms=JUMPS_MS)
+    def time_passes(self, jump_ms: int) -> None:
+        self.service.offset_ms += jump_ms
+
+    @rule()
+    def scripts_are_forgotten(self) -> None:
+        self.service.store.script_flush()
+
+    @rule()
+    def the_server_secret_rotates(self) -> None:
+        """Tokens made with the one before stay good."""
+        codec = self.codec
+        newest = codec._active_id % 255 + 1
+        codec._secrets = {codec._active_id: codec._secrets[codec._active_id], newest: secrets.token_bytes(32)}
+        codec._active_id = newest
+
+    @precondition(lambda self: self.sessions and self.snapshot is None)
+    @rule()
+    def a_replica_falls_behind(self) -> None:
+        store: Any = self.service.store
+        dumps = {key: (store.dump(key), max(store.pttl(key), 0)) for key in self._keys() if store.exists(key)}
+        self.snapshot = (dumps, self.model.copy(), len(self.sessions))
+
+    @precondition(lambda self: self.snapshot is not None)
+    @rule()
+    def a_failover_loses_what_the_replica_did_not_have(self) -> None:
+        assert self.snapshot is not None
+        dumps, self.model, known = self.snapshot
+        store: Any = self.service.store
+        for key in self._keys():
+            if key in dumps:
+                dump, ttl_ms = dumps[key]
+                store.restore(key, ttl_ms, dump, replace=True)
+            else:
+                store.delete(key)
+        self.snapshot = None
+        # Sessions that were started meanwhile are unknown, which is what the model says of them, too.
+        del known
+        self.read_to = self._ends()
+
+    # What must be so after every step.
+
+    @invariant()
+    def stored_is_what_the_model_says(self) -> None:
+        for held in self.sessions:
+            stored = self.service.store.hgetall(self._family_key(held.family))
+            family = self.model.families.get(held.family)
+            if family is None:
+                assert not stored
+                continue
+            assert int(stored[b"generation"]) == family.generation
+            assert stored[b"key"] == family.rotation_key
+            assert int(stored[b"rotated"]) == family.rotated_ms
+            assert int(stored[b"used"]) == family.used_ms
+            assert float(stored.get(b"limiter", 0)) == family.budget.arrival_ms
+            assert (b"revoked" in stored) == (family.revoked is not None)
+
+    # How the steps are made.
+
+    @property
+    def codec(self) -> Any:
+        return self.service.server.refresh_tokens
+
+    def _held(self, which: int) -> Held:
+        return self.sessions[which % len(self.sessions)]
+
+    def _owner(self, held: Held) -> str:
+        family = self.model.families.get(held.family)
+        return "web" if family is None else family.client_id
+
+    def _present(self, attempt: Attempt) -> None:
+        held = self._held(attempt.which)
+        generation = max(0, held.newest - attempt.behind)
+        secret = secrets.token_bytes(20) if attempt.wrong_secret else held.secret
+        token = RefreshToken(held.family, generation, secret)
+        text = {"": "", "same": held.last_key, "new": secrets.token_hex(4)}[attempt.key]
+        owner = self._owner(held)
+        caller = owner if attempt.client == "own" else {"web": "other", "other": "web"}[owner]
+        ip = None if attempt.address is None else self.addresses[attempt.address]
+        request = pb.RefreshRequest(
+            refresh_token=self.codec.encode(token),
+            idempotency_key=text,
+            scopes=attempt.scopes,
+            audience=attempt.audience,
+        )
+        if ip:
+            request.client_context.ip_address = ip
+        answer = self._refreshed(request, caller)
+        (event,) = self._events()
+        before = self.model.families.get(held.family)
+        was_alive = before is not None and before.revoked is None
+        decision = self._decide(held, token, text, caller, attempt, ip, int(event["at"]))
+        assert answer == self._answer(decision), (answer, decision, event)
+        self.seen.add(decision.verdict)
+        self._check_event(event, decision, held, generation, was_alive)
+        if answer.generation >= 0:
+            held.newest = answer.generation
+            if decision.verdict != "REPEATED":
+                held.last_key = text
+
+    def _decide(
+        self,
+        held: Held,
+        token: RefreshToken,
+        key: str,
+        caller: str,
+        attempt: Attempt,
+        ip: str | None,
+        now_ms: int,
+    ) -> Decision:
+        bucket = self._bucket(held.family)
+        none = (Budget(), Budget())
+        decision = decide(
+            self.model.families.get(held.family),
+            Presentation(
+                secret_hash=token.family_secret_hash,
+                client_id=caller,
+                generation=token.generation,
+                idempotency_key=digest_of(key) if key else b"",
+                scopes=frozenset(attempt.scopes),
+                audience=frozenset(attempt.audience),
+            ),
+            self.service.rules,
+            now_ms=now_ms,
+            subject_cut_off=self.model.subject_cut_offs.get(held.subject, -1),
+            client_cut_off=self.model.client_cut_offs.get((caller, bucket), -1),
+            address=None if ip is None else self.model.addresses.get((ip, bucket), none),
+        )
+        if decision.family is not None:
+            self.model.families[held.family] = decision.family
+        if ip is not None and decision.address is not None:
+            self.model.addresses[ip, bucket] = decision.address
+        return decision
+
+    def _refreshed(self, request: pb.RefreshRequest, caller: str) -> Answer:
+        try:
+            tokens = self.service.stub.Refresh(request, metadata=self.service.metadata[caller]).tokens
+        except grpc.RpcError as error:
+            reason, wait_ms = "", 0
+            for detail in rpc_status.from_call(error).details:
+                if detail.Is(error_details_pb2.ErrorInfo.DESCRIPTOR):
+                    info = error_details_pb2.ErrorInfo()
+                    detail.Unpack(info)
+                    reason = info.reason
+                elif detail.Is(error_details_pb2.RetryInfo.DESCRIPTOR):
+                    retry = error_details_pb2.RetryInfo()
+                    detail.Unpack(retry)
+                    wait_ms = retry.retry_delay.ToMilliseconds()
+            return Answer(reason, wait_ms)
+        return Answer(generation=self.codec.decode(tokens.refresh_token).generation)
+
+    @staticmethod
+    def _answer(decision: Decision) -> Answer:
+        if decision.verdict in SUCCEEDED:
+            assert decision.family is not None
+            return Answer(generation=decision.family.generation)
+        return Answer(REFUSED[decision.verdict], decision.retry_after_ms)
+
+    def _check_event(
+        self, event: dict[str, str], decision: Decision, held: Held, presented: int, was_alive: bool
+    ) -> None:
+        assert event["session"] == str(held.family)
+        if decision.verdict in SUCCEEDED:
+            assert decision.family is not None
+            expected = (SUCCEEDED[decision.verdict], "success", "", str(decision.family.generation))
+        else:
+            kind = THEFTS.get(decision.verdict) if was_alive else None
+            expected = (kind or "refresh.refused", "refused", REFUSED[decision.verdict], str(presented))
+        assert (event["type"], event["outcome"], event["reason"], event["generation"]) == expected
+        assert json.loads(event["circumstances"])["client"] in ("web", "other")
+
+    def _bucket(self, family: FamilyId) -> int:
+        return bucket_of(family.subject_tag, len(self.service.keys.buckets))
+
+    def _family_key(self, family: FamilyId) -> str:
+        return str(self.service.keys.of_family(family).family(family))
+
+    def _keys(self) -> list[str]:
+        """Every key that this history can have touched."""
+        names = [self._family_key(held.family) for held in self.sessions]
+        for bucket in self.service.keys.buckets:
+            names += [bucket.outbox, bucket.sequence, bucket.revocations]
+            names += [bucket.client(client) for client in ("web", "other")]
+            names += [bucket.address(address) for address in self.addresses]
+        for subject in self.subjects:
+            bucket = self.service.keys.of_name(subject)
+            names += [bucket.subject(subject_tag(subject)), bucket.families(subject_tag(subject))]
+        return names
+
+    def _counters(self) -> list[int]:
+        return [int(self.service.store.get(bucket.sequence) or 0) for bucket in self.service.keys.buckets]
+
+    def _ends(self) -> list[str]:
+        ends = []
+        for bucket in self.service.keys.buckets:
+            last = self.service.store.xrevrange(bucket.outbox, count=1)
+            ends.append(last[0][0].decode() if last else "0-0")
+        return ends
+
+    def _events(self) -> list[dict[str, str]]:
+        """The events since the last look, in all buckets."""
+        pipeline = self.service.store.pipeline(transaction=False)
+        for bucket, end in zip(self.service.keys.buckets, self.read_to, strict=True):
+            pipeline.xrange(bucket.outbox, f"({end}")
+        found = []
+        for number, entries in enumerate(pipeline.execute()):
+            for entry_id, fields in entries:
+                found.append({name.decode(): value.decode() for name, value in fields.items()})
+                self.read_to[number] = entry_id.decode()
+        return found
+
+
+@pytest.mark.timeout(3600)
+def test_the_service_and_its_rules_agree_in_every_history(stepwise: Any) -> None:
+    machine = type("HistoriesOfThisService", (Histories,), {"service": stepwise, "seen": set[str]()})
+    run_state_machine_as_test(
+        machine,
+        settings=hypothesis.settings(
+            max_examples=EXAMPLES,
+            stateful_step_count=STEPS,
+            deadline=None,
+            suppress_health_check=list(hypothesis.HealthCheck),
+        ),
+    )
+    # Histories that never meet a rule say nothing of it.
+    assert machine.seen == SUCCEEDED.keys() | REFUSED.keys()  # type: ignore[attr-defined]
