@@ -49,7 +49,9 @@ from identity.rpc.metrics import CallMetrics
 from identity.rpc.server import Bounds, RpcServer, Transport, split_address
 from identity.rpc.verifier_state import VerifierWatch
 from identity.sessions.access_tokens import AccessTokenReader
+from identity.sessions.erase import EraseSubject
 from identity.sessions.exchange import ExchangeToken
+from identity.sessions.explain import ExplainSession
 from identity.sessions.introspect import Introspect
 from identity.sessions.issue import IssueTokens
 from identity.sessions.listing import ListSessions
@@ -124,13 +126,12 @@ class IdentityServer:
             CallMetrics(self._metrics),
         )
         administration = ClientAdministration(
-            registry, self.store.clients, self.store.sessions, hasher, self._clock
+            registry, self.store.clients, self.store.revocations, hasher, self._clock
         )
+        use_cases = self._use_cases()
         self._rpc = RpcServer(
-            identity_service=IdentityService(
-                calls, self._use_cases(), self.keys, watch, self._census, self._clock
-            ),
-            admin_service=AdminService(calls, administration, self._census, self._clock),
+            identity_service=IdentityService(calls, use_cases, self.keys, watch, self._census, self._clock),
+            admin_service=AdminService(calls, administration, use_cases.explain, self._census, self._clock),
             calls=calls,
             transport=Transport(
                 listen=settings.grpc.listen,
@@ -240,9 +241,11 @@ class IdentityServer:
                 buckets=settings.redis.buckets,
                 retry_window_seconds=settings.tokens.retry_window_seconds,
             ),
-            revoke=Revoke(sessions, codec, reader, self._recorder),
-            introspect=Introspect(sessions, codec, reader),
-            list_sessions=ListSessions(sessions),
+            revoke=Revoke(self.store.revocations, codec, reader, self._recorder),
+            introspect=Introspect(self.store.reader, codec, reader),
+            list_sessions=ListSessions(self.store.reader),
+            erase=EraseSubject(self.store.revocations),
+            explain=ExplainSession(self.store.reader),
             exchange=ExchangeToken(sessions, mint, reader, lifetimes, settings.redis.buckets),
         )
 

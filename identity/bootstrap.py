@@ -31,7 +31,7 @@ async def bootstrap_client(
     await keys.start()
     hasher = SecretHasher(keys.client_secret_pepper())
     registry = ClientRegistry(store.clients, hasher)
-    administration = ClientAdministration(registry, store.clients, store.sessions, hasher, SystemClock())
+    administration = ClientAdministration(registry, store.clients, store.revocations, hasher, SystemClock())
     circumstances = Circumstances("", "bootstrap")
     try:
         await registry.refresh()

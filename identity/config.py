@@ -169,6 +169,10 @@ class LimitSettings(_Section):
         30, description="refused refreshes from one end-user address"
     )
 
+    sessions_per_subject: Annotated[int, Field(ge=1, le=500)] = Field(
+        50, description="of one subject at one client; the one not used for longest makes room"
+    )
+
     @property
     def effective_address_successes_per_minute(self) -> int:
         """With the profile applied."""

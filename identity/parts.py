@@ -19,6 +19,9 @@ from identity.store.redis.connection import BatchingConnection, connect
 from identity.store.redis.fitness import store_problems
 from identity.store.redis.keys import KeySpace
 from identity.store.redis.outbox import RedisAuditOutbox
+from identity.store.redis.reading import RedisSessionReader
+from identity.store.redis.revocations import RedisRevocationStore
+from identity.store.redis.scripted import ScriptContext, StoreClock
 from identity.store.redis.sessions import RedisSessionStore
 from identity.store.redis.verifiers import RedisInstanceBoard, RedisRevocationFeed
 
@@ -37,7 +40,11 @@ class StoreParts:
         )
         self.keys = KeySpace(settings.redis.key_prefix, settings.redis.buckets)
         bound = settings.audit.outbox_max_events
-        self.sessions = RedisSessionStore(self.connection, self.keys, outbox_max_events=bound)
+        self.clock = StoreClock()
+        context = ScriptContext(self.connection, self.keys, bound, self.clock)
+        self.sessions = RedisSessionStore(context)
+        self.revocations = RedisRevocationStore(context)
+        self.reader = RedisSessionReader(context)
         self.clients = RedisClientStore(self.connection, self.keys, outbox_max_events=bound)
         self.outbox = RedisAuditOutbox(self.connection, self.keys, max_events=bound)
 
@@ -69,6 +76,7 @@ def lifetimes_of(settings: Settings) -> Lifetimes:
         mobile_session_seconds=int(timedelta(days=tokens.mobile_session_days).total_seconds()),
         session_idle_seconds=int(timedelta(hours=tokens.idle_hours).total_seconds()),
         refresh_leeway_seconds=tokens.refresh_leeway_seconds,
+        sessions_per_subject=settings.limits.sessions_per_subject,
     )
 
 

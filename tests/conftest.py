@@ -157,7 +157,7 @@ class Service:
 
     def travel(self, *, seconds: float) -> None:
         """Moves the store's clock ahead."""
-        self.server.store.sessions.clock_offset_ms += int(seconds * 1000)
+        self.server.store.clock.offset_ms += int(seconds * 1000)
 
     async def new_client(
         self, client_id: str, policy: clients_pb2.ClientPolicy

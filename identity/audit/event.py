@@ -30,6 +30,8 @@ class EventType(StrEnum):
     SESSION_REVOKED = "session.revoked"
     SUBJECT_REVOKED = "subject.revoked"
     SUBJECT_ACCESS_TOKENS_REVOKED = "subject.access_tokens_revoked"
+    OTHER_SESSIONS_REVOKED = "subject.other_sessions_revoked"
+    SUBJECT_ERASED = "subject.erased"
     CLIENT_REVOKED = "client.revoked"
     REVOCATION_OF_UNKNOWN = "revocation.of_unknown"
     REVOCATION_REFUSED = "revocation.refused"

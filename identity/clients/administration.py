@@ -20,7 +20,7 @@ from identity.clients.registry import ClientRegistry
 from identity.clients.secrets import ClientSecret, SecretHasher
 from identity.clock import Clock
 from identity.errors import IdentityError, Reason
-from identity.store.ports import ClientStore, SessionStore, StoredClient
+from identity.store.ports import ClientStore, RevocationStore, StoredClient
 
 _ATTEMPTS = 5
 
@@ -31,7 +31,7 @@ class ClientAdministration:
 
     registry: ClientRegistry
     clients: ClientStore
-    sessions: SessionStore
+    revocations: RevocationStore
     hasher: SecretHasher
     clock: Clock
 
@@ -71,7 +71,7 @@ class ClientAdministration:
         client = await self._change(
             client_id, lambda client: replace(client, disabled=disabled), event_type, circumstances
         )
-        await self.sessions.revoke_client(
+        await self.revocations.revoke_client(
             client_id,
             cause="CLIENT_DISABLED",
             event_id=new_event_id(),

@@ -37,6 +37,9 @@ class Grant(StrEnum):
     VERIFY = "VERIFY"
 
 
+MAX_SESSIONS_PER_SUBJECT = 500
+
+
 @dataclass(frozen=True)
 class Patterns:
     """A set of names, where ``*`` stands for any run of characters and all else is literal.
@@ -84,6 +87,7 @@ class ClientPolicy:
     mobile_session_ttl_seconds: int | None = None
     session_idle_ttl_seconds: int | None = None
     refresh_leeway_seconds: int | None = None
+    max_sessions_per_subject: int | None = None
     may_forward_client_context: bool = False
     calls_per_second: int = 1000
     concurrent_calls: int = 500
@@ -98,6 +102,11 @@ class Lifetimes:
     mobile_session_seconds: int = 30 * 24 * 3600
     session_idle_seconds: int = 48 * 3600
     refresh_leeway_seconds: int = 10
+    sessions_per_subject: int = 50
+
+    def max_sessions(self, policy: ClientPolicy) -> int:
+        """How many sessions a subject may have at this client."""
+        return policy.max_sessions_per_subject or self.sessions_per_subject
 
     def access_token(self, policy: ClientPolicy) -> int:
         """Seconds an access token of this client lives."""
@@ -131,6 +140,7 @@ def validated(policy: ClientPolicy) -> ClientPolicy:
         ("mobile_session_ttl", policy.mobile_session_ttl_seconds, MIN_ACCESS_TOKEN_TTL_SECONDS, MAX_SESSION_SECONDS),
         ("session_idle_ttl", policy.session_idle_ttl_seconds, MIN_ACCESS_TOKEN_TTL_SECONDS, MAX_SESSION_SECONDS),
         ("refresh_leeway", policy.refresh_leeway_seconds, 0, MAX_REFRESH_LEEWAY_SECONDS),
+        ("max_sessions_per_subject", policy.max_sessions_per_subject, 1, MAX_SESSIONS_PER_SUBJECT),
         ("calls_per_second", policy.calls_per_second, 1, 1_000_000),
         ("concurrent_calls", policy.concurrent_calls, 1, 100_000),
     ):  # fmt: skip

@@ -15,6 +15,7 @@ from identity.rpc import translation
 from identity.rpc.calls import Calls
 from identity.rpc.unimplemented import answer_unimplemented
 from identity.sessions.caller import Caller
+from identity.sessions.explain import ExplainSession
 from identity.verifiers.census import Census
 
 DEFAULT_PAGE_SIZE = 100
@@ -22,9 +23,17 @@ MAX_PAGE_SIZE = 500
 
 
 class AdminService(admin_pb2_grpc.AdminServiceServicer):
-    """The methods of the proto that concern clients and verifiers; the others are still to come."""
+    """The methods of the proto that concern clients, sessions and verifiers; the others are still to come."""
 
-    def __init__(self, calls: Calls, clients: ClientAdministration, census: Census, clock: Clock) -> None:
+    def __init__(
+        self,
+        calls: Calls,
+        clients: ClientAdministration,
+        explain: ExplainSession,
+        census: Census,
+        clock: Clock,
+    ) -> None:
+        self._explain = explain
         self._clients = clients
         self._census = census
         self._clock = clock
@@ -36,6 +45,7 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
             "SetClientDisabled": self._set_client_disabled,
             "RotateClientSecret": self._rotate_client_secret,
             "ListVerifiers": self._list_verifiers,
+            "ExplainSession": self._explain_session,
         }
         for name, behaviour in behaviours.items():
             method = f"/grpc_identity.v1.AdminService/{name}"
@@ -115,6 +125,12 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
         return admin_pb2.ListVerifiersResponse(
             verifiers=[translation.verifier(state, now_ms) for state in await self._census.verifiers()]
         )
+
+    async def _explain_session(
+        self, caller: Caller, request: admin_pb2.ExplainSessionRequest
+    ) -> admin_pb2.ExplainSessionResponse:
+        del caller
+        return translation.explanation(await self._explain(request.session_id))
 
 
 def _admins_only(

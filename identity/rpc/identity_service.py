@@ -16,7 +16,9 @@ from identity.rpc.keys import PublishesKeys, jwks_response
 from identity.rpc.unimplemented import answer_unimplemented
 from identity.rpc.verifier_state import VerifierWatch
 from identity.sessions.caller import Caller
+from identity.sessions.erase import EraseSubject
 from identity.sessions.exchange import ExchangeToken
+from identity.sessions.explain import ExplainSession
 from identity.sessions.introspect import Introspect
 from identity.sessions.issue import IssueTokens
 from identity.sessions.listing import ListSessions
@@ -37,6 +39,8 @@ class UseCases:
     introspect: Introspect
     list_sessions: ListSessions
     exchange: ExchangeToken
+    erase: EraseSubject
+    explain: ExplainSession
 
 
 class IdentityService(service_pb2_grpc.IdentityServiceServicer):
@@ -62,6 +66,7 @@ class IdentityService(service_pb2_grpc.IdentityServiceServicer):
             "Introspect": self._introspect,
             "ListSessions": self._list_sessions,
             "ExchangeToken": self._exchange_token,
+            "EraseSubject": self._erase_subject,
         }
         for name, behaviour in guarded.items():
             setattr(self, name, calls.guard(method_name(name), behaviour))
@@ -119,7 +124,9 @@ class IdentityService(service_pb2_grpc.IdentityServiceServicer):
             caller, validation.subject(request.subject), request.page_size, request.page_token
         )
         return service_pb2.ListSessionsResponse(
-            sessions=[translation.session(state) for state in page.sessions],
+            sessions=[
+                translation.session(state, current=request.current_session_id) for state in page.sessions
+            ],
             next_page_token=page.next_page_token,
         )
 
@@ -130,6 +137,14 @@ class IdentityService(service_pb2_grpc.IdentityServiceServicer):
         caller = caller.on_behalf_of(validation.end_user(request.client_context))
         minted = await self._use_cases.exchange(caller, checked)
         return service_pb2.ExchangeTokenResponse(tokens=translation.token_set(minted))
+
+    async def _erase_subject(
+        self, caller: Caller, request: service_pb2.EraseSubjectRequest
+    ) -> service_pb2.EraseSubjectResponse:
+        erased = await self._use_cases.erase(caller, validation.subject(request.subject))
+        return service_pb2.EraseSubjectResponse(
+            sessions_removed=erased.sessions, entries_removed=erased.entries
+        )
 
 
 def method_name(name: str) -> str:

@@ -22,7 +22,7 @@ from identity.clients.policy import ClientPolicy, Grant, Patterns
 from identity.errors import field_invalid
 from identity.sessions.introspect import ActiveToken, TokenType
 from identity.sessions.minting import MintedTokens
-from identity.store.ports import FamilyState
+from identity.store.ports import FamilyState, Lineage, SpendVerdict
 from identity.tokens.lifetimes import ClientKind
 from identity.verifiers.census import VerifierState
 
@@ -33,6 +33,11 @@ _DurationField: TypeAlias = Literal[
 _KINDS = {
     ClientKind.WEB: tokens_pb2.CLIENT_KIND_WEB,
     ClientKind.MOBILE: tokens_pb2.CLIENT_KIND_MOBILE,
+}
+_STATES = {
+    None: sessions_pb2.SESSION_STATE_ACTIVE,
+    SpendVerdict.REVOKED: sessions_pb2.SESSION_STATE_REVOKED,
+    SpendVerdict.EXPIRED: sessions_pb2.SESSION_STATE_EXPIRED,
 }
 _TOKEN_TYPES = {
     TokenType.ACCESS_TOKEN: tokens_pb2.TOKEN_TYPE_ACCESS_TOKEN,
@@ -72,8 +77,35 @@ def introspection(active: ActiveToken | None) -> identity_service_pb2.Introspect
     )
 
 
-def session(state: FamilyState) -> sessions_pb2.Session:
-    """A live session."""
+def explanation(lineage: Lineage | None) -> admin_service_pb2.ExplainSessionResponse:
+    """What became of a session; empty when nothing is stored of it."""
+    if lineage is None:
+        return admin_service_pb2.ExplainSessionResponse()
+    state, ending = lineage.state, lineage.ending
+    return admin_service_pb2.ExplainSessionResponse(
+        session=session(state),
+        state=_STATES[state.ended],
+        generation=state.generation,
+        steps=[
+            sessions_pb2.SessionStep(
+                generation=step.generation,
+                spent_at=timestamp(step.spent_ms),
+                ip_address=step.ip_address,
+                retries_answered=step.retries,
+                recovered=step.recovered,
+            )
+            for step in lineage.steps
+        ],
+        earlier_steps=lineage.earlier_steps,
+        end_reason=None if ending is None else f"SESSION_END_REASON_{ending.reason}",
+        ended_at=None if ending is None else timestamp(ending.at_ms),
+        revocation_reason=f"REVOCATION_REASON_{ending.cause}" if ending and ending.cause else None,
+        ended_by_client_id="" if ending is None else ending.client_id,
+    )
+
+
+def session(state: FamilyState, *, current: str = "") -> sessions_pb2.Session:
+    """A session; ``current`` is the id of the one that asks."""
     return sessions_pb2.Session(
         session_id=str(state.family),
         subject=state.subject,
@@ -85,6 +117,7 @@ def session(state: FamilyState) -> sessions_pb2.Session:
         client_context=client_context(state.end_user),
         scopes=state.scope.split(),
         audience=state.audience.split(),
+        current=str(state.family) == current,
     )
 
 
@@ -128,6 +161,7 @@ def policy_message(policy: ClientPolicy) -> clients_pb2.ClientPolicy:
         may_forward_client_context=policy.may_forward_client_context,
         calls_per_second=policy.calls_per_second,
         concurrent_calls=policy.concurrent_calls,
+        max_sessions_per_subject=policy.max_sessions_per_subject or 0,
     )
     for field, seconds in (
         (message.access_token_ttl, policy.access_token_ttl_seconds),
@@ -164,6 +198,7 @@ def policy_value(message: clients_pb2.ClientPolicy) -> ClientPolicy:
         may_forward_client_context=message.may_forward_client_context,
         calls_per_second=message.calls_per_second or defaults.calls_per_second,
         concurrent_calls=message.concurrent_calls or defaults.concurrent_calls,
+        max_sessions_per_subject=message.max_sessions_per_subject or None,
     )
 
 

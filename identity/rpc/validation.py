@@ -17,6 +17,7 @@ from identity.sessions.refresh import RefreshRequest
 from identity.sessions.revoke import (
     AccessTokensTarget,
     ClientTarget,
+    OthersTarget,
     RevocationCause,
     SessionTarget,
     SubjectTarget,
@@ -141,18 +142,7 @@ def revoke_target(request: service_pb2.RevokeRequest) -> tuple[Target, Revocatio
     """Raises ``FIELD_INVALID``."""
     check = _Checker()
     check.text("idempotency_key", request.idempotency_key)
-    target: Target
-    match request.WhichOneof("target"):
-        case "token":
-            target = TokenTarget(check.text("token", request.token, max_bytes=MAX_TOKEN_BYTES, required=True))
-        case "session_id":
-            target = SessionTarget(check.text("session_id", request.session_id, required=True))
-        case "subject":
-            target = SubjectTarget(check.text("subject", request.subject, required=True))
-        case "client_id":
-            target = ClientTarget(check.text("client_id", request.client_id, required=True))
-        case _:
-            raise field_invalid("target", "one of token, session_id, subject and client_id is required")
+    target = _named_target(check, request)
     causes = list(RevocationCause)
     if not 0 <= request.reason < len(causes):
         check.refuse("reason", "is not a reason this service knows")
@@ -168,6 +158,24 @@ def revoke_target(request: service_pb2.RevokeRequest) -> tuple[Target, Revocatio
         check.refuse("new_roles", "go with access_tokens_only")
     check.done()
     return target, causes[request.reason]
+
+
+def _named_target(check: _Checker, request: service_pb2.RevokeRequest) -> Target:
+    match request.WhichOneof("target"):
+        case "token":
+            return TokenTarget(check.text("token", request.token, max_bytes=MAX_TOKEN_BYTES, required=True))
+        case "session_id":
+            return SessionTarget(check.text("session_id", request.session_id, required=True))
+        case "all_but_session_id":
+            return OthersTarget(check.text("all_but_session_id", request.all_but_session_id, required=True))
+        case "subject":
+            return SubjectTarget(check.text("subject", request.subject, required=True))
+        case "client_id":
+            return ClientTarget(check.text("client_id", request.client_id, required=True))
+        case _:
+            raise field_invalid(
+                "target", "one of token, session_id, all_but_session_id, subject and client_id is required"
+            )
 
 
 def seconds_to_wait(request: service_pb2.RevokeRequest) -> float | None:

@@ -9,7 +9,7 @@ from enum import StrEnum
 from identity.clients.policy import Grant, require_grant
 from identity.sessions.access_tokens import AccessTokenReader
 from identity.sessions.caller import Caller
-from identity.store.ports import SessionStore
+from identity.store.ports import SessionReader
 from identity.tokens.lifetimes import refresh_expires_at_ms
 from identity.tokens.refresh_token import (
     RefreshTokenCodec,
@@ -45,7 +45,7 @@ class ActiveToken:
 class Introspect:
     """The use case."""
 
-    store: SessionStore
+    store: SessionReader
     codec: RefreshTokenCodec
     access_tokens: AccessTokenReader
 

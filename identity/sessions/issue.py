@@ -103,6 +103,7 @@ class IssueTokens:
                 audience=request.audience,
                 scopes=request.scopes,
                 end_user=caller.end_user,
+                max_sessions=self.lifetimes.max_sessions(caller.policy),
             ),
             event_id,
             caller.circumstances,

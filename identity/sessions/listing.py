@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from identity.clients.policy import Grant, require_grant, require_subject
 from identity.errors import field_invalid
 from identity.sessions.caller import Caller
-from identity.store.ports import FamilyState, SessionStore
+from identity.store.ports import FamilyState, SessionReader
 
 DEFAULT_PAGE_SIZE = 50
 MAX_PAGE_SIZE = 100
@@ -27,7 +27,7 @@ class SessionPage:
 class ListSessions:
     """The use case. An administrator may look at any subject."""
 
-    store: SessionStore
+    store: SessionReader
 
     async def __call__(self, caller: Caller, subject: str, page_size: int, page_token: str) -> SessionPage:
         """One page. Raises ``SUBJECT_NOT_ALLOWED`` and ``FIELD_INVALID``."""

@@ -12,7 +12,7 @@ from identity.clients.policy import Grant, require_grant, require_request, requi
 from identity.errors import IdentityError, Reason
 from identity.sessions.access_tokens import AccessTokenReader
 from identity.sessions.caller import Caller
-from identity.store.ports import RevokeVerdict, SessionStore
+from identity.store.ports import EndReason, RevocationStore, RevokeVerdict
 from identity.tokens.family_id import FamilyId
 from identity.tokens.refresh_token import (
     RefreshTokenCodec,
@@ -48,6 +48,13 @@ class SessionTarget:
 
 
 @dataclass(frozen=True, slots=True)
+class OthersTarget:
+    """Every session of this one's subject, but this one."""
+
+    session_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class SubjectTarget:
     """Every session of a subject."""
 
@@ -69,14 +76,16 @@ class ClientTarget:
     client_id: str
 
 
-Target: TypeAlias = TokenTarget | SessionTarget | SubjectTarget | AccessTokensTarget | ClientTarget
+Target: TypeAlias = (
+    TokenTarget | SessionTarget | OthersTarget | SubjectTarget | AccessTokensTarget | ClientTarget
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Revoke:
     """The use case."""
 
-    store: SessionStore
+    store: RevocationStore
     codec: RefreshTokenCodec
     access_tokens: AccessTokenReader
     recorder: EventRecorder
@@ -91,6 +100,8 @@ class Revoke:
                 await self._revoke_token(caller, token, cause, is_admin=is_admin)
             case SessionTarget(session_id):
                 await self._revoke_family(caller, FamilyId.parse(session_id), cause, is_admin=is_admin)
+            case OthersTarget(session_id):
+                await self._revoke_others(caller, FamilyId.parse(session_id), cause, is_admin=is_admin)
             case SubjectTarget(subject):
                 if not is_admin:
                     require_subject(caller.policy, subject)
@@ -111,6 +122,22 @@ class Revoke:
                 )
             case _:
                 assert_never(target)
+
+    async def _revoke_others(
+        self, caller: Caller, family: FamilyId | None, cause: RevocationCause, *, is_admin: bool
+    ) -> None:
+        if family is None:
+            self._record_unknown(caller)
+            return
+        verdict = await self.store.revoke_other_families(
+            family,
+            only_client_id=None if is_admin else caller.client_id,
+            cause=cause,
+            event_id=new_event_id(),
+            circumstances=caller.circumstances,
+        )
+        if verdict is RevokeVerdict.NOT_ALLOWED:
+            raise _not_allowed(recorded=True)
 
     async def _revoke_token(
         self, caller: Caller, text: str, cause: RevocationCause, *, is_admin: bool
@@ -159,6 +186,7 @@ class Revoke:
             family,
             only_client_id=None if is_admin else caller.client_id,
             cause=cause,
+            reason=EndReason.REVOKED_BY_ADMIN if is_admin else EndReason.REVOKED_BY_USER,
             event_id=new_event_id(),
             circumstances=caller.circumstances,
         )

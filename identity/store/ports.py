@@ -37,6 +37,7 @@ class NewFamily:
     audience: tuple[str, ...]
     scopes: tuple[str, ...]
     end_user: EndUser
+    max_sessions: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +176,61 @@ class Spent:
     audience: str = ""
 
 
+class EndReason(StrEnum):
+    """Why a session is over. The same names as in the proto; those that are stored with a family come first."""
+
+    REUSE_DETECTED = "REUSE_DETECTED"
+    WRONG_CLIENT = "WRONG_CLIENT"
+    REVOKED_BY_USER = "REVOKED_BY_USER"
+    REVOKED_BY_ADMIN = "REVOKED_BY_ADMIN"
+    REVOKED_WITH_OTHERS = "REVOKED_WITH_OTHERS"
+    SESSION_CAP = "SESSION_CAP"
+    SUBJECT_CUTOFF = "SUBJECT_CUTOFF"
+    CLIENT_CUTOFF = "CLIENT_CUTOFF"
+    CLIENT_DISABLED = "CLIENT_DISABLED"
+    EXPIRED_IDLE = "EXPIRED_IDLE"
+    EXPIRED_ABSOLUTE = "EXPIRED_ABSOLUTE"
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a session ended. ``cause`` is what was said when it was revoked, ``client_id`` who did it."""
+
+    reason: EndReason
+    at_ms: int
+    cause: str = ""
+    client_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One generation of a session, from when it was given until it was spent."""
+
+    generation: int
+    spent_ms: int
+    ip_address: str
+    retries: int
+    recovered: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Lineage:
+    """A session's last steps, oldest first, and how many came before those."""
+
+    state: FamilyState
+    ending: Ending | None
+    steps: tuple[Step, ...]
+    earlier_steps: int
+
+
+@dataclass(frozen=True, slots=True)
+class Erased:
+    """What was removed."""
+
+    sessions: int
+    entries: int
+
+
 class RevokeVerdict(StrEnum):
     """What became of a revocation."""
 
@@ -207,7 +263,7 @@ class FamilyState:
 
 
 class SessionStore(Protocol):
-    """Families, cut-offs and denied tokens."""
+    """Starts families and spends their tokens."""
 
     async def start_family(
         self,
@@ -235,12 +291,17 @@ class SessionStore(Protocol):
         """Decides on a presented refresh token and records the decision. Rotates at most once."""
         ...
 
+
+class RevocationStore(Protocol):
+    """Takes away what was given. What is revoked cannot be used any more when the method returns."""
+
     async def revoke_family(
         self,
         family: FamilyId,
         *,
         only_client_id: str | None,
         cause: str,
+        reason: EndReason,
         event_id: bytes,
         circumstances: Circumstances,
     ) -> RevokeVerdict:
@@ -290,8 +351,32 @@ class SessionStore(Protocol):
         """Ends every family of a client that exists now; one write a bucket. ``disable`` also stops new ones."""
         ...
 
+    async def revoke_other_families(
+        self,
+        family: FamilyId,
+        *,
+        only_client_id: str | None,
+        cause: str,
+        event_id: bytes,
+        circumstances: Circumstances,
+    ) -> RevokeVerdict:
+        """Ends the listed families of this one's subject but this one. Answers as ``revoke_family`` does of this one."""
+        ...
+
+    async def erase_subject(self, subject: str, *, event_id: bytes, circumstances: Circumstances) -> Erased:
+        """Ends everything of a subject and removes what is stored of it; again finds nothing more."""
+        ...
+
+
+class SessionReader(Protocol):
+    """Looks at families; changes nothing."""
+
     async def find_family(self, family: FamilyId) -> FamilyState | None:
         """A family with its cut-offs applied; ``None`` when nothing is stored."""
+        ...
+
+    async def explain_family(self, family: FamilyId) -> Lineage | None:
+        """What became of a family; ``None`` when nothing is stored."""
         ...
 
     async def is_access_token_denied(self, token: PresentedToken) -> bool:

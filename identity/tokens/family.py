@@ -44,7 +44,17 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias
 
-__all__ = ["RULES", "Budget", "Decision", "Family", "Presentation", "Rules", "Verdict", "decide"]
+__all__ = [
+    "MINUTE_MS",
+    "RULES",
+    "Budget",
+    "Decision",
+    "Family",
+    "Presentation",
+    "Rules",
+    "Verdict",
+    "decide",
+]
 
 Verdict: TypeAlias = Literal[
     "UNKNOWN",

@@ -161,7 +161,7 @@ async def test_shutting_down_answers_every_call_it_has_taken(make_settings: Any,
     started = {
         number
         for number in range(100)
-        if await other.store.sessions.list_families(f"user-{number}", offset=0, limit=1)
+        if await other.store.reader.list_families(f"user-{number}", offset=0, limit=1)
     }
     await other.store.close()
     assert started == given

@@ -52,14 +52,9 @@ class Stepwise:
     def __post_init__(self) -> None:
         self.stub = identity_service_pb2_grpc.IdentityServiceStub(self.channel)  # type: ignore[no-untyped-call]
 
-    @property
-    def offset_ms(self) -> int:
-        """How far the store's clock is ahead."""
-        return self.server.store.sessions.clock_offset_ms
-
-    @offset_ms.setter
-    def offset_ms(self, value: int) -> None:
-        self.server.store.sessions.clock_offset_ms = value
+    def stop_the_clock_at(self, now_ms: int) -> None:
+        """From here on the store decides as if it was that time."""
+        self.server.store.clock.frozen_at_ms = now_ms
 
 
 @pytest.fixture(scope="module")

@@ -1,8 +1,8 @@
 """The rules of refreshing, walked by a machine: a pure model and the real service take the same steps, and agree in every
 answer, in what is stored, and in every audit event.
 
-The model is ``identity.tokens.family``. Its time is that at which the store says it has decided, so nothing here
-depends on how fast anything is. ``MODEL_EXAMPLES`` says how many histories of 50 steps are walked (300).
+The model is ``identity.tokens.family``. Time stands still but for the steps that move it, often to the very millisecond
+before something ends, and to the one at which it has ended. ``MODEL_EXAMPLES`` says how many histories of 50 steps are walked (300).
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import time
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv6Address
 from typing import Any
@@ -31,7 +32,7 @@ from hypothesis.stateful import (
 from grpc_identity.v1 import identity_service_pb2 as pb
 from grpc_identity.v1 import tokens_pb2
 from identity.sessions.issue import digest_of
-from identity.tokens.family import Budget, Decision, Family, Presentation, decide
+from identity.tokens.family import MINUTE_MS, Budget, Decision, Family, Presentation, decide
 from identity.tokens.family_id import FamilyId, bucket_of, subject_tag
 from identity.tokens.refresh_token import RefreshToken
 
@@ -43,8 +44,10 @@ AUDIENCE = ("orders", "stock")
 CLIENTS = st.sampled_from(["web", "web", "web", "web", "other"])
 MAX_SESSIONS = 4
 SESSIONS = st.integers(min_value=0, max_value=MAX_SESSIONS - 1)
-JUMPS_MS = st.sampled_from(
-    [1_000, 9_000, 11_000, 119_000, 121_000, 3_600_000, 47 * 3_600_000, 49 * 3_600_000]
+JUMPS_MS = st.sampled_from([1, 1_000, 30_000, 3_600_000, 47 * 3_600_000])
+# What a session can run into, and how far from it: the last millisecond before, the first at which it holds.
+BOUNDARIES = st.sampled_from(
+    ["leeway", "retry window", "idle", "absolute", "budget", "failures", "successes"]
 )
 
 # Verdict: gRPC reason, event type, outcome of the event, reason of the event.
@@ -145,7 +148,8 @@ class Histories(RuleBasedStateMachine):
         self.sessions: list[Held] = []
         self.model = Remembered()
         self.snapshot: tuple[dict[str, tuple[bytes, int]], Remembered, int] | None = None
-        self.service.offset_ms = 0
+        self.now_ms = time.time_ns() // 1_000_000  # noqa: TID251 - so that what expires by itself does not
+        self.service.stop_the_clock_at(self.now_ms)
         for bucket in self.service.keys.buckets:
             self.service.store.xtrim(bucket.outbox, maxlen=0)
         self.read_to = self._ends()
@@ -168,7 +172,8 @@ class Histories(RuleBasedStateMachine):
         )
         token = self.codec.decode(tokens.refresh_token)
         self.sessions.append(Held(token.family, name, token.family_secret))
-        now_ms = int(event["at"])
+        assert int(event["at"]) == self.now_ms
+        now_ms = self.now_ms
         self.model.families[token.family] = Family(
             secret_hash=token.family_secret_hash,
             client_id=client,
@@ -226,7 +231,30 @@ class Histories(RuleBasedStateMachine):
     @precondition(lambda self: self.sessions)
     @rule(jump_ms=JUMPS_MS)
     def time_passes(self, jump_ms: int) -> None:
-        self.service.offset_ms += jump_ms
+        self._go_to(self.now_ms + jump_ms)
+
+    @precondition(lambda self: self.sessions)
+    @rule(which=SESSIONS, boundary=BOUNDARIES, before=st.booleans(), attempt=ATTEMPTS)
+    def a_boundary_is_met(self, which: int, boundary: str, before: bool, attempt: Attempt) -> None:
+        """One attempt at the very millisecond."""
+        held = self._held(which)
+        family = self.model.families.get(held.family)
+        if family is None:
+            return
+        here = self._bucket(held.family)
+        budgets = [self.model.addresses.get((ip, here), (Budget(), Budget())) for ip in self.addresses]
+        rules, address = self.service.rules, attempt.address or 0
+        ends = {
+            "leeway": family.rotated_ms + rules.leeway_ms,
+            "retry window": family.rotated_ms + rules.retry_window_ms,
+            "idle": family.used_ms + family.idle_ms,
+            "absolute": family.expires_ms,
+            "budget": _affordable(family.budget, rules.per_family),
+            "successes": _affordable(budgets[address][0], rules.address_successes),
+            "failures": _affordable(budgets[address][1], rules.address_failures),
+        }
+        self._go_to(ends[boundary] - before)
+        self._present(replace(attempt, which=which))
 
     @rule()
     def scripts_are_forgotten(self) -> None:
@@ -294,6 +322,10 @@ class Histories(RuleBasedStateMachine):
         family = self.model.families.get(held.family)
         return "web" if family is None else family.client_id
 
+    def _go_to(self, now_ms: int) -> None:
+        self.now_ms = max(self.now_ms, now_ms)
+        self.service.stop_the_clock_at(self.now_ms)
+
     def _present(self, attempt: Attempt) -> None:
         held = self._held(attempt.which)
         generation = max(0, held.newest - attempt.behind)
@@ -315,8 +347,8 @@ class Histories(RuleBasedStateMachine):
         (event,) = self._events()
         before = self.model.families.get(held.family)
         was_alive = before is not None and before.revoked is None
-        decision = self._decide(held, token, text, caller, attempt, ip, int(event["at"]))
-        assert answer == self._answer(decision), (answer, decision, event)
+        decision = self._decide(held, token, text, caller, attempt, ip, self.now_ms)
+        assert answer == self._answer(decision)
         self.seen.add(decision.verdict)
         self._check_event(event, decision, held, generation, was_alive)
         if answer.generation >= 0:
@@ -385,7 +417,7 @@ class Histories(RuleBasedStateMachine):
     def _check_event(
         self, event: dict[str, str], decision: Decision, held: Held, presented: int, was_alive: bool
     ) -> None:
-        assert event["session"] == str(held.family)
+        assert (event["session"], int(event["at"])) == (str(held.family), self.now_ms)
         if decision.verdict in SUCCEEDED:
             assert decision.family is not None
             expected = (SUCCEEDED[decision.verdict], "success", "", str(decision.family.generation))
@@ -434,6 +466,11 @@ class Histories(RuleBasedStateMachine):
                 found.append({name.decode(): value.decode() for name, value in fields.items()})
                 self.read_to[number] = entry_id.decode()
         return found
+
+
+def _affordable(budget: Budget, per_minute: int) -> int:
+    """When the next call within this budget need not wait."""
+    return int(budget.arrival_ms - MINUTE_MS / per_minute * (per_minute - 1))
 
 
 @pytest.mark.timeout(3600)

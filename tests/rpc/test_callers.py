@@ -68,9 +68,9 @@ async def test_a_client_without_a_grant_is_told_which(service: Any, refused: Any
 async def test_methods_to_come_are_refused_to_strangers_and_unimplemented_to_clients(
     service: Any, refused: Any
 ) -> None:
-    call = service.identity.EraseSubject
-    assert (await refused(call(pb.EraseSubjectRequest()))).reason == "CLIENT_UNAUTHENTICATED"
-    refusal = await refused(call(pb.EraseSubjectRequest(), metadata=service.login))
+    call = service.administration.ListKeys
+    assert (await refused(call(admin_pb.ListKeysRequest()))).reason == "CLIENT_UNAUTHENTICATED"
+    refusal = await refused(call(admin_pb.ListKeysRequest(), metadata=service.admin))
     assert (refusal.code, refusal.reason) == (grpc.StatusCode.UNIMPLEMENTED, "NOT_IMPLEMENTED")
 
 

@@ -136,7 +136,7 @@ async def test_claims_over_one_kibibyte_are_refused_and_start_no_session(service
         )
     )
     assert (refusal.code, refusal.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "TOKEN_TOO_LARGE")
-    assert await service.server.store.sessions.list_families("alice", offset=0, limit=10) == []
+    assert await service.server.store.reader.list_families("alice", offset=0, limit=10) == []
 
 
 async def test_a_retry_with_the_same_key_gets_the_same_session(
@@ -148,7 +148,7 @@ async def test_a_retry_with_the_same_key_gets_the_same_session(
     assert again.tokens.session_id == first.tokens.session_id
     assert again.tokens.access_token != first.tokens.access_token
     assert (await verified(service, again.tokens.access_token))["sid"] == first.tokens.session_id
-    assert len(await service.server.store.sessions.list_families("alice", offset=0, limit=10)) == 1
+    assert len(await service.server.store.reader.list_families("alice", offset=0, limit=10)) == 1
     refusal = await refused(new_session(idempotency_key="login-4711", scopes=["orders.read"]))
     assert (refusal.code, refusal.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "IDEMPOTENCY_KEY_REUSED")
 
@@ -163,7 +163,7 @@ async def test_the_kind_of_client_decides_the_absolute_lifetime(
     service: Any, new_session: Any, kind: str, days: int
 ) -> None:
     session = await new_session(client_kind=kind)
-    family = await service.server.store.sessions.find_family(FamilyId.parse(session.tokens.session_id))
+    family = await service.server.store.reader.find_family(FamilyId.parse(session.tokens.session_id))
     assert family.absolute_expiry_ms - family.created_ms == days * 24 * 3600 * 1000
     idle_seconds = session.tokens.refresh_token_expires_at.seconds - family.created_ms // 1000
     assert abs(idle_seconds - 48 * 3600) <= 1
@@ -177,7 +177,7 @@ async def test_an_end_user_is_believed_only_from_who_may_forward_one(service: An
     other = await service.new_client("no-forwarding", policy)
     for caller, expected in ((service.login, "192.0.2.7"), (other, "")):
         session = await new_session(caller=caller, client_context=context)
-        state = await service.server.store.sessions.find_family(FamilyId.parse(session.tokens.session_id))
+        state = await service.server.store.reader.find_family(FamilyId.parse(session.tokens.session_id))
         assert state.end_user.ip_address == expected
 
 

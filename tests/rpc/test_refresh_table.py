@@ -270,7 +270,7 @@ async def test_200_parallel_spends_on_three_instances_end_in_one_successor(
     given = [answer.tokens.refresh_token for answer in answers if isinstance(answer, pb.RefreshResponse)]
     assert len(given) == 200, [answer for answer in answers if not isinstance(answer, pb.RefreshResponse)][:1]
     assert len(set(given)) == 1
-    state = await service.server.store.sessions.find_family(FamilyId.parse(session.tokens.session_id))
+    state = await service.server.store.reader.find_family(FamilyId.parse(session.tokens.session_id))
     assert (state.generation, state.ended) == (1, None)
     for channel in channels:
         await channel.close()

@@ -33,7 +33,12 @@ class BucketKeys:
 
     def family(self, family: FamilyId) -> str:
         """State of a family."""
-        return f"{self.prefix}family:{family}"
+        return f"{self.family_prefix}{family}"
+
+    @property
+    def family_prefix(self) -> str:
+        """What the keys of all families start with."""
+        return self.prefix + "family:"
 
     def families(self, tag: SubjectTag) -> str:
         """Families of a subject."""

@@ -23,65 +23,64 @@ _sym_db = _symbol_database.Default()
 
 
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
-from grpc_identity.v1 import audit_pb2 as grpc__identity_dot_v1_dot_audit__pb2
 from grpc_identity.v1 import clients_pb2 as grpc__identity_dot_v1_dot_clients__pb2
 from grpc_identity.v1 import keys_pb2 as grpc__identity_dot_v1_dot_keys__pb2
 from grpc_identity.v1 import sessions_pb2 as grpc__identity_dot_v1_dot_sessions__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$grpc_identity/v1/admin_service.proto\x12\x10grpc_identity.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1cgrpc_identity/v1/audit.proto\x1a\x1egrpc_identity/v1/clients.proto\x1a\x1bgrpc_identity/v1/keys.proto\x1a\x1fgrpc_identity/v1/sessions.proto\"n\n\x13\x43reateClientRequest\x12\x11\n\tclient_id\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12.\n\x06policy\x18\x03 \x01(\x0b\x32\x1e.grpc_identity.v1.ClientPolicy\"W\n\x14\x43reateClientResponse\x12(\n\x06\x63lient\x18\x01 \x01(\x0b\x32\x18.grpc_identity.v1.Client\x12\x15\n\rclient_secret\x18\x02 \x01(\t\"%\n\x10GetClientRequest\x12\x11\n\tclient_id\x18\x01 \x01(\t\"=\n\x11GetClientResponse\x12(\n\x06\x63lient\x18\x01 \x01(\x0b\x32\x18.grpc_identity.v1.Client\";\n\x12ListClientsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"Y\n\x13ListClientsResponse\x12)\n\x07\x63lients\x18\x01 \x03(\x0b\x32\x18.grpc_identity.v1.Client\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"n\n\x13UpdateClientRequest\x12\x11\n\tclient_id\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12.\n\x06policy\x18\x03 \x01(\x0b\x32\x1e.grpc_identity.v1.ClientPolicy\"@\n\x14UpdateClientResponse\x12(\n\x06\x63lient\x18\x01 \x01(\x0b\x32\x18.grpc_identity.v1.Client\"?\n\x18SetClientDisabledRequest\x12\x11\n\tclient_id\x18\x01 \x01(\t\x12\x10\n\x08\x64isabled\x18\x02 \x01(\x08\"E\n\x19SetClientDisabledResponse\x12(\n\x06\x63lient\x18\x01 \x01(\x0b\x32\x18.grpc_identity.v1.Client\"G\n\x19RotateClientSecretRequest\x12\x11\n\tclient_id\x18\x01 \x01(\t\x12\x17\n\x0frevoke_previous\x18\x02 \x01(\x08\"]\n\x1aRotateClientSecretResponse\x12(\n\x06\x63lient\x18\x01 \x01(\x0b\x32\x18.grpc_identity.v1.Client\x12\x15\n\rclient_secret\x18\x02 \x01(\t\"\x11\n\x0fListKeysRequest\">\n\x10ListKeysResponse\x12*\n\x04keys\x18\x01 \x03(\x0b\x32\x1c.grpc_identity.v1.SigningKey\"9\n\x11RotateKeysRequest\x12\x0b\n\x03now\x18\x01 \x01(\x08\x12\x17\n\x0fidempotency_key\x18\x02 \x01(\t\"?\n\x12RotateKeysResponse\x12)\n\x03key\x18\x01 \x01(\x0b\x32\x1c.grpc_identity.v1.SigningKey\"\x1f\n\x10RevokeKeyRequest\x12\x0b\n\x03kid\x18\x01 \x01(\t\"E\n\x11RevokeKeyResponse\x12\x30\n\nactive_key\x18\x01 \x01(\x0b\x32\x1c.grpc_identity.v1.SigningKey\"\x16\n\x14ListVerifiersRequest\"F\n\x15ListVerifiersResponse\x12-\n\tverifiers\x18\x01 \x03(\x0b\x32\x1a.grpc_identity.v1.Verifier\"\xce\x01\n\x08Verifier\x12\x13\n\x0bverifier_id\x18\x01 \x01(\t\x12\x18\n\x10verifier_version\x18\x02 \x01(\t\x12\x18\n\x10\x61pplied_position\x18\x03 \x01(\t\x12\x11\n\theld_kids\x18\x04 \x03(\t\x12\x30\n\x0clast_seen_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tclient_id\x18\x06 \x01(\t\x12\x0e\n\x06\x62\x65hind\x18\x07 \x01(\x04\x12\x11\n\tconnected\x18\x08 \x01(\x08\"+\n\x15\x45xplainSessionRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\"\xa1\x01\n\x16\x45xplainSessionResponse\x12*\n\x07session\x18\x01 \x01(\x0b\x32\x19.grpc_identity.v1.Session\x12-\n\x05state\x18\x02 \x01(\x0e\x32\x1e.grpc_identity.v1.SessionState\x12,\n\x06\x65vents\x18\x03 \x03(\x0b\x32\x1c.grpc_identity.v1.AuditEvent2\xa6\x08\n\x0c\x41\x64minService\x12]\n\x0c\x43reateClient\x12%.grpc_identity.v1.CreateClientRequest\x1a&.grpc_identity.v1.CreateClientResponse\x12T\n\tGetClient\x12\".grpc_identity.v1.GetClientRequest\x1a#.grpc_identity.v1.GetClientResponse\x12Z\n\x0bListClients\x12$.grpc_identity.v1.ListClientsRequest\x1a%.grpc_identity.v1.ListClientsResponse\x12]\n\x0cUpdateClient\x12%.grpc_identity.v1.UpdateClientRequest\x1a&.grpc_identity.v1.UpdateClientResponse\x12l\n\x11SetClientDisabled\x12*.grpc_identity.v1.SetClientDisabledRequest\x1a+.grpc_identity.v1.SetClientDisabledResponse\x12o\n\x12RotateClientSecret\x12+.grpc_identity.v1.RotateClientSecretRequest\x1a,.grpc_identity.v1.RotateClientSecretResponse\x12Q\n\x08ListKeys\x12!.grpc_identity.v1.ListKeysRequest\x1a\".grpc_identity.v1.ListKeysResponse\x12W\n\nRotateKeys\x12#.grpc_identity.v1.RotateKeysRequest\x1a$.grpc_identity.v1.RotateKeysResponse\x12T\n\tRevokeKey\x12\".grpc_identity.v1.RevokeKeyRequest\x1a#.grpc_identity.v1.RevokeKeyResponse\x12`\n\rListVerifiers\x12&.grpc_identity.v1.ListVerifiersRequest\x1a\'.grpc_identity.v1.ListVerifiersResponse\x12\x63\n\x0e\x45xplainSession\x12\'.grpc_identity.v1.ExplainSessionRequest\x1a(.grpc_identity.v1.ExplainSessionResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$grpc_identity/v1/admin_service.proto\x12\x10grpc_identity.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1egrpc_identity/v1/clients.proto\x1a\x1bgrpc_identity/v1/keys.proto\x1a\x1fgrpc_identity/v1/sessions.proto\"n\n\x13\x43reateClientRequest\x12\x11\n\tclient_id\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12.\n\x06policy\x18\x03 \x01(\x0b\x32\x1e.grpc_identity.v1.ClientPolicy\"W\n\x14\x43reateClientResponse\x12(\n\x06\x63lient\x18\x01 \x01(\x0b\x32\x18.grpc_identity.v1.Client\x12\x15\n\rclient_secret\x18\x02 \x01(\t\"%\n\x10GetClientRequest\x12\x11\n\tclient_id\x18\x01 \x01(\t\"=\n\x11GetClientResponse\x12(\n\x06\x63lient\x18\x01 \x01(\x0b\x32\x18.grpc_identity.v1.Client\";\n\x12ListClientsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"Y\n\x13ListClientsResponse\x12)\n\x07\x63lients\x18\x01 \x03(\x0b\x32\x18.grpc_identity.v1.Client\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"n\n\x13UpdateClientRequest\x12\x11\n\tclient_id\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12.\n\x06policy\x18\x03 \x01(\x0b\x32\x1e.grpc_identity.v1.ClientPolicy\"@\n\x14UpdateClientResponse\x12(\n\x06\x63lient\x18\x01 \x01(\x0b\x32\x18.grpc_identity.v1.Client\"?\n\x18SetClientDisabledRequest\x12\x11\n\tclient_id\x18\x01 \x01(\t\x12\x10\n\x08\x64isabled\x18\x02 \x01(\x08\"E\n\x19SetClientDisabledResponse\x12(\n\x06\x63lient\x18\x01 \x01(\x0b\x32\x18.grpc_identity.v1.Client\"G\n\x19RotateClientSecretRequest\x12\x11\n\tclient_id\x18\x01 \x01(\t\x12\x17\n\x0frevoke_previous\x18\x02 \x01(\x08\"]\n\x1aRotateClientSecretResponse\x12(\n\x06\x63lient\x18\x01 \x01(\x0b\x32\x18.grpc_identity.v1.Client\x12\x15\n\rclient_secret\x18\x02 \x01(\t\"\x11\n\x0fListKeysRequest\">\n\x10ListKeysResponse\x12*\n\x04keys\x18\x01 \x03(\x0b\x32\x1c.grpc_identity.v1.SigningKey\"9\n\x11RotateKeysRequest\x12\x0b\n\x03now\x18\x01 \x01(\x08\x12\x17\n\x0fidempotency_key\x18\x02 \x01(\t\"?\n\x12RotateKeysResponse\x12)\n\x03key\x18\x01 \x01(\x0b\x32\x1c.grpc_identity.v1.SigningKey\"\x1f\n\x10RevokeKeyRequest\x12\x0b\n\x03kid\x18\x01 \x01(\t\"E\n\x11RevokeKeyResponse\x12\x30\n\nactive_key\x18\x01 \x01(\x0b\x32\x1c.grpc_identity.v1.SigningKey\"\x16\n\x14ListVerifiersRequest\"F\n\x15ListVerifiersResponse\x12-\n\tverifiers\x18\x01 \x03(\x0b\x32\x1a.grpc_identity.v1.Verifier\"\xce\x01\n\x08Verifier\x12\x13\n\x0bverifier_id\x18\x01 \x01(\t\x12\x18\n\x10verifier_version\x18\x02 \x01(\t\x12\x18\n\x10\x61pplied_position\x18\x03 \x01(\t\x12\x11\n\theld_kids\x18\x04 \x03(\t\x12\x30\n\x0clast_seen_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tclient_id\x18\x06 \x01(\t\x12\x0e\n\x06\x62\x65hind\x18\x07 \x01(\x04\x12\x11\n\tconnected\x18\x08 \x01(\x08\"+\n\x15\x45xplainSessionRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\"\x8d\x03\n\x16\x45xplainSessionResponse\x12*\n\x07session\x18\x01 \x01(\x0b\x32\x19.grpc_identity.v1.Session\x12-\n\x05state\x18\x02 \x01(\x0e\x32\x1e.grpc_identity.v1.SessionState\x12\x36\n\nend_reason\x18\x03 \x01(\x0e\x32\".grpc_identity.v1.SessionEndReason\x12,\n\x08\x65nded_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12=\n\x11revocation_reason\x18\x05 \x01(\x0e\x32\".grpc_identity.v1.RevocationReason\x12\x1a\n\x12\x65nded_by_client_id\x18\x06 \x01(\t\x12\x12\n\ngeneration\x18\x07 \x01(\r\x12,\n\x05steps\x18\x08 \x03(\x0b\x32\x1d.grpc_identity.v1.SessionStep\x12\x15\n\rearlier_steps\x18\t \x01(\r2\xa6\x08\n\x0c\x41\x64minService\x12]\n\x0c\x43reateClient\x12%.grpc_identity.v1.CreateClientRequest\x1a&.grpc_identity.v1.CreateClientResponse\x12T\n\tGetClient\x12\".grpc_identity.v1.GetClientRequest\x1a#.grpc_identity.v1.GetClientResponse\x12Z\n\x0bListClients\x12$.grpc_identity.v1.ListClientsRequest\x1a%.grpc_identity.v1.ListClientsResponse\x12]\n\x0cUpdateClient\x12%.grpc_identity.v1.UpdateClientRequest\x1a&.grpc_identity.v1.UpdateClientResponse\x12l\n\x11SetClientDisabled\x12*.grpc_identity.v1.SetClientDisabledRequest\x1a+.grpc_identity.v1.SetClientDisabledResponse\x12o\n\x12RotateClientSecret\x12+.grpc_identity.v1.RotateClientSecretRequest\x1a,.grpc_identity.v1.RotateClientSecretResponse\x12Q\n\x08ListKeys\x12!.grpc_identity.v1.ListKeysRequest\x1a\".grpc_identity.v1.ListKeysResponse\x12W\n\nRotateKeys\x12#.grpc_identity.v1.RotateKeysRequest\x1a$.grpc_identity.v1.RotateKeysResponse\x12T\n\tRevokeKey\x12\".grpc_identity.v1.RevokeKeyRequest\x1a#.grpc_identity.v1.RevokeKeyResponse\x12`\n\rListVerifiers\x12&.grpc_identity.v1.ListVerifiersRequest\x1a\'.grpc_identity.v1.ListVerifiersResponse\x12\x63\n\x0e\x45xplainSession\x12\'.grpc_identity.v1.ExplainSessionRequest\x1a(.grpc_identity.v1.ExplainSessionResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'grpc_identity.v1.admin_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_CREATECLIENTREQUEST']._serialized_start=215
-  _globals['_CREATECLIENTREQUEST']._serialized_end=325
-  _globals['_CREATECLIENTRESPONSE']._serialized_start=327
-  _globals['_CREATECLIENTRESPONSE']._serialized_end=414
-  _globals['_GETCLIENTREQUEST']._serialized_start=416
-  _globals['_GETCLIENTREQUEST']._serialized_end=453
-  _globals['_GETCLIENTRESPONSE']._serialized_start=455
-  _globals['_GETCLIENTRESPONSE']._serialized_end=516
-  _globals['_LISTCLIENTSREQUEST']._serialized_start=518
-  _globals['_LISTCLIENTSREQUEST']._serialized_end=577
-  _globals['_LISTCLIENTSRESPONSE']._serialized_start=579
-  _globals['_LISTCLIENTSRESPONSE']._serialized_end=668
-  _globals['_UPDATECLIENTREQUEST']._serialized_start=670
-  _globals['_UPDATECLIENTREQUEST']._serialized_end=780
-  _globals['_UPDATECLIENTRESPONSE']._serialized_start=782
-  _globals['_UPDATECLIENTRESPONSE']._serialized_end=846
-  _globals['_SETCLIENTDISABLEDREQUEST']._serialized_start=848
-  _globals['_SETCLIENTDISABLEDREQUEST']._serialized_end=911
-  _globals['_SETCLIENTDISABLEDRESPONSE']._serialized_start=913
-  _globals['_SETCLIENTDISABLEDRESPONSE']._serialized_end=982
-  _globals['_ROTATECLIENTSECRETREQUEST']._serialized_start=984
-  _globals['_ROTATECLIENTSECRETREQUEST']._serialized_end=1055
-  _globals['_ROTATECLIENTSECRETRESPONSE']._serialized_start=1057
-  _globals['_ROTATECLIENTSECRETRESPONSE']._serialized_end=1150
-  _globals['_LISTKEYSREQUEST']._serialized_start=1152
-  _globals['_LISTKEYSREQUEST']._serialized_end=1169
-  _globals['_LISTKEYSRESPONSE']._serialized_start=1171
-  _globals['_LISTKEYSRESPONSE']._serialized_end=1233
-  _globals['_ROTATEKEYSREQUEST']._serialized_start=1235
-  _globals['_ROTATEKEYSREQUEST']._serialized_end=1292
-  _globals['_ROTATEKEYSRESPONSE']._serialized_start=1294
-  _globals['_ROTATEKEYSRESPONSE']._serialized_end=1357
-  _globals['_REVOKEKEYREQUEST']._serialized_start=1359
-  _globals['_REVOKEKEYREQUEST']._serialized_end=1390
-  _globals['_REVOKEKEYRESPONSE']._serialized_start=1392
-  _globals['_REVOKEKEYRESPONSE']._serialized_end=1461
-  _globals['_LISTVERIFIERSREQUEST']._serialized_start=1463
-  _globals['_LISTVERIFIERSREQUEST']._serialized_end=1485
-  _globals['_LISTVERIFIERSRESPONSE']._serialized_start=1487
-  _globals['_LISTVERIFIERSRESPONSE']._serialized_end=1557
-  _globals['_VERIFIER']._serialized_start=1560
-  _globals['_VERIFIER']._serialized_end=1766
-  _globals['_EXPLAINSESSIONREQUEST']._serialized_start=1768
-  _globals['_EXPLAINSESSIONREQUEST']._serialized_end=1811
-  _globals['_EXPLAINSESSIONRESPONSE']._serialized_start=1814
-  _globals['_EXPLAINSESSIONRESPONSE']._serialized_end=1975
-  _globals['_ADMINSERVICE']._serialized_start=1978
-  _globals['_ADMINSERVICE']._serialized_end=3040
+  _globals['_CREATECLIENTREQUEST']._serialized_start=185
+  _globals['_CREATECLIENTREQUEST']._serialized_end=295
+  _globals['_CREATECLIENTRESPONSE']._serialized_start=297
+  _globals['_CREATECLIENTRESPONSE']._serialized_end=384
+  _globals['_GETCLIENTREQUEST']._serialized_start=386
+  _globals['_GETCLIENTREQUEST']._serialized_end=423
+  _globals['_GETCLIENTRESPONSE']._serialized_start=425
+  _globals['_GETCLIENTRESPONSE']._serialized_end=486
+  _globals['_LISTCLIENTSREQUEST']._serialized_start=488
+  _globals['_LISTCLIENTSREQUEST']._serialized_end=547
+  _globals['_LISTCLIENTSRESPONSE']._serialized_start=549
+  _globals['_LISTCLIENTSRESPONSE']._serialized_end=638
+  _globals['_UPDATECLIENTREQUEST']._serialized_start=640
+  _globals['_UPDATECLIENTREQUEST']._serialized_end=750
+  _globals['_UPDATECLIENTRESPONSE']._serialized_start=752
+  _globals['_UPDATECLIENTRESPONSE']._serialized_end=816
+  _globals['_SETCLIENTDISABLEDREQUEST']._serialized_start=818
+  _globals['_SETCLIENTDISABLEDREQUEST']._serialized_end=881
+  _globals['_SETCLIENTDISABLEDRESPONSE']._serialized_start=883
+  _globals['_SETCLIENTDISABLEDRESPONSE']._serialized_end=952
+  _globals['_ROTATECLIENTSECRETREQUEST']._serialized_start=954
+  _globals['_ROTATECLIENTSECRETREQUEST']._serialized_end=1025
+  _globals['_ROTATECLIENTSECRETRESPONSE']._serialized_start=1027
+  _globals['_ROTATECLIENTSECRETRESPONSE']._serialized_end=1120
+  _globals['_LISTKEYSREQUEST']._serialized_start=1122
+  _globals['_LISTKEYSREQUEST']._serialized_end=1139
+  _globals['_LISTKEYSRESPONSE']._serialized_start=1141
+  _globals['_LISTKEYSRESPONSE']._serialized_end=1203
+  _globals['_ROTATEKEYSREQUEST']._serialized_start=1205
+  _globals['_ROTATEKEYSREQUEST']._serialized_end=1262
+  _globals['_ROTATEKEYSRESPONSE']._serialized_start=1264
+  _globals['_ROTATEKEYSRESPONSE']._serialized_end=1327
+  _globals['_REVOKEKEYREQUEST']._serialized_start=1329
+  _globals['_REVOKEKEYREQUEST']._serialized_end=1360
+  _globals['_REVOKEKEYRESPONSE']._serialized_start=1362
+  _globals['_REVOKEKEYRESPONSE']._serialized_end=1431
+  _globals['_LISTVERIFIERSREQUEST']._serialized_start=1433
+  _globals['_LISTVERIFIERSREQUEST']._serialized_end=1455
+  _globals['_LISTVERIFIERSRESPONSE']._serialized_start=1457
+  _globals['_LISTVERIFIERSRESPONSE']._serialized_end=1527
+  _globals['_VERIFIER']._serialized_start=1530
+  _globals['_VERIFIER']._serialized_end=1736
+  _globals['_EXPLAINSESSIONREQUEST']._serialized_start=1738
+  _globals['_EXPLAINSESSIONREQUEST']._serialized_end=1781
+  _globals['_EXPLAINSESSIONRESPONSE']._serialized_start=1784
+  _globals['_EXPLAINSESSIONRESPONSE']._serialized_end=2181
+  _globals['_ADMINSERVICE']._serialized_start=2184
+  _globals['_ADMINSERVICE']._serialized_end=3246
 # @@protoc_insertion_point(module_scope)

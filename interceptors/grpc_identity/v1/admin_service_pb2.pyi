@@ -1,5 +1,4 @@
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
-from grpc_identity.v1 import audit_pb2 as _audit_pb2
 from grpc_identity.v1 import clients_pb2 as _clients_pb2
 from grpc_identity.v1 import keys_pb2 as _keys_pb2
 from grpc_identity.v1 import sessions_pb2 as _sessions_pb2
@@ -176,11 +175,23 @@ class ExplainSessionRequest(_message.Message):
     def __init__(self, session_id: _Optional[str] = ...) -> None: ...
 
 class ExplainSessionResponse(_message.Message):
-    __slots__ = ("session", "state", "events")
+    __slots__ = ("session", "state", "end_reason", "ended_at", "revocation_reason", "ended_by_client_id", "generation", "steps", "earlier_steps")
     SESSION_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
-    EVENTS_FIELD_NUMBER: _ClassVar[int]
+    END_REASON_FIELD_NUMBER: _ClassVar[int]
+    ENDED_AT_FIELD_NUMBER: _ClassVar[int]
+    REVOCATION_REASON_FIELD_NUMBER: _ClassVar[int]
+    ENDED_BY_CLIENT_ID_FIELD_NUMBER: _ClassVar[int]
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
+    STEPS_FIELD_NUMBER: _ClassVar[int]
+    EARLIER_STEPS_FIELD_NUMBER: _ClassVar[int]
     session: _sessions_pb2.Session
     state: _sessions_pb2.SessionState
-    events: _containers.RepeatedCompositeFieldContainer[_audit_pb2.AuditEvent]
-    def __init__(self, session: _Optional[_Union[_sessions_pb2.Session, _Mapping]] = ..., state: _Optional[_Union[_sessions_pb2.SessionState, str]] = ..., events: _Optional[_Iterable[_Union[_audit_pb2.AuditEvent, _Mapping]]] = ...) -> None: ...
+    end_reason: _sessions_pb2.SessionEndReason
+    ended_at: _timestamp_pb2.Timestamp
+    revocation_reason: _sessions_pb2.RevocationReason
+    ended_by_client_id: str
+    generation: int
+    steps: _containers.RepeatedCompositeFieldContainer[_sessions_pb2.SessionStep]
+    earlier_steps: int
+    def __init__(self, session: _Optional[_Union[_sessions_pb2.Session, _Mapping]] = ..., state: _Optional[_Union[_sessions_pb2.SessionState, str]] = ..., end_reason: _Optional[_Union[_sessions_pb2.SessionEndReason, str]] = ..., ended_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., revocation_reason: _Optional[_Union[_sessions_pb2.RevocationReason, str]] = ..., ended_by_client_id: _Optional[str] = ..., generation: _Optional[int] = ..., steps: _Optional[_Iterable[_Union[_sessions_pb2.SessionStep, _Mapping]]] = ..., earlier_steps: _Optional[int] = ...) -> None: ...

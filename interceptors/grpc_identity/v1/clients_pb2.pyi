@@ -35,7 +35,7 @@ GRANT_ADMIN: Grant
 GRANT_VERIFY: Grant
 
 class ClientPolicy(_message.Message):
-    __slots__ = ("grants", "subjects", "audiences", "scopes", "roles", "access_token_ttl", "web_session_ttl", "mobile_session_ttl", "session_idle_ttl", "refresh_leeway", "may_forward_client_context", "calls_per_second", "concurrent_calls")
+    __slots__ = ("grants", "subjects", "audiences", "scopes", "roles", "access_token_ttl", "web_session_ttl", "mobile_session_ttl", "session_idle_ttl", "refresh_leeway", "may_forward_client_context", "calls_per_second", "concurrent_calls", "max_sessions_per_subject")
     GRANTS_FIELD_NUMBER: _ClassVar[int]
     SUBJECTS_FIELD_NUMBER: _ClassVar[int]
     AUDIENCES_FIELD_NUMBER: _ClassVar[int]
@@ -49,6 +49,7 @@ class ClientPolicy(_message.Message):
     MAY_FORWARD_CLIENT_CONTEXT_FIELD_NUMBER: _ClassVar[int]
     CALLS_PER_SECOND_FIELD_NUMBER: _ClassVar[int]
     CONCURRENT_CALLS_FIELD_NUMBER: _ClassVar[int]
+    MAX_SESSIONS_PER_SUBJECT_FIELD_NUMBER: _ClassVar[int]
     grants: _containers.RepeatedScalarFieldContainer[Grant]
     subjects: _containers.RepeatedScalarFieldContainer[str]
     audiences: _containers.RepeatedScalarFieldContainer[str]
@@ -62,7 +63,8 @@ class ClientPolicy(_message.Message):
     may_forward_client_context: bool
     calls_per_second: int
     concurrent_calls: int
-    def __init__(self, grants: _Optional[_Iterable[_Union[Grant, str]]] = ..., subjects: _Optional[_Iterable[str]] = ..., audiences: _Optional[_Iterable[str]] = ..., scopes: _Optional[_Iterable[str]] = ..., roles: _Optional[_Iterable[str]] = ..., access_token_ttl: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., web_session_ttl: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., mobile_session_ttl: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., session_idle_ttl: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., refresh_leeway: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., may_forward_client_context: bool = ..., calls_per_second: _Optional[int] = ..., concurrent_calls: _Optional[int] = ...) -> None: ...
+    max_sessions_per_subject: int
+    def __init__(self, grants: _Optional[_Iterable[_Union[Grant, str]]] = ..., subjects: _Optional[_Iterable[str]] = ..., audiences: _Optional[_Iterable[str]] = ..., scopes: _Optional[_Iterable[str]] = ..., roles: _Optional[_Iterable[str]] = ..., access_token_ttl: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., web_session_ttl: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., mobile_session_ttl: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., session_idle_ttl: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., refresh_leeway: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., may_forward_client_context: bool = ..., calls_per_second: _Optional[int] = ..., concurrent_calls: _Optional[int] = ..., max_sessions_per_subject: _Optional[int] = ...) -> None: ...
 
 class Client(_message.Message):
     __slots__ = ("client_id", "display_name", "policy", "disabled", "created_at", "secrets")

@@ -62,11 +62,12 @@ class RefreshResponse(_message.Message):
     def __init__(self, tokens: _Optional[_Union[_tokens_pb2.TokenSet, _Mapping]] = ...) -> None: ...
 
 class RevokeRequest(_message.Message):
-    __slots__ = ("token", "session_id", "subject", "client_id", "reason", "wait_until_applied", "access_tokens_only", "idempotency_key", "client_context", "new_roles")
+    __slots__ = ("token", "session_id", "subject", "client_id", "all_but_session_id", "reason", "wait_until_applied", "access_tokens_only", "idempotency_key", "client_context", "new_roles")
     TOKEN_FIELD_NUMBER: _ClassVar[int]
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     SUBJECT_FIELD_NUMBER: _ClassVar[int]
     CLIENT_ID_FIELD_NUMBER: _ClassVar[int]
+    ALL_BUT_SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
     WAIT_UNTIL_APPLIED_FIELD_NUMBER: _ClassVar[int]
     ACCESS_TOKENS_ONLY_FIELD_NUMBER: _ClassVar[int]
@@ -77,13 +78,14 @@ class RevokeRequest(_message.Message):
     session_id: str
     subject: str
     client_id: str
+    all_but_session_id: str
     reason: _sessions_pb2.RevocationReason
     wait_until_applied: _duration_pb2.Duration
     access_tokens_only: bool
     idempotency_key: str
     client_context: _tokens_pb2.ClientContext
     new_roles: Roles
-    def __init__(self, token: _Optional[str] = ..., session_id: _Optional[str] = ..., subject: _Optional[str] = ..., client_id: _Optional[str] = ..., reason: _Optional[_Union[_sessions_pb2.RevocationReason, str]] = ..., wait_until_applied: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., access_tokens_only: bool = ..., idempotency_key: _Optional[str] = ..., client_context: _Optional[_Union[_tokens_pb2.ClientContext, _Mapping]] = ..., new_roles: _Optional[_Union[Roles, _Mapping]] = ...) -> None: ...
+    def __init__(self, token: _Optional[str] = ..., session_id: _Optional[str] = ..., subject: _Optional[str] = ..., client_id: _Optional[str] = ..., all_but_session_id: _Optional[str] = ..., reason: _Optional[_Union[_sessions_pb2.RevocationReason, str]] = ..., wait_until_applied: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., access_tokens_only: bool = ..., idempotency_key: _Optional[str] = ..., client_context: _Optional[_Union[_tokens_pb2.ClientContext, _Mapping]] = ..., new_roles: _Optional[_Union[Roles, _Mapping]] = ...) -> None: ...
 
 class Roles(_message.Message):
     __slots__ = ("roles",)
@@ -205,14 +207,16 @@ class IntrospectResponse(_message.Message):
     def __init__(self, active: bool = ..., token_type: _Optional[_Union[_tokens_pb2.TokenType, str]] = ..., subject: _Optional[str] = ..., client_id: _Optional[str] = ..., audience: _Optional[_Iterable[str]] = ..., scopes: _Optional[_Iterable[str]] = ..., session_id: _Optional[str] = ..., token_id: _Optional[str] = ..., issued_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., expires_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., roles: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class ListSessionsRequest(_message.Message):
-    __slots__ = ("subject", "page_size", "page_token")
+    __slots__ = ("current_session_id", "subject", "page_size", "page_token")
+    CURRENT_SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     SUBJECT_FIELD_NUMBER: _ClassVar[int]
     PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
     PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    current_session_id: str
     subject: str
     page_size: int
     page_token: str
-    def __init__(self, subject: _Optional[str] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
+    def __init__(self, current_session_id: _Optional[str] = ..., subject: _Optional[str] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
 
 class ListSessionsResponse(_message.Message):
     __slots__ = ("sessions", "next_page_token")

@@ -26,17 +26,21 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from grpc_identity.v1 import tokens_pb2 as grpc__identity_dot_v1_dot_tokens__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fgrpc_identity/v1/sessions.proto\x12\x10grpc_identity.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dgrpc_identity/v1/tokens.proto\"\xe1\x02\n\x07Session\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x0f\n\x07subject\x18\x02 \x01(\t\x12\x11\n\tclient_id\x18\x03 \x01(\t\x12\x31\n\x0b\x63lient_kind\x18\x04 \x01(\x0e\x32\x1c.grpc_identity.v1.ClientKind\x12.\n\ncreated_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0clast_used_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nexpires_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x37\n\x0e\x63lient_context\x18\x08 \x01(\x0b\x32\x1f.grpc_identity.v1.ClientContext\x12\x0e\n\x06scopes\x18\t \x03(\t\x12\x10\n\x08\x61udience\x18\n \x03(\t*\x97\x02\n\x10RevocationReason\x12!\n\x1dREVOCATION_REASON_UNSPECIFIED\x10\x00\x12\x1c\n\x18REVOCATION_REASON_LOGOUT\x10\x01\x12\'\n#REVOCATION_REASON_CREDENTIAL_CHANGE\x10\x02\x12 \n\x1cREVOCATION_REASON_COMPROMISE\x10\x03\x12&\n\"REVOCATION_REASON_ACCOUNT_DISABLED\x10\x04\x12)\n%REVOCATION_REASON_PERMISSIONS_CHANGED\x10\x05\x12$\n REVOCATION_REASON_ADMINISTRATIVE\x10\x06*}\n\x0cSessionState\x12\x1d\n\x19SESSION_STATE_UNSPECIFIED\x10\x00\x12\x18\n\x14SESSION_STATE_ACTIVE\x10\x01\x12\x19\n\x15SESSION_STATE_REVOKED\x10\x02\x12\x19\n\x15SESSION_STATE_EXPIRED\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fgrpc_identity/v1/sessions.proto\x12\x10grpc_identity.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dgrpc_identity/v1/tokens.proto\"\xf2\x02\n\x07Session\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x0f\n\x07subject\x18\x02 \x01(\t\x12\x11\n\tclient_id\x18\x03 \x01(\t\x12\x31\n\x0b\x63lient_kind\x18\x04 \x01(\x0e\x32\x1c.grpc_identity.v1.ClientKind\x12.\n\ncreated_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0clast_used_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nexpires_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x37\n\x0e\x63lient_context\x18\x08 \x01(\x0b\x32\x1f.grpc_identity.v1.ClientContext\x12\x0e\n\x06scopes\x18\t \x03(\t\x12\x10\n\x08\x61udience\x18\n \x03(\t\x12\x0f\n\x07\x63urrent\x18\x0b \x01(\x08\"\x90\x01\n\x0bSessionStep\x12\x12\n\ngeneration\x18\x01 \x01(\r\x12,\n\x08spent_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nip_address\x18\x03 \x01(\t\x12\x18\n\x10retries_answered\x18\x04 \x01(\r\x12\x11\n\trecovered\x18\x05 \x01(\x08*\xe6\x03\n\x10SessionEndReason\x12\"\n\x1eSESSION_END_REASON_UNSPECIFIED\x10\x00\x12#\n\x1fSESSION_END_REASON_EXPIRED_IDLE\x10\x01\x12\'\n#SESSION_END_REASON_EXPIRED_ABSOLUTE\x10\x02\x12%\n!SESSION_END_REASON_REUSE_DETECTED\x10\x03\x12#\n\x1fSESSION_END_REASON_WRONG_CLIENT\x10\x04\x12&\n\"SESSION_END_REASON_REVOKED_BY_USER\x10\x05\x12\'\n#SESSION_END_REASON_REVOKED_BY_ADMIN\x10\x06\x12*\n&SESSION_END_REASON_REVOKED_WITH_OTHERS\x10\x07\x12%\n!SESSION_END_REASON_SUBJECT_CUTOFF\x10\x08\x12$\n SESSION_END_REASON_CLIENT_CUTOFF\x10\t\x12&\n\"SESSION_END_REASON_CLIENT_DISABLED\x10\n\x12\"\n\x1eSESSION_END_REASON_SESSION_CAP\x10\x0b*\x97\x02\n\x10RevocationReason\x12!\n\x1dREVOCATION_REASON_UNSPECIFIED\x10\x00\x12\x1c\n\x18REVOCATION_REASON_LOGOUT\x10\x01\x12\'\n#REVOCATION_REASON_CREDENTIAL_CHANGE\x10\x02\x12 \n\x1cREVOCATION_REASON_COMPROMISE\x10\x03\x12&\n\"REVOCATION_REASON_ACCOUNT_DISABLED\x10\x04\x12)\n%REVOCATION_REASON_PERMISSIONS_CHANGED\x10\x05\x12$\n REVOCATION_REASON_ADMINISTRATIVE\x10\x06*}\n\x0cSessionState\x12\x1d\n\x19SESSION_STATE_UNSPECIFIED\x10\x00\x12\x18\n\x14SESSION_STATE_ACTIVE\x10\x01\x12\x19\n\x15SESSION_STATE_REVOKED\x10\x02\x12\x19\n\x15SESSION_STATE_EXPIRED\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'grpc_identity.v1.sessions_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_REVOCATIONREASON']._serialized_start=474
-  _globals['_REVOCATIONREASON']._serialized_end=753
-  _globals['_SESSIONSTATE']._serialized_start=755
-  _globals['_SESSIONSTATE']._serialized_end=880
+  _globals['_SESSIONENDREASON']._serialized_start=638
+  _globals['_SESSIONENDREASON']._serialized_end=1124
+  _globals['_REVOCATIONREASON']._serialized_start=1127
+  _globals['_REVOCATIONREASON']._serialized_end=1406
+  _globals['_SESSIONSTATE']._serialized_start=1408
+  _globals['_SESSIONSTATE']._serialized_end=1533
   _globals['_SESSION']._serialized_start=118
-  _globals['_SESSION']._serialized_end=471
+  _globals['_SESSION']._serialized_end=488
+  _globals['_SESSIONSTEP']._serialized_start=491
+  _globals['_SESSIONSTEP']._serialized_end=635
 # @@protoc_insertion_point(module_scope)

@@ -25,6 +25,10 @@ else
 end
 if ARGV[9] ~= '0' then
   redis.call('HSET', KEYS[3], ARGV[10] == 'sessions' and 'sequence' or 'access_sequence', sequence)
+  if ARGV[10] == 'sessions' then
+    -- For those who ask why their session is over.
+    redis.call('HSET', KEYS[3], 'ended', text(now_ms), 'cause', ARGV[7], 'by', cjson.decode(circumstances).client)
+  end
   if sequence > 0 then
     announce(KEYS[4], ARGV[6] ~= '' and 'subject' or 'client', ARGV[11], sequence)
   end

@@ -5,13 +5,14 @@
 -- ARGV[1]  id of the event this call records (hex)
 -- ARGV[2]  circumstances of the call (JSON, stored as it is)
 -- ARGV[3]  number of events at which the outbox is full
--- ARGV[4]  milliseconds added to the store's clock; 0 but in tests that travel in time
+-- ARGV[4]  milliseconds added to the store's clock, or '=' and the time to take for it; 0 but in tests
 
 local outbox, sequence_counter = KEYS[1], KEYS[2]
 local event_id, circumstances = ARGV[1], ARGV[2]
 local outbox_max = tonumber(ARGV[3])
 local time = redis.call('TIME')
-local now_ms = time[1] * 1000 + math.floor(time[2] / 1000) + tonumber(ARGV[4])
+local now_ms = tonumber(string.match(ARGV[4], '^=(%d+)$'))
+  or time[1] * 1000 + math.floor(time[2] / 1000) + tonumber(ARGV[4])
 
 -- Integers are written in full; tostring() would round above 14 digits.
 local function text(number)
@@ -27,10 +28,11 @@ local function outbox_is_overfull()
   return redis.call('XLEN', outbox) >= 2 * outbox_max
 end
 
--- Appends the event of this call and returns its gapless sequence number.
-local function record(type, outcome, reason, subject, session, generation)
+-- Appends an event of this call and returns its gapless sequence number. A call that records several gives each but
+-- one an id of its own.
+local function record(type, outcome, reason, subject, session, generation, id)
   local sequence = redis.call('INCR', sequence_counter)
-  redis.call('XADD', outbox, '*', 'id', event_id, 'seq', sequence, 'at', text(now_ms), 'type', type,
+  redis.call('XADD', outbox, '*', 'id', id or event_id, 'seq', sequence, 'at', text(now_ms), 'type', type,
     'outcome', outcome, 'reason', reason, 'subject', subject, 'session', session,
     'generation', generation, 'circumstances', circumstances)
   return sequence
@@ -52,6 +54,17 @@ local function announce(feed, kind, name, sequence)
   end
   redis.call('XADD', feed, string.format('%.0f-*', sequence), 'kind', kind, 'name', name, 'at', text(now_ms))
   redis.call('PEXPIRE', feed, access_tokens_out_ms)
+end
+
+-- An id for an event about something that this call concerns beside its own; the same on every repetition of the call.
+local function id_about(name)
+  return string.sub(redis.sha1hex(event_id .. name), 1, #event_id)
+end
+
+-- Writes down that a family is over: why, when, what was said for it, and which client did it.
+local function end_family(key, reason, cause)
+  redis.call('HSET', key, 'revoked', reason, 'ended', text(now_ms), 'cause', cause,
+    'by', cjson.decode(circumstances).client)
 end
 
 -- Whether a cut-off of a subject or client (hash with the field `sequence`) lies at or after `started`.

@@ -5,6 +5,7 @@
 -- ARGV[5]  family id
 -- ARGV[6]  the client it must belong to; '' for any
 -- ARGV[7]  cause
+-- ARGV[8]  why it is over from now on
 --
 -- Returns a verdict; 'OUTBOX_FULL' when even revocations have to wait for the backend.
 
@@ -27,5 +28,5 @@ announce(KEYS[4], 'session', ARGV[5], sequence)
 if family[3] then
   return 'ALREADY'
 end
-redis.call('HSET', KEYS[3], 'revoked', ARGV[7])
+end_family(KEYS[3], ARGV[8], ARGV[7])
 return 'REVOKED'

@@ -18,6 +18,8 @@
 -- ARGV[15] refreshes per minute of a family
 -- ARGV[16] successes per minute of an address       ARGV[17] failures per minute of an address
 -- ARGV[18] how many generations a fast-forward may skip
+-- ARGV[19] the end user's address, '' where it is not known
+-- ARGV[20] how many steps of the lineage to keep
 --
 -- Returns {verdict, now ms, retry after ms, sequence, live generation, absolute expiry ms, idle ms,
 --          claims, roles, scope, audience}; from `retry after` on only where the verdict has it.
@@ -28,7 +30,7 @@ local idempotency_key = ARGV[9]
 local address_known = address_key ~= family_key
 
 local family = redis.call('HMGET', family_key, 'secret', 'client', 'subject', 'generation', 'key', 'rotated',
-  'used', 'expiry', 'idle', 'sequence', 'claims', 'scope', 'audience', 'revoked', 'limiter', 'roles')
+  'used', 'expiry', 'idle', 'sequence', 'claims', 'scope', 'audience', 'revoked', 'limiter', 'roles', 'steps')
 local stored_hash, owner, subject, rotation_key = family[1], family[2], family[3] or '', family[5]
 local current, rotated_ms, used_ms = tonumber(family[4]), tonumber(family[6]), tonumber(family[7])
 local expiry_ms, idle_ms, started, revoked = tonumber(family[8]), tonumber(family[9]), family[10], family[14]
@@ -52,13 +54,37 @@ local function refuse(verdict, reason)
   return {verdict, now_ms}
 end
 
-local function stolen(verdict, type, reason)
+local function stolen(verdict, type, reason, ended_by)
   if revoked then
     return refuse(verdict, reason)
   end
-  redis.call('HSET', family_key, 'revoked', reason)
+  end_family(family_key, ended_by, '')
   announce(KEYS[7], 'session', session, record(type, 'refused', reason, subject, session, presented))
   return {verdict, now_ms}
+end
+
+-- The lineage with one more step, or one more retry of the last: how many came before those that are kept, then of
+-- each the generation, when it was spent, the address, retries, and R if it was a recovery; '' for the address before.
+local function lineage(stored, step, is_retry)
+  local steps, earlier = {}, 0
+  for entry in string.gmatch(stored or '', '%S+') do
+    if string.find(entry, '|', 1, true) then
+      steps[#steps + 1] = entry
+    else
+      earlier = tonumber(entry)
+    end
+  end
+  if is_retry then
+    local before, retries, after = string.match(steps[#steps] or '', '^(.*|)(%d+)(|R?)$')
+    steps[#steps] = before and before .. (tonumber(retries) + 1) .. after
+  else
+    steps[#steps + 1] = step
+    if #steps > tonumber(ARGV[20]) then
+      table.remove(steps, 1)
+      earlier = earlier + 1
+    end
+  end
+  return earlier .. ' ' .. table.concat(steps, ' ')
 end
 
 -- Whether every one of `wanted` (by spaces) is in `granted` (by spaces).
@@ -77,7 +103,7 @@ if not stored_hash or stored_hash ~= secret_hash then
   return refuse('UNKNOWN', 'REFRESH_TOKEN_INVALID')
 end
 if owner ~= client then
-  return stolen('WRONG_CLIENT', 'refresh.wrong_client', 'REFRESH_TOKEN_INVALID')
+  return stolen('WRONG_CLIENT', 'refresh.wrong_client', 'REFRESH_TOKEN_INVALID', 'WRONG_CLIENT')
 end
 local of_subject = redis.call('HMGET', subject_key, 'sequence', 'roles', 'roles_sequence')
 local cut_off, roles = of_subject[1], family[16]
@@ -104,7 +130,7 @@ else
   local same_key = rotation_key ~= '' and rotation_key == idempotency_key and age_ms < tonumber(ARGV[10])
   local no_keys = rotation_key == '' and age_ms < tonumber(ARGV[11])
   if presented ~= current - 1 or not (same_key or no_keys) then
-    return stolen('REUSED', 'refresh.reuse_detected', 'REFRESH_TOKEN_REUSED')
+    return stolen('REUSED', 'refresh.reuse_detected', 'REFRESH_TOKEN_REUSED', 'REUSE_DETECTED')
   end
   verdict, live = 'REPEATED', current
 end
@@ -135,7 +161,9 @@ end
 
 local types = {ROTATED = 'tokens.refreshed', REPEATED = 'refresh.retry_answered', RECOVERED = 'family.recovered'}
 local sequence = record(types[verdict], 'success', '', subject, session, live)
-local written = {'limiter', text(family_arrival), 'used', text(now_ms)}
+local step = string.format('%d|%s|%s|0|%s', presented, text(now_ms), ARGV[19], verdict == 'RECOVERED' and 'R' or '')
+local written = {'limiter', text(family_arrival), 'used', text(now_ms),
+  'steps', lineage(family[17], step, verdict == 'REPEATED')}
 if verdict ~= 'REPEATED' then
   for _, value in ipairs({'generation', live, 'key', idempotency_key, 'rotated', text(now_ms)}) do
     written[#written + 1] = value

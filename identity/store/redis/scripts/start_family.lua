@@ -15,6 +15,8 @@
 -- ARGV[18] sealed answer          ARGV[19] idempotency window, ms
 -- ARGV[20] how many sessions of a subject can be listed; older ones go on unlisted
 -- ARGV[21] roles (JSON array)
+-- ARGV[22] how many sessions a subject may have at one client
+-- KEYS[8]  feed of revocations
 --
 -- Returns {verdict, now ms, sequence, absolute expiry ms, sealed answer}.
 
@@ -52,6 +54,35 @@ if request_digest ~= '' then
   end
 end
 
+-- Ends what was not used for longest where the subject has as many sessions at this client as it may. Looks at them
+-- only if there can be as many; of all clients together at most ARGV[20] are listed.
+local function make_room(most)
+  if redis.call('ZCARD', families_key) < most then
+    return
+  end
+  local prefix = string.sub(family_key, 1, -1 - #family)
+  local alive, oldest, oldest_used = 0, nil, nil
+  for _, name in ipairs(redis.call('ZRANGE', families_key, 0, -1)) do
+    local other = redis.call('HMGET', prefix .. name, 'client', 'revoked', 'sequence', 'used', 'expiry', 'idle')
+    local used_ms = tonumber(other[4])
+    if not other[1] then
+      redis.call('ZREM', families_key, name)
+    elseif other[1] == client and not other[2] and now_ms < math.min(tonumber(other[5]), used_ms + tonumber(other[6]))
+      and not is_cut_off(KEYS[7], other[3]) and not is_cut_off(client_key, other[3]) then
+      alive = alive + 1
+      if not oldest_used or used_ms < oldest_used then
+        oldest, oldest_used = name, used_ms
+      end
+    end
+  end
+  if alive >= most then
+    end_family(prefix .. oldest, 'SESSION_CAP', '')
+    announce(KEYS[8], 'session', oldest,
+      record('session.revoked', 'success', 'SESSION_CAP', subject, oldest, '', id_about(oldest)))
+  end
+end
+
+make_room(tonumber(ARGV[22]))
 local sequence = record('tokens.issued', 'success', '', subject, family, 0)
 local expiry_ms = now_ms + absolute_ms
 redis.call('HSET', family_key,

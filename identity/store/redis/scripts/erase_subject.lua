@@ -1,0 +1,26 @@
+-- Ends everything of a subject and removes what is stored of it, in one step. What stays is the cut-off, by which verifiers
+-- and late tokens are refused, under a name that cannot be read back.
+--
+-- KEYS[3]  families of the subject (sorted set)
+-- KEYS[4]  cut-offs of the subject (hash)
+-- KEYS[5]  feed of revocations
+-- ARGV[5]  what the record calls the subject from now on
+-- ARGV[6]  subject, for verifiers, who forget it when its last access token has expired
+-- ARGV[7]  what the keys of families start with
+-- ARGV[8]  milliseconds after which nothing that started before can be alive
+--
+-- Returns {sessions removed, other entries removed}, or 'OUTBOX_FULL'.
+
+if outbox_is_overfull() then
+  return 'OUTBOX_FULL'
+end
+local sequence = record('subject.erased', 'success', '', ARGV[5], '', '')
+local sessions = 0
+for _, name in ipairs(redis.call('ZRANGE', KEYS[3], 0, -1)) do
+  sessions = sessions + redis.call('UNLINK', ARGV[7] .. name)
+end
+local entries = redis.call('UNLINK', KEYS[3]) + redis.call('UNLINK', KEYS[4])
+redis.call('HSET', KEYS[4], 'sequence', sequence, 'access_sequence', sequence)
+redis.call('PEXPIRE', KEYS[4], ARGV[8])
+announce(KEYS[5], 'subject', ARGV[6], sequence)
+return {sessions, entries}

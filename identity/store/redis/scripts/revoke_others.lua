@@ -1,0 +1,38 @@
+-- Ends the sessions of a subject but one. One event for each that was alive, beside the one that says what was asked for.
+--
+-- KEYS[3]  the family that goes on
+-- KEYS[4]  families of its subject (sorted set)
+-- KEYS[5]  cut-off of the subject
+-- KEYS[6]  feed of revocations
+-- ARGV[5]  id of the family that goes on
+-- ARGV[6]  the client it must belong to; '' for any
+-- ARGV[7]  cause
+--
+-- Returns a verdict; 'OUTBOX_FULL' when even revocations have to wait for the backend.
+
+if outbox_is_overfull() then
+  return 'OUTBOX_FULL'
+end
+local kept = redis.call('HMGET', KEYS[3], 'client', 'subject')
+local owner, subject = kept[1], kept[2]
+if not owner then
+  record('revocation.of_unknown', 'success', '', '', ARGV[5], '')
+  return 'UNKNOWN'
+end
+if ARGV[6] ~= '' and ARGV[6] ~= owner then
+  record('revocation.refused', 'refused', 'REVOCATION_NOT_ALLOWED', subject, ARGV[5], '')
+  return 'NOT_ALLOWED'
+end
+record('subject.other_sessions_revoked', 'success', ARGV[7], subject, ARGV[5], '')
+local prefix = string.sub(KEYS[3], 1, -1 - #ARGV[5])
+for _, name in ipairs(redis.call('ZRANGE', KEYS[4], 0, -1)) do
+  if name ~= ARGV[5] then
+    local other = redis.call('HMGET', prefix .. name, 'revoked', 'sequence')
+    if other[2] and not other[1] and not is_cut_off(KEYS[5], other[2]) then
+      end_family(prefix .. name, 'REVOKED_WITH_OTHERS', ARGV[7])
+      announce(KEYS[6], 'session', name,
+        record('session.revoked', 'success', 'REVOKED_WITH_OTHERS', subject, name, '', id_about(name)))
+    end
+  end
+end
+return 'REVOKED'
