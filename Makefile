@@ -55,6 +55,14 @@ demo: $(READY) ## Play the main job against the service that `make run` started
 test: $(READY) $(PROTO_READY) ## Run the tests against a real Valkey, gRPC and OTLP
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
 
+.PHONY: test-long
+test-long: $(READY) ## Walk 10,000 histories of refreshing; a quarter of an hour, before a release or after changing the rules
+	@MODEL_EXAMPLES=10000 $(BIN)/python -m pytest -n0 tests/model
+
+.PHONY: mutants
+mutants: $(READY) ## Break the rules of refreshing one by one, and see that the tests notice; some ten minutes
+	@$(BIN)/python -m pytest -n 2 --dist load tests/model/mutants_of_rules.py
+
 .PHONY: lint
 lint: $(READY) ## ruff, mypy (strict), import-linter, buf, hadolint
 	@$(BIN)/ruff check .

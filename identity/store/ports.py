@@ -18,6 +18,7 @@ from typing import Protocol
 
 from identity.audit.event import Circumstances, EndUser, Event, EventType, RecordedEvent
 from identity.tokens.access_token import TokenId
+from identity.tokens.family import Step
 from identity.tokens.family_id import FamilyId
 from identity.tokens.lifetimes import ClientKind, SessionLifetime
 
@@ -200,17 +201,6 @@ class Ending:
     at_ms: int
     cause: str = ""
     client_id: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One generation of a session, from when it was given until it was spent."""
-
-    generation: int
-    spent_ms: int
-    ip_address: str
-    retries: int
-    recovered: bool
 
 
 @dataclass(frozen=True, slots=True)

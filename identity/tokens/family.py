@@ -52,6 +52,7 @@ __all__ = [
     "Family",
     "Presentation",
     "Rules",
+    "Step",
     "Verdict",
     "decide",
 ]
@@ -80,6 +81,7 @@ class Rules:
     retry_window_ms: int = 120_000
     leeway_ms: int = 10_000
     max_fast_forward: int = 64
+    max_steps: int = 8
     per_family: int = 5
     address_successes: int = 300
     address_failures: int = 30
@@ -105,6 +107,17 @@ class Budget:
 
 
 @dataclass(frozen=True, slots=True)
+class Step:
+    """One generation of a session, from when it was given until it was spent."""
+
+    generation: int
+    spent_ms: int
+    ip_address: str
+    retries: int = 0
+    recovered: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Family:
     """A session. ``rotation_key`` is the digest of the idempotency key of the last rotation, empty without one."""
 
@@ -121,6 +134,20 @@ class Family:
     audience: frozenset[str] = frozenset()
     revoked: str | None = None
     budget: Budget = Budget()
+    steps: tuple[Step, ...] = ()
+    earlier_steps: int = 0
+
+    def with_step(self, step: Step, max_steps: int) -> Family:
+        """The family with one more step in its lineage, of which the last are kept and those before counted."""
+        dropped = max(0, len(self.steps) + 1 - max_steps)
+        return replace(self, steps=(*self.steps, step)[dropped:], earlier_steps=self.earlier_steps + dropped)
+
+    def with_retry(self) -> Family:
+        """The family with one more answer repeated."""
+        if not self.steps:
+            return self
+        last = replace(self.steps[-1], retries=self.steps[-1].retries + 1)
+        return replace(self, steps=(*self.steps[:-1], last))
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +160,7 @@ class Presentation:
     idempotency_key: bytes = b""
     scopes: frozenset[str] = frozenset()
     audience: frozenset[str] = frozenset()
+    ip_address: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +235,11 @@ def _within_limits(
     if wait_ms:
         return Decision("RATE_LIMITED", family, address, wait_ms)
     family = replace(family, budget=budget, used_ms=now_ms)
-    if verdict != "REPEATED":
+    if verdict == "REPEATED":
+        family = family.with_retry()
+    else:
+        step = Step(shown.generation, now_ms, shown.ip_address, recovered=verdict == "RECOVERED")
+        family = family.with_step(step, rules.max_steps)
         family = replace(family, generation=live, rotation_key=shown.idempotency_key, rotated_ms=now_ms)
     return Decision(verdict, family, address)
 
@@ -217,7 +249,7 @@ def _theft(
 ) -> Decision:
     if family.revoked:
         return _refused(verdict, family, address, rules, now_ms)
-    reason = "REFRESH_TOKEN_INVALID" if verdict == "WRONG_CLIENT" else "REFRESH_TOKEN_REUSED"
+    reason = "WRONG_CLIENT" if verdict == "WRONG_CLIENT" else "REUSE_DETECTED"
     return Decision(verdict, replace(family, revoked=reason), address)
 
 

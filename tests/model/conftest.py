@@ -7,7 +7,9 @@ import base64
 import secrets
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -24,17 +26,20 @@ from identity.tokens.family import Rules
 
 BUCKETS = 4
 CLIENTS = ("web", "other")
+# Sessions of one client end by idleness first; those of the other can reach their absolute end.
+IDLE_DAYS = {"web": 2, "other": 30}
 POLICY = clients_pb2.ClientPolicy(
     grants=["GRANT_ISSUE", "GRANT_REFRESH", "GRANT_REVOKE", "GRANT_ADMIN"],
     subjects=["*"],
     audiences=["*"],
     scopes=["*"],
+    roles=["*"],
     may_forward_client_context=True,
     calls_per_second=1_000_000,
     concurrent_calls=10_000,
 )
 # Budgets small enough to be met, and whose shares of a minute are whole milliseconds.
-RULES = Rules(per_family=3, address_successes=4, address_failures=2)
+RULES = Rules(per_family=3, address_successes=2, address_failures=2)
 
 
 @dataclass
@@ -47,6 +52,7 @@ class Stepwise:
     channel: grpc.Channel
     metadata: dict[str, tuple[tuple[str, str], ...]]
     rules: Rules = RULES
+    idle_days: dict[str, int] = field(default_factory=lambda: IDLE_DAYS)
     stub: Any = field(init=False)
 
     def __post_init__(self) -> None:
@@ -55,6 +61,21 @@ class Stepwise:
     def stop_the_clock_at(self, now_ms: int) -> None:
         """From here on the store decides as if it was that time."""
         self.server.store.clock.frozen_at_ms = now_ms
+
+    @contextmanager
+    def full_outbox(self) -> Iterator[None]:
+        """Meanwhile no event can be recorded but those that end something."""
+        sessions = self.server.store.sessions
+        before, sessions._outbox_max_events = sessions._outbox_max_events, 0
+        yield
+        sessions._outbox_max_events = before
+
+
+def _policy(idle_days: int) -> clients_pb2.ClientPolicy:
+    policy = clients_pb2.ClientPolicy()
+    policy.CopyFrom(POLICY)
+    policy.session_idle_ttl.FromTimedelta(timedelta(days=idle_days))
+    return policy
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +106,9 @@ def stepwise(valkey: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
     async def start() -> tuple[IdentityServer, str, dict[str, str]]:
         client_secrets = {
-            name: await bootstrap_client(settings, client_id=name, display_name=name, policy=POLICY)
+            name: await bootstrap_client(
+                settings, client_id=name, display_name=name, policy=_policy(IDLE_DAYS[name])
+            )
             for name in CLIENTS
         }
         server = IdentityServer(settings)

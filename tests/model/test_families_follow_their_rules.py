@@ -29,9 +29,12 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from grpc_identity.claims import parse_claims
+from grpc_identity.encoding import decode_base64url
 from grpc_identity.v1 import identity_service_pb2 as pb
 from grpc_identity.v1 import tokens_pb2
 from identity.sessions.issue import digest_of
+from identity.store.redis.reading import read_step
 from identity.tokens.family import MINUTE_MS, Budget, Decision, Family, Presentation, decide
 from identity.tokens.family_id import FamilyId, bucket_of, subject_tag
 from identity.tokens.refresh_token import RefreshToken
@@ -41,7 +44,8 @@ STEPS = 50
 DAY_MS = 24 * 3600 * 1000
 SCOPES = ("orders.read", "orders.write")
 AUDIENCE = ("orders", "stock")
-CLIENTS = st.sampled_from(["web", "web", "web", "web", "other"])
+ROLES = ("clerk",)
+CLIENTS = st.sampled_from(["web", "web", "other"])
 MAX_SESSIONS = 4
 SESSIONS = st.integers(min_value=0, max_value=MAX_SESSIONS - 1)
 JUMPS_MS = st.sampled_from([1, 1_000, 30_000, 3_600_000, 47 * 3_600_000])
@@ -90,7 +94,7 @@ ATTEMPTS = st.builds(
     key=st.sampled_from(["", "", "new", "new", "same", "same"]),
     client=st.sampled_from(["own"] * 15 + ["another"]),
     scopes=st.sampled_from([(), (), (), SCOPES[:1], SCOPES, ("bank",)]),
-    audience=st.sampled_from([(), (), (), AUDIENCE[1:], ("bank",)]),
+    audience=st.sampled_from([(), (), (), AUDIENCE[1:], AUDIENCE, ("bank",)]),
     address=st.sampled_from([None, None, 0, 1]),
     wrong_secret=st.sampled_from([False] * 15 + [True]),
 )
@@ -124,6 +128,8 @@ class Remembered:
     subject_cut_offs: dict[str, int] = field(default_factory=dict)
     client_cut_offs: dict[tuple[str, int], int] = field(default_factory=dict)
     addresses: dict[tuple[str, int], tuple[Budget, Budget]] = field(default_factory=dict)
+    end_users: dict[FamilyId, str] = field(default_factory=dict)
+    roles: dict[str, tuple[int, list[str]]] = field(default_factory=dict)
 
     def copy(self) -> Remembered:
         return Remembered(
@@ -131,6 +137,8 @@ class Remembered:
             dict(self.subject_cut_offs),
             dict(self.client_cut_offs),
             dict(self.addresses),
+            dict(self.end_users),
+            dict(self.roles),
         )
 
 
@@ -160,9 +168,12 @@ class Histories(RuleBasedStateMachine):
     def issue(self, subject: int, mobile: bool, client: str) -> None:
         if len(self.sessions) == MAX_SESSIONS:
             return
+        days = 30 if mobile else 7
         kind = tokens_pb2.CLIENT_KIND_MOBILE if mobile else tokens_pb2.CLIENT_KIND_WEB
         name = self.subjects[subject]
-        request = pb.IssueTokensRequest(subject=name, audience=AUDIENCE, scopes=SCOPES, client_kind=kind)
+        request = pb.IssueTokensRequest(
+            subject=name, audience=AUDIENCE, scopes=SCOPES, client_kind=kind, roles=ROLES
+        )
         tokens = self.service.stub.IssueTokens(request, metadata=self.service.metadata[client]).tokens
         (event,) = self._events()
         assert (event["type"], event["subject"], event["session"]) == (
@@ -181,8 +192,8 @@ class Histories(RuleBasedStateMachine):
             rotation_key=b"",
             rotated_ms=now_ms,
             used_ms=now_ms,
-            expires_ms=now_ms + (30 if mobile else 7) * DAY_MS,
-            idle_ms=2 * DAY_MS,
+            expires_ms=now_ms + days * DAY_MS,
+            idle_ms=min(days, self.service.idle_days[client]) * DAY_MS,
             started_at_sequence=int(event["seq"]),
             scopes=frozenset(SCOPES),
             audience=frozenset(AUDIENCE),
@@ -223,7 +234,7 @@ class Histories(RuleBasedStateMachine):
             case _:
                 family = self.model.families.get(held.family)
                 if family is not None:
-                    revoked = family.revoked or "REVOCATION_REASON_UNSPECIFIED"
+                    revoked = family.revoked or "REVOKED_BY_ADMIN"
                     self.model.families[held.family] = replace(family, revoked=revoked)
                 expected = "revocation.of_unknown" if family is None else "session.revoked"
                 assert (event["type"], event["session"]) == (expected, str(held.family))
@@ -254,7 +265,30 @@ class Histories(RuleBasedStateMachine):
             "failures": _affordable(budgets[address][1], rules.address_failures),
         }
         self._go_to(ends[boundary] - before)
+        if boundary in ("leeway", "retry window"):
+            attempt = replace(attempt, behind=1, key="same", client="own", wrong_secret=False)
         self._present(replace(attempt, which=which))
+
+    @precondition(lambda self: self.sessions)
+    @rule(attempt=ATTEMPTS)
+    def the_outbox_is_full(self, attempt: Attempt) -> None:
+        with self.service.full_outbox():
+            self._present(attempt, outbox_is_full=True)
+
+    @precondition(lambda self: self.sessions)
+    @rule(which=SESSIONS, roles=st.sampled_from([None, (), ("guest",), ("clerk", "boss")]))
+    def permissions_change(self, which: int, roles: tuple[str, ...] | None) -> None:
+        held = self._held(which)
+        request = pb.RevokeRequest(
+            subject=held.subject,
+            access_tokens_only=True,
+            new_roles=None if roles is None else pb.Roles(roles=roles),
+        )
+        self.service.stub.Revoke(request, metadata=self.service.metadata["web"])
+        (event,) = self._events()
+        assert event["type"] == "subject.access_tokens_revoked"
+        if roles is not None:
+            self.model.roles[held.subject] = (int(event["seq"]), sorted(roles))
 
     @rule()
     def scripts_are_forgotten(self) -> None:
@@ -307,7 +341,10 @@ class Histories(RuleBasedStateMachine):
             assert int(stored[b"rotated"]) == family.rotated_ms
             assert int(stored[b"used"]) == family.used_ms
             assert float(stored.get(b"limiter", 0)) == family.budget.arrival_ms
-            assert (b"revoked" in stored) == (family.revoked is not None)
+            assert stored.get(b"revoked", b"").decode() == (family.revoked or "")
+            assert stored[b"user"].decode() == self.model.end_users.get(held.family, "{}")
+            earlier, *steps = stored.get(b"steps", b"0").decode().split()
+            assert (int(earlier), tuple(map(read_step, steps))) == (family.earlier_steps, family.steps)
 
     # How the steps are made.
 
@@ -326,7 +363,7 @@ class Histories(RuleBasedStateMachine):
         self.now_ms = max(self.now_ms, now_ms)
         self.service.stop_the_clock_at(self.now_ms)
 
-    def _present(self, attempt: Attempt) -> None:
+    def _present(self, attempt: Attempt, *, outbox_is_full: bool = False) -> None:
         held = self._held(attempt.which)
         generation = max(0, held.newest - attempt.behind)
         secret = secrets.token_bytes(20) if attempt.wrong_secret else held.secret
@@ -343,18 +380,28 @@ class Histories(RuleBasedStateMachine):
         )
         if ip:
             request.client_context.ip_address = ip
-        answer = self._refreshed(request, caller)
-        (event,) = self._events()
+        answer, tokens = self._refreshed(request, caller)
         before = self.model.families.get(held.family)
         was_alive = before is not None and before.revoked is None
+        model = self.model.copy()
         decision = self._decide(held, token, text, caller, attempt, ip, self.now_ms)
+        if outbox_is_full and not (decision.verdict in THEFTS and was_alive):
+            # A theft is never withheld; all else waits, and nothing has changed.
+            self.model = model
+            assert (answer.reason, self._events()) == ("AUDIT_UNAVAILABLE", [])
+            return
         assert answer == self._answer(decision)
         self.seen.add(decision.verdict)
+        (event,) = self._events()
         self._check_event(event, decision, held, generation, was_alive)
-        if answer.generation >= 0:
-            held.newest = answer.generation
-            if decision.verdict != "REPEATED":
-                held.last_key = text
+        if tokens is None:
+            return
+        held.newest = answer.generation
+        if decision.verdict != "REPEATED":
+            held.last_key = text
+        if ip:
+            self.model.end_users[held.family] = json.dumps({"ip": ip}, separators=(",", ":"))
+        self._check_claims(tokens.access_token, held, attempt)
 
     def _decide(
         self,
@@ -377,6 +424,7 @@ class Histories(RuleBasedStateMachine):
                 idempotency_key=digest_of(key) if key else b"",
                 scopes=frozenset(attempt.scopes),
                 audience=frozenset(attempt.audience),
+                ip_address=ip or "",
             ),
             self.service.rules,
             now_ms=now_ms,
@@ -390,7 +438,9 @@ class Histories(RuleBasedStateMachine):
             self.model.addresses[ip, bucket] = decision.address
         return decision
 
-    def _refreshed(self, request: pb.RefreshRequest, caller: str) -> Answer:
+    def _refreshed(
+        self, request: pb.RefreshRequest, caller: str
+    ) -> tuple[Answer, tokens_pb2.TokenSet | None]:
         try:
             tokens = self.service.stub.Refresh(request, metadata=self.service.metadata[caller]).tokens
         except grpc.RpcError as error:
@@ -404,8 +454,8 @@ class Histories(RuleBasedStateMachine):
                     retry = error_details_pb2.RetryInfo()
                     detail.Unpack(retry)
                     wait_ms = retry.retry_delay.ToMilliseconds()
-            return Answer(reason, wait_ms)
-        return Answer(generation=self.codec.decode(tokens.refresh_token).generation)
+            return Answer(reason, wait_ms), None
+        return Answer(generation=self.codec.decode(tokens.refresh_token).generation), tokens
 
     @staticmethod
     def _answer(decision: Decision) -> Answer:
@@ -426,6 +476,18 @@ class Histories(RuleBasedStateMachine):
             expected = (kind or "refresh.refused", "refused", REFUSED[decision.verdict], str(presented))
         assert (event["type"], event["outcome"], event["reason"], event["generation"]) == expected
         assert json.loads(event["circumstances"])["client"] in ("web", "other")
+
+    def _check_claims(self, access_token: str, held: Held, attempt: Attempt) -> None:
+        claims = parse_claims(decode_base64url(access_token.split(".")[1].encode()))
+        family = self.model.families[held.family]
+        changed_at, roles = self.model.roles.get(held.subject, (-1, []))
+        if family.started_at_sequence > changed_at:
+            roles = list(ROLES)
+        assert sorted(claims.roles) == roles
+        assert claims.scopes == frozenset(attempt.scopes or SCOPES)
+        assert claims.audience == frozenset(attempt.audience or AUDIENCE)
+        assert (claims.subject, claims.session_id) == (held.subject, str(held.family))
+        assert claims.issued_at_seconds == self.now_ms // 1000
 
     def _bucket(self, family: FamilyId) -> int:
         return bucket_of(family.subject_tag, len(self.service.keys.buckets))

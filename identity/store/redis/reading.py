@@ -15,9 +15,9 @@ from identity.store.ports import (
     Lineage,
     PresentedToken,
     SpendVerdict,
-    Step,
 )
 from identity.store.redis.scripted import ScriptedStore, tag_of
+from identity.tokens.family import Step
 from identity.tokens.family_id import FamilyId, subject_tag
 from identity.tokens.lifetimes import ClientKind
 
@@ -63,7 +63,7 @@ class RedisSessionReader(ScriptedStore):
         return Lineage(
             state,
             _ending(state, stored, of_subject, of_client),
-            tuple(_step(text) for text in steps),
+            tuple(read_step(text) for text in steps),
             int(earlier),
         )
 
@@ -184,6 +184,7 @@ def _told(reason: EndReason, told: Sequence[bytes | None]) -> Ending:
     return Ending(reason, int(at_ms or 0), (cause or b"").decode(), (client_id or b"").decode())
 
 
-def _step(text: str) -> Step:
+def read_step(text: str) -> Step:
+    """A step as the script has written it."""
     generation, spent_ms, ip_address, retries, recovered = text.split("|")
     return Step(int(generation), int(spent_ms), ip_address, int(retries), recovered == "R")
