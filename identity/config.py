@@ -111,6 +111,12 @@ class RedisSettings(_Section):
     timeout_ms: Annotated[int, Field(ge=50, le=60_000)] = Field(
         2000, description="after which the store counts as away"
     )
+    refresh_durability: Literal["none", "replica", "disk"] = Field(
+        "none", description="where a start or refresh must be before it is answered"
+    )
+    revoke_durability: Literal["none", "replica", "disk"] = Field(
+        "none", description="where a revocation must be before it is answered"
+    )
     max_batch: Annotated[int, Field(ge=1, le=1024)] = Field(128, description="calls that share a round trip")
 
     @model_validator(mode="before")

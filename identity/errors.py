@@ -81,6 +81,15 @@ def store_unavailable() -> IdentityError:
     )
 
 
+def not_durable() -> IdentityError:
+    """It was done, and may be lost if the store dies now: it does not count as done."""
+    return IdentityError(
+        Reason.STORE_UNAVAILABLE,
+        "The session store could not make this durable in time; retry with the same idempotency key.",
+        retry_after_seconds=1.0,
+    )
+
+
 def audit_unavailable() -> IdentityError:
     """What cannot be recorded is not done."""
     return IdentityError(

@@ -16,6 +16,7 @@ from identity.keys.service import KeyService
 from identity.readiness import Problem
 from identity.store.redis.clients import RedisClientStore
 from identity.store.redis.connection import BatchingConnection, connect
+from identity.store.redis.durability import Durability
 from identity.store.redis.fitness import store_problems
 from identity.store.redis.keys import KeySpace
 from identity.store.redis.outbox import RedisAuditOutbox
@@ -41,7 +42,17 @@ class StoreParts:
         self.keys = KeySpace(settings.redis.key_prefix, settings.redis.buckets)
         bound = settings.audit.outbox_max_events
         self.clock = StoreClock()
-        context = ScriptContext(self.connection, self.keys, bound, self.clock)
+        refreshing = Durability.named(settings.redis.refresh_durability)
+        revoking = Durability.named(settings.redis.revoke_durability)
+        self._durability = max(refreshing, revoking)
+        context = ScriptContext(
+            self.connection,
+            self.keys,
+            bound,
+            self.clock,
+            refreshing=refreshing,
+            revoking=revoking,
+        )
         self.sessions = RedisSessionStore(context)
         self.revocations = RedisRevocationStore(context)
         self.reader = RedisSessionReader(context)
@@ -64,7 +75,7 @@ class StoreParts:
 
     async def problems(self) -> Sequence[Problem]:
         """What keeps the store from being fit."""
-        return await store_problems(self.connection, self.keys)
+        return await store_problems(self.connection, self.keys, self._durability)
 
 
 def lifetimes_of(settings: Settings) -> Lifetimes:

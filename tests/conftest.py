@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
+import itertools
 import os
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -77,16 +79,26 @@ def valkey() -> Iterator[str]:
     server.stop()
 
 
-def start_valkey(config: dict[str, str], *, attempts: int = 10) -> ValkeyServer:
-    """Starts a Valkey; on another port where another test worker was faster."""
-    server = ValkeyServer(config=config)
-    try:
-        server.start()
-    except ValkeyServerStartupError:
-        if attempts == 1:
-            raise
-        return start_valkey(config, attempts=attempts - 1)
-    return server
+def start_valkey(config: dict[str, str], *, data_dir: Path | None = None) -> ValkeyServer:
+    """Starts a Valkey on a port that no other test worker looks at.
+
+    Two that choose one free port at the same time would both take the one server that gets it for their own.
+    """
+    while True:
+        server = ValkeyServer(port=next(_PORTS), config=config, data_dir=data_dir)
+        with contextlib.suppress(ValkeyServerStartupError, OSError):
+            server.start()
+            return server
+
+
+_WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+_PORTS = itertools.cycle(range(21_000 + 500 * _WORKER, 21_500 + 500 * _WORKER))
+
+
+@pytest.fixture(name="new_valkey", scope="session")
+def new_valkey_fixture() -> Callable[..., ValkeyServer]:
+    """Starts a Valkey with settings of its own, for the caller to end."""
+    return start_valkey
 
 
 @dataclass

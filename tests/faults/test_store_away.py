@@ -19,12 +19,11 @@ ISSUE = pb.IssueTokensRequest(subject="alice", audience=["orders"])
 
 
 @pytest.fixture
-def own_valkey(tmp_path: Any) -> Iterator[ValkeyServer]:
+def own_valkey(tmp_path: Any, new_valkey: Any) -> Iterator[ValkeyServer]:
     """A Valkey that a test may stop and start again."""
-    server = ValkeyServer(
-        data_dir=tmp_path / "valkey", config={"appendonly": "yes", "appendfsync": "always", "save": ""}
+    server = new_valkey(
+        {"appendonly": "yes", "appendfsync": "always", "save": ""}, data_dir=tmp_path / "valkey"
     )
-    server.start()
     yield server
     if server.is_running():
         server.stop()
@@ -104,13 +103,14 @@ async def test_scripts_that_were_flushed_are_loaded_again(service: Any, new_sess
     ("config", "problem"), [({"maxmemory-policy": "allkeys-lru", "maxmemory": "50mb"}, "store_evicts")]
 )
 async def test_a_store_that_evicts_is_not_ready_and_the_log_says_what_to_do(
-    make_settings: Any, caplog: Any, config: dict[str, str], problem: str
+    make_settings: Any, caplog: Any, new_valkey: Any, config: dict[str, str], problem: str
 ) -> None:
-    with ValkeyServer(config=config) as unfit:
-        server = IdentityServer(make_settings(redis={"url": unfit.connection_url}))
-        await server.start()
-        problems = await server._ready()
-        await server.stop(0)
+    unfit = new_valkey(config)
+    server = IdentityServer(make_settings(redis={"url": unfit.connection_url}))
+    await server.start()
+    problems = await server._ready()
+    await server.stop(0)
+    unfit.stop()
     assert [item.name for item in problems] == [problem]
     assert "CONFIG SET maxmemory-policy noeviction" in caplog.text
 

@@ -21,6 +21,7 @@ from grpc_identity.v1 import clients_pb2, identity_service_pb2_grpc
 from identity.app import IdentityServer
 from identity.bootstrap import bootstrap_client
 from identity.config import Settings
+from identity.store.redis import sessions as store_sessions
 from identity.store.redis.keys import KeySpace
 from identity.tokens.family import Rules
 
@@ -39,7 +40,7 @@ POLICY = clients_pb2.ClientPolicy(
     concurrent_calls=10_000,
 )
 # Budgets small enough to be met, and whose shares of a minute are whole milliseconds.
-RULES = Rules(per_family=3, address_successes=2, address_failures=2)
+RULES = Rules(per_family=3, address_successes=2, address_failures=2, max_steps=3)
 
 
 @dataclass
@@ -97,6 +98,8 @@ def stepwise(valkey: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
             "address_failures_per_minute": RULES.address_failures,
         },
     )
+    patch = pytest.MonkeyPatch()
+    patch.setattr(store_sessions, "MAX_STEPS", RULES.max_steps)
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
@@ -126,3 +129,4 @@ def stepwise(valkey: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     loop.call_soon_threadsafe(loop.stop)
     thread.join()
     loop.close()
+    patch.undo()

@@ -46,7 +46,7 @@ SCOPES = ("orders.read", "orders.write")
 AUDIENCE = ("orders", "stock")
 ROLES = ("clerk",)
 CLIENTS = st.sampled_from(["web", "web", "other"])
-MAX_SESSIONS = 4
+MAX_SESSIONS = 3
 SESSIONS = st.integers(min_value=0, max_value=MAX_SESSIONS - 1)
 JUMPS_MS = st.sampled_from([1, 1_000, 30_000, 3_600_000, 47 * 3_600_000])
 # What a session can run into, and how far from it: the last millisecond before, the first at which it holds.
@@ -200,11 +200,19 @@ class Histories(RuleBasedStateMachine):
         )
 
     @precondition(lambda self: self.sessions)
-    @rule(attempts=st.lists(ATTEMPTS, min_size=1, max_size=5))
+    @rule(attempts=st.lists(ATTEMPTS, min_size=1, max_size=6))
     def refresh(self, attempts: list[Attempt]) -> None:
         for attempt in attempts:
             self._present(attempt)
             self.stored_is_what_the_model_says()
+
+    @precondition(lambda self: self.sessions)
+    @rule(which=SESSIONS, times=st.integers(1, 5))
+    def a_session_is_used_for_a_while(self, which: int, times: int) -> None:
+        """As a good client does, once in ten minutes."""
+        for _ in range(times):
+            self._go_to(self.now_ms + 10 * MINUTE_MS)
+            self._present(Attempt(which, 0, "new", "own", (), (), None, wrong_secret=False))
 
     @precondition(lambda self: self.sessions)
     @rule(which=SESSIONS, by=st.sampled_from(["session", "token", "subject", "client"]))

@@ -26,7 +26,8 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from identity.errors import IdentityError, Reason, store_unavailable
+from identity.errors import IdentityError, Reason, not_durable, store_unavailable
+from identity.store.redis.durability import Durability
 from identity.store.redis.scripts import Script
 
 MAX_WAITING_CALLS = 10_000
@@ -37,7 +38,7 @@ RATE_WINDOW_SECONDS = 0.05
 _AWAY = (RedisConnectionError, RedisTimeoutError, OSError, TimeoutError)
 
 _Argument: TypeAlias = str | bytes | int
-_Call: TypeAlias = tuple[Script | None, tuple[_Argument, ...], asyncio.Future[Any]]
+_Call: TypeAlias = tuple[Script | None, tuple[_Argument, ...], Durability, asyncio.Future[Any]]
 
 
 def connect(url: str, *, timeout_seconds: float, max_connections: int = 16) -> Redis:
@@ -62,19 +63,30 @@ class BatchingConnection:
         self.redis = redis
         self._max_batch = max_batch
         self._timeout_seconds = timeout_seconds
+        # Half of what a round trip may take in all, so that the answer is still heard.
+        self._wait_ms = int(timeout_seconds * 500)
         self._waiting: deque[_Call] = deque()
         self._flusher: asyncio.Task[None] | None = None
         self._counted_since = 0.0
         self._sent_calls = 0
         self._calls_per_second = 0.0
 
-    async def run(self, script: Script, keys: Sequence[str], arguments: Sequence[_Argument]) -> Any:
-        """The result of a script. Raises ``IdentityError`` when the store is away or too many calls wait."""
-        return await self._enqueue(script, (len(keys), *keys, *arguments))
+    async def run(
+        self,
+        script: Script,
+        keys: Sequence[str],
+        arguments: Sequence[_Argument],
+        durability: Durability = Durability.NONE,
+    ) -> Any:
+        """The result of a script, once what it wrote is as durable as it has to be.
 
-    async def command(self, *command: _Argument) -> Any:
+        Raises ``IdentityError`` when the store is away or too many calls wait.
+        """
+        return await self._enqueue(script, (len(keys), *keys, *arguments), durability)
+
+    async def command(self, *command: _Argument, durability: Durability = Durability.NONE) -> Any:
         """The result of a plain command; as ``run``."""
-        return await self._enqueue(None, command)
+        return await self._enqueue(None, command, durability)
 
     async def close(self) -> None:
         """Waits for what is on its way, then disconnects."""
@@ -82,13 +94,15 @@ class BatchingConnection:
             await self._flusher
         await self.redis.aclose()
 
-    def _enqueue(self, script: Script | None, arguments: tuple[_Argument, ...]) -> asyncio.Future[Any]:
+    def _enqueue(
+        self, script: Script | None, arguments: tuple[_Argument, ...], durability: Durability
+    ) -> asyncio.Future[Any]:
         if len(self._waiting) >= MAX_WAITING_CALLS:
             raise IdentityError(
                 Reason.RATE_LIMITED, "Too many calls wait for the session store.", retry_after_seconds=1.0
             )
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._waiting.append((script, arguments, future))
+        self._waiting.append((script, arguments, durability, future))
         if self._flusher is None:
             self._flusher = asyncio.create_task(self._flush())
         return future
@@ -123,7 +137,7 @@ class BatchingConnection:
                     answers[place] = answer
         except (RedisError, *_AWAY):
             answers = [store_unavailable()] * len(batch)
-        for (_, _, future), answer in zip(batch, answers, strict=True):
+        for (*_, future), answer in zip(batch, answers, strict=True):
             if future.done():
                 continue
             if isinstance(answer, BaseException):
@@ -132,23 +146,36 @@ class BatchingConnection:
                 future.set_result(answer)
 
     async def _send(self, batch: Sequence[_Call]) -> list[Any]:
-        request = b"".join(_packed(script, arguments) for script, arguments, _ in batch)
+        request = b"".join(_packed(script, arguments) for script, arguments, *_ in batch)
+        questions = _questions(batch, self._wait_ms)
+        request += b"".join(_packed(None, question) for question in questions.values())
         pool: Any = self.redis.connection_pool
         async with asyncio.timeout(self._timeout_seconds):
             connection = await pool.get_connection()
             try:
                 await connection.send_packed_command(request, check_health=False)
-                return [await _answer(connection) for _ in batch]
+                answers = [await _answer(connection) for _ in batch]
+                reached = {kind: kind.is_reached(await _answer(connection)) for kind in questions}
             except BaseException:
                 # Answers that are still to come would be taken for those of the next batch.
                 await connection.disconnect(nowait=True)
                 raise
             finally:
                 await pool.release(connection)
+        return [
+            answer if reached.get(call[2], True) or isinstance(answer, NoScriptError) else not_durable()
+            for call, answer in zip(batch, answers, strict=True)
+        ]
 
     async def _load(self, scripts: set[Script]) -> None:
         for script in scripts:
             await self.redis.script_load(script.source.decode())
+
+
+def _questions(batch: Sequence[_Call], timeout_ms: int) -> dict[Durability, tuple[_Argument, ...]]:
+    """What has to be waited for, each kind once for all calls."""
+    kinds = sorted({call[2] for call in batch})
+    return {kind: question for kind in kinds if (question := kind.question(timeout_ms)) is not None}
 
 
 def _packed(script: Script | None, arguments: tuple[_Argument, ...]) -> bytes:
@@ -168,7 +195,7 @@ def _as_refusal(error: BaseException) -> IdentityError:
     """What the callers see of an error; a failing script is a defect of ours, all else is the store away."""
     if isinstance(error, IdentityError):
         # One instance must not be raised by many tasks: each would add to the same traceback.
-        return store_unavailable()
+        return IdentityError(error.reason, error.message, retry_after_seconds=error.retry_after_seconds)
     if isinstance(error, ResponseError) and "user_script" in str(error):
         refusal = IdentityError(
             Reason.INTERNAL, "The session store could not decide; the failure was logged."

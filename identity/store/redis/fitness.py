@@ -9,6 +9,7 @@ from redis.exceptions import RedisError
 
 from identity.readiness import Problem
 from identity.store.redis.connection import BatchingConnection
+from identity.store.redis.durability import Durability
 from identity.store.redis.keys import KeySpace
 
 MIN_VERSION = (7, 0)
@@ -22,7 +23,9 @@ async def claim_buckets(connection: BatchingConnection, keys: KeySpace) -> None:
     await connection.command("HSETNX", keys.settings, "buckets", len(keys.buckets))
 
 
-async def store_problems(connection: BatchingConnection, keys: KeySpace) -> Sequence[Problem]:
+async def store_problems(
+    connection: BatchingConnection, keys: KeySpace, durability: Durability
+) -> Sequence[Problem]:
     """What is wrong with the store; empty when it is fit. Never raises."""
     try:
         info: Mapping[str, Any] = await connection.redis.info("everything")
@@ -48,6 +51,22 @@ async def store_problems(connection: BatchingConnection, keys: KeySpace) -> Sequ
         )
     if info.get("role") == "slave":
         problems.append(Problem("store_read_only", "redis.url names a replica; name the primary."))
+    if durability is Durability.REPLICA and not int(info.get("connected_slaves", 0)):
+        problems.append(
+            Problem(
+                "store_not_replicated",
+                "redis.*_durability asks for a replica and none is connected: nothing can be acknowledged. Connect one, "
+                "or set it to none.",
+            )
+        )
+    if durability is Durability.DISK and not int(info.get("aof_enabled", 0)):
+        problems.append(
+            Problem(
+                "store_not_on_disk",
+                "redis.*_durability asks for the disk and appendonly is off: nothing can be acknowledged. Set it: "
+                "CONFIG SET appendonly yes",
+            )
+        )
     if recorded is not None and int(recorded) != len(keys.buckets):
         problems.append(
             Problem(

@@ -61,6 +61,11 @@ class BucketKeys:
         return f"{self.prefix}idempotency:{_text(key_digest)}"
 
     @property
+    def settled(self) -> str:
+        """Written to be waited for, after something that has to be durable."""
+        return self.prefix + "settled"
+
+    @property
     def revocations(self) -> str:
         """Stream of what verifiers must refuse."""
         return self.prefix + "revocations"

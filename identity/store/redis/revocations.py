@@ -37,6 +37,7 @@ class RedisRevocationStore(ScriptedStore):
             scripts.REVOKE_FAMILY,
             (*recording(bucket), bucket.family(family), bucket.revocations),
             (*self._event(event_id, circumstances), str(family), only_client_id or "", cause, reason.value),
+            self._revoking,
         )
         raise_if_full(answer)
         return RevokeVerdict(answer.decode())
@@ -54,6 +55,7 @@ class RedisRevocationStore(ScriptedStore):
             scripts.REVOKE_ACCESS_TOKEN,
             (*recording(bucket), bucket.denied_token(str(token.token_id)), bucket.revocations),
             (*self._event(event_id, circumstances), session_id_of(token), str(token.token_id)),
+            self._revoking,
         )
         raise_if_full(answer)
         return RevokeVerdict(answer.decode())
@@ -106,6 +108,7 @@ class RedisRevocationStore(ScriptedStore):
                 subject,
                 roles,
             ),
+            self._revoking,
         )
         raise_if_full(answer)
 
@@ -129,6 +132,7 @@ class RedisRevocationStore(ScriptedStore):
                 scripts.CUT_OFF,
                 keys,
                 (*event, event_type, "", cause, CUT_OFF_MS, flag, "sessions", client_id, ""),
+                self._revoking,
             )
             raise_if_full(answer)
 
@@ -157,6 +161,7 @@ class RedisRevocationStore(ScriptedStore):
                 bucket.revocations,
             ),
             (*self._event(event_id, circumstances), str(family), only_client_id or "", cause),
+            self._revoking,
         )
         raise_if_full(answer)
         return RevokeVerdict(answer.decode())
@@ -175,6 +180,7 @@ class RedisRevocationStore(ScriptedStore):
                 bucket.family_prefix,
                 CUT_OFF_MS,
             ),
+            self._revoking,
         )
         raise_if_full(answer)
         return Erased(*answer)

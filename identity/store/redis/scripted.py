@@ -8,6 +8,7 @@ from identity.audit.event import Circumstances
 from identity.errors import audit_unavailable
 from identity.store.ports import PresentedToken
 from identity.store.redis.connection import BatchingConnection
+from identity.store.redis.durability import Durability
 from identity.store.redis.keys import BucketKeys, KeySpace
 from identity.tokens.family_id import SubjectTag, subject_tag
 
@@ -42,6 +43,8 @@ class ScriptContext:
     keys: KeySpace
     outbox_max_events: int
     clock: StoreClock = field(default_factory=StoreClock)
+    refreshing: Durability = Durability.NONE
+    revoking: Durability = Durability.NONE
 
 
 class ScriptedStore:
@@ -52,6 +55,8 @@ class ScriptedStore:
         self._keys = context.keys
         self._outbox_max_events = context.outbox_max_events
         self._clock = context.clock
+        self._refreshing = context.refreshing
+        self._revoking = context.revoking
 
     def _event(self, event_id: bytes, circumstances: Circumstances) -> tuple[str, str, int, int | str]:
         return (

@@ -18,6 +18,7 @@ from identity.store.ports import (
     StartVerdict,
 )
 from identity.store.redis import scripts
+from identity.store.redis.keys import BucketKeys
 from identity.store.redis.scripted import ScriptedStore, recording, session_id_of, tag_of
 from identity.tokens.access_token import with_roles
 
@@ -26,6 +27,7 @@ TOMBSTONE_MS = 24 * 3600 * 1000
 MAX_FAST_FORWARD = 64
 MAX_STEPS = 8
 MAX_LISTED_SESSIONS = 1000
+_THEFTS = frozenset({SpendVerdict.WRONG_CLIENT, SpendVerdict.REUSED})
 
 
 class RedisSessionStore(ScriptedStore):
@@ -74,6 +76,7 @@ class RedisSessionStore(ScriptedStore):
                 new.roles,
                 new.max_sessions,
             ),
+            self._refreshing,
         )
         return Started(StartVerdict(answer[0].decode()), *answer[1:])
 
@@ -149,8 +152,11 @@ class RedisSessionStore(ScriptedStore):
                 address,
                 MAX_STEPS,
             ),
+            self._refreshing,
         )
         verdict = SpendVerdict(answer[0].decode())
+        if verdict in _THEFTS:
+            await self._settle(bucket)
         if verdict not in SPEND_SUCCEEDED:
             return Spent(verdict, *answer[1:3])
         now_ms, retry_after_ms, sequence, generation, expiry_ms, idle_ms = answer[1:7]
@@ -167,3 +173,8 @@ class RedisSessionStore(ScriptedStore):
             scope,
             audience,
         )
+
+    async def _settle(self, bucket: BucketKeys) -> None:
+        """Makes what was written before as durable as revocations have to be: what comes later is passed on later."""
+        if self._revoking > self._refreshing:
+            await self._connection.command("SET", bucket.settled, 1, "PX", 1000, durability=self._revoking)
