@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import sha1
 from importlib.resources import files
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -21,12 +20,13 @@ from typing import Any
 import hypothesis
 import pytest
 from hypothesis.stateful import run_state_machine_as_test
+from model import histories
 
 import identity.tokens.family as rules
 from identity.store.redis import scripts
 
-HERE = Path(__file__).parent
 EXAMPLES = 300
+STEPS = 50
 
 SWAPS = (
     (r" == ", " ~= "),
@@ -154,23 +154,13 @@ def _python_mutants() -> Iterator[Mutant]:
 MUTANTS = [*_lua_mutants(), *_python_mutants()]
 
 
-def _load(path: Path) -> ModuleType:
-    spec = spec_from_file_location(path.stem, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = module_from_spec(spec)
-    sys.modules[path.stem] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-def _walk(stepwise: Any, histories: ModuleType) -> None:
+def _walk(stepwise: Any) -> None:
     machine = type("Histories", (histories.Histories,), {"service": stepwise, "seen": set[str]()})
     run_state_machine_as_test(
         machine,
         settings=hypothesis.settings(
             max_examples=EXAMPLES,
-            stateful_step_count=histories.STEPS,
+            stateful_step_count=STEPS,
             deadline=None,
             database=None,
             phases=[hypothesis.Phase.generate],
@@ -182,7 +172,6 @@ def _walk(stepwise: Any, histories: ModuleType) -> None:
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("mutant", MUTANTS, ids=[f"{item.of}: {item.change}" for item in MUTANTS])
 def test_a_mutant_is_noticed(stepwise: Any, monkeypatch: pytest.MonkeyPatch, mutant: Mutant) -> None:
-    histories = _load(HERE / "test_families_follow_their_rules.py")
     if mutant.of == "spend.lua":
         source = mutant.source.encode()
         digest = sha1(source, usedforsecurity=False).hexdigest()
@@ -196,7 +185,7 @@ def test_a_mutant_is_noticed(stepwise: Any, monkeypatch: pytest.MonkeyPatch, mut
     if mutant.change in EQUIVALENT:
         pytest.skip(EQUIVALENT[mutant.change])
     try:
-        _walk(stepwise, histories)
+        _walk(stepwise)
     except Exception:
         return
     pytest.fail(f"nothing notices: {mutant.change}")
