@@ -105,6 +105,10 @@ class Budget:
             return Budget(arrival), -int(-wait // 1)
         return Budget(arrival + interval), 0
 
+    def free_at_ms(self, per_minute: int) -> int:
+        """When the next call need not wait."""
+        return int(self.arrival_ms - MINUTE_MS / per_minute * (per_minute - 1))
+
 
 @dataclass(frozen=True, slots=True)
 class Step:

@@ -210,9 +210,9 @@ class Histories(RuleBasedStateMachine):
             "retry window": family.rotated_ms + rules.retry_window_ms,
             "idle": family.used_ms + family.idle_ms,
             "absolute": family.expires_ms,
-            "budget": _affordable(family.budget, rules.per_family),
-            "successes": _affordable(budgets[address][0], rules.address_successes),
-            "failures": _affordable(budgets[address][1], rules.address_failures),
+            "budget": family.budget.free_at_ms(rules.per_family),
+            "successes": budgets[address][0].free_at_ms(rules.address_successes),
+            "failures": budgets[address][1].free_at_ms(rules.address_failures),
         }
         self._go_to(ends[boundary] - before)
         if boundary in ("leeway", "retry window"):
@@ -446,8 +446,3 @@ class Histories(RuleBasedStateMachine):
             bucket = self.service.keys.of_name(subject)
             names += [bucket.subject(subject_tag(subject)), bucket.families(subject_tag(subject))]
         return names
-
-
-def _affordable(budget: Budget, per_minute: int) -> int:
-    """When the next call within this budget need not wait."""
-    return int(budget.arrival_ms - MINUTE_MS / per_minute * (per_minute - 1))
