@@ -1,4 +1,4 @@
-"""``identity sessions``: a subject's sessions, and ending them."""
+"""``identity sessions``: a subject's sessions, what became of them, and ending them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ import typer
 from identity.cli.connection import CaFile, DataDir, Json, Target, connection
 from identity.cli.failure import fail
 
-app = typer.Typer(help="List a subject's sessions, or end them.", no_args_is_help=True)
+app = typer.Typer(
+    help="List a subject's sessions, explain what became of one, or end them.", no_args_is_help=True
+)
 
 
 @app.command("list")
@@ -62,6 +64,10 @@ def revoke(
     subject: Annotated[
         str | None, typer.Option("--subject", help="End every session of this subject.")
     ] = None,
+    all_but: Annotated[
+        str | None,
+        typer.Option("--all-but", help="End every session of this session's subject, but this session."),
+    ] = None,
     client_id: Annotated[
         str | None, typer.Option("--client", help="End every session of this client.")
     ] = None,
@@ -102,10 +108,11 @@ def revoke(
     from grpc_identity.v1 import identity_service_pb2 as pb
     from grpc_identity.v1 import identity_service_pb2_grpc as pb_grpc
 
-    if sum(item is not None for item in (session_id, subject, client_id)) != 1:
-        fail("name one of --session, --subject and --client")
+    if sum(item is not None for item in (session_id, all_but, subject, client_id)) != 1:
+        fail("name one of --session, --all-but, --subject and --client")
     request = pb.RevokeRequest(
         session_id=session_id,
+        all_but_session_id=all_but,
         subject=subject,
         client_id=client_id,
         reason="REVOCATION_REASON_ADMINISTRATIVE",
@@ -124,3 +131,56 @@ def revoke(
         typer.echo(f"applied by {answer.applied} of {answer.connected} connected verifiers")
         if answer.pending_verifiers:
             fail(f"not yet applied by {', '.join(answer.pending_verifiers)}")
+
+
+@app.command()
+def explain(
+    session_id: Annotated[str, typer.Argument(help="The session's id: the claim `sid`.")],
+    data_dir: DataDir = None,
+    target: Target = None,
+    ca_file: CaFile = None,
+    as_json: Json = False,
+) -> None:
+    """Tell why a session is over, and how it lived: for "why was I logged out?"."""
+    from google.protobuf.json_format import MessageToDict
+    from rich.console import Console
+
+    from grpc_identity.v1 import admin_service_pb2 as admin_pb
+    from grpc_identity.v1 import admin_service_pb2_grpc as admin_pb_grpc
+    from identity.cli.session_story import story
+
+    with connection(data_dir, target, ca_file, admin=True) as reached:
+        explained = admin_pb_grpc.AdminServiceStub(reached.channel).ExplainSession(
+            admin_pb.ExplainSessionRequest(session_id=session_id), metadata=reached.metadata
+        )
+    if as_json:
+        typer.echo(json.dumps(MessageToDict(explained), indent=2))
+        return
+    if not explained.HasField("session"):
+        fail(
+            "nothing is stored of such a session; what is kept goes a day after its absolute end, or when it is erased"
+        )
+    console = Console(soft_wrap=True)
+    for line in story(explained):
+        console.print(line)
+
+
+@app.command()
+def erase(
+    subject: Annotated[str, typer.Argument(help="The subject, such as `alice`.")],
+    sure: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    data_dir: DataDir = None,
+    target: Target = None,
+    ca_file: CaFile = None,
+) -> None:
+    """Revoke everything of a subject and remove what is stored of it. The audit trail stays."""
+    from grpc_identity.v1 import identity_service_pb2 as pb
+    from grpc_identity.v1 import identity_service_pb2_grpc as pb_grpc
+
+    if not sure:
+        typer.confirm(f"Erase {subject}? This cannot be undone.", abort=True)
+    with connection(data_dir, target, ca_file, admin=True) as reached:
+        answer = pb_grpc.IdentityServiceStub(reached.channel).EraseSubject(
+            pb.EraseSubjectRequest(subject=subject), metadata=reached.metadata
+        )
+    typer.echo(f"erased: {answer.sessions_removed} sessions, {answer.entries_removed} other entries")

@@ -8,6 +8,7 @@ import signal
 import stat
 import subprocess
 import sys
+from base64 import b64encode
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ import pytest
 from grpc_identity import Issuer, Verifier
 from grpc_identity.v1 import identity_service_pb2 as pb
 from grpc_identity.v1 import identity_service_pb2_grpc as pb_grpc
+from grpc_identity.v1 import sessions_pb2
+from identity.cli.session_story import ENDINGS
 
 IDENTITY = str(Path(sys.executable).with_name("identity"))
 
@@ -33,6 +36,11 @@ def identity(*arguments: str, **environment: str) -> subprocess.CompletedProcess
         env=clean_environment() | environment,
         check=False,
     )
+
+
+def basic(client_id: str, client_secret: str) -> tuple[tuple[str, str], ...]:
+    pair = b64encode(f"{client_id}:{client_secret}".encode()).decode()
+    return (("authorization", f"Basic {pair}"),)
 
 
 def clean_environment() -> dict[str, str]:
@@ -137,6 +145,44 @@ async def test_verifiers_are_listed_and_a_revocation_is_waited_for(
         ended = identity("sessions", "revoke", *options, "--data-dir", str(tmp_path))
         assert ended.returncode == 0, ended.stderr
         assert "applied by 1 of 1 connected verifiers" in ended.stdout
+
+
+async def test_a_session_is_explained_and_a_subject_erased(
+    start_dev: Any, tmp_path: Path, wait_until: Any
+) -> None:
+    start_dev()
+    content = await known(tmp_path, wait_until)
+    metadata = basic(content["client_id"], content["client_secret"])
+    where = ("--data-dir", str(tmp_path))
+    with grpc.insecure_channel(content["grpc_target"]) as channel:
+        stub = pb_grpc.IdentityServiceStub(channel)
+        issue = pb.IssueTokensRequest(subject="zoe", audience=["orders"])
+        kept, other = (stub.IssueTokens(issue, metadata=metadata).tokens for _ in range(2))
+        spent = pb.RefreshRequest(refresh_token=kept.refresh_token, idempotency_key="a")
+        for _ in range(2):
+            stub.Refresh(spent, metadata=metadata)
+        alive = identity("sessions", "explain", kept.session_id, *where)
+        assert "generation 0 spent; the answer was repeated 1 times" in alive.stdout
+        assert "it is alive" in alive.stdout
+        assert identity("sessions", "revoke", "--all-but", kept.session_id, *where).returncode == 0
+        ended = identity("sessions", "explain", other.session_id, *where)
+        assert "ended: REVOKED_WITH_OTHERS" in ended.stdout
+        spent.idempotency_key = "b"
+        with pytest.raises(grpc.RpcError):
+            stub.Refresh(spent, metadata=metadata)
+        stolen = json.loads(identity("sessions", "explain", kept.session_id, *where, "--json").stdout)
+        assert stolen["endReason"] == "SESSION_END_REASON_REUSE_DETECTED"
+        asked = identity("sessions", "erase", "zoe", *where)
+        assert asked.returncode != 0  # nobody is there to say yes
+        erased = identity("sessions", "erase", "zoe", "--yes", *where)
+        assert erased.stdout.startswith("erased: 2 sessions")
+        gone = identity("sessions", "explain", kept.session_id, *where)
+        assert (gone.returncode, "nothing is stored" in gone.stderr) == (1, True)
+
+
+def test_every_ending_has_a_word_for_people() -> None:
+    names = {name.removeprefix("SESSION_END_REASON_") for name in dict(sessions_pb2.SessionEndReason.items())}
+    assert names == {*ENDINGS, "UNSPECIFIED"}
 
 
 async def test_credentials_sessions_and_keys_survive_a_restart(
@@ -252,6 +298,8 @@ def test_plain_text_beyond_loopback_has_to_be_allowed_aloud(tmp_path: Path) -> N
         "clients create",
         "sessions",
         "sessions revoke",
+        "sessions explain",
+        "sessions erase",
         "keys",
         "verifiers",
         "config",
