@@ -59,6 +59,11 @@ test: $(READY) $(PROTO_READY) ## Run the tests against a real Valkey, gRPC and O
 test-long: $(READY) ## Walk 10,000 histories of refreshing; a quarter of an hour, before a release or after changing the rules
 	@MODEL_EXAMPLES=10000 $(BIN)/python -m pytest -n0 tests/model
 
+.PHONY: storms
+storms: $(READY) ## 1,000 rounds of 200 calls at once, 50,000 calls given up, 50 failovers; a quarter of an hour, before a release
+	@LINEAR_ROUNDS=1000 CANCELLED_CALLS=50000 FAILOVER_ROUNDS=50 $(BIN)/python -m pytest -n0 -s \
+	  tests/concurrency tests/faults/test_durability.py
+
 .PHONY: mutants
 mutants: $(READY) ## Break the rules of refreshing one by one, and see that the tests notice; some ten minutes
 	@$(BIN)/python -m pytest -n 2 --dist load tests/model/mutants_of_rules.py

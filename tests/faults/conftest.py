@@ -144,6 +144,8 @@ class Pair:
     def end(self) -> None:
         """Ends what is left."""
         for server in (self.primary, self.replica):
+            if server._process is None:
+                continue
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self._pid(server), signal.SIGCONT)
             server.terminate()

@@ -70,6 +70,7 @@ async def test_without_durability_what_was_lost_is_healed_and_nobody_is_logged_o
         await refresh(service, later.refresh_token, f"{number}-again")
 
 
+@pytest.mark.timeout(3600)
 async def test_a_revocation_acknowledged_under_replica_is_never_lost(
     start_on: Any, way: Any, wait_until: Any, refused: Any
 ) -> None:
@@ -100,6 +101,7 @@ async def test_a_revocation_acknowledged_under_replica_is_never_lost(
                 assert (await refused(call)).reason == "FAMILY_REVOKED", number
             else:
                 assert (await call).tokens.session_id == tokens.session_id
+        pair.end()
 
 
 async def test_what_no_replica_has_is_not_acknowledged(start_on: Any, wait_until: Any, refused: Any) -> None:
