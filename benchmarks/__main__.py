@@ -20,11 +20,19 @@ from pathlib import Path
 
 import uvloop
 
-from benchmarks import revocation
+from benchmarks import distance, revocation
 from benchmarks.cases import CASES, Case, chosen_cases, is_chosen, running_cases
 from benchmarks.load import Measurement, measure
 from benchmarks.memory import FIGURES, measure_memory
-from benchmarks.report import Result, as_json, print_memory, print_revocation, print_table, summarise
+from benchmarks.report import (
+    Result,
+    as_json,
+    print_distance,
+    print_memory,
+    print_revocation,
+    print_table,
+    summarise,
+)
 from grpc_identity._version import __version__
 
 
@@ -48,22 +56,26 @@ def main() -> None:
     cases = chosen_cases(arguments.only)
     figures = [figure for figure in FIGURES if is_chosen(figure.name, arguments.only)]
     with_revocation = is_chosen(revocation.NAME, arguments.only)
-    if not cases and not figures and not with_revocation:
-        names = (*(item.name for item in (*CASES, *FIGURES)), revocation.NAME)
+    with_distance = is_chosen(distance.NAME, arguments.only)
+    if not cases and not figures and not with_revocation and not with_distance:
+        names = (*(item.name for item in (*CASES, *FIGURES)), revocation.NAME, distance.NAME)
         parser.error(f"nothing fits; there are: {' '.join(names)}")
     results = uvloop.run(_run(cases, arguments)) if cases else []
     memory = measure_memory(figures)
     latency = revocation.measure_revocation() if with_revocation else {}
+    far = distance.measure_distance() if with_distance else {}
     if results:
         print_table(results, arguments.concurrency)
     print_memory(memory)
     print_revocation(latency)
+    print_distance(far)
     arguments.output.write_text(
         json.dumps(
             as_json(results)
             | {
                 "memory": memory,
                 "revocation": latency,
+                "distance": far,
                 "version": __version__,
                 "python": platform.python_version(),
                 "cores": os.cpu_count(),

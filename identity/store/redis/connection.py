@@ -2,7 +2,8 @@
 
 While one batch is on its way, the next one gathers; when the answer comes, all its callers wake in the same
 turn of the event loop. Alone, a call waits for nobody. Under load, the cost of a round trip (a system call, a
-wake-up, a parse) is shared by all who wait.
+wake-up, a parse) is shared by all who wait. Where the way is long, the next batch does not wait for the answer: after
+``IMPATIENT_SECONDS`` it sets off beside it, so that distance costs each call one round trip and takes no throughput.
 
 - A batch is a pipeline, not a transaction: calls are independent and fail alone.
 - Nothing is retried by itself: whether a script ran before a connection broke is unknown here, and only the
@@ -31,6 +32,8 @@ from identity.store.redis.durability import Durability
 from identity.store.redis.scripts import Script
 
 MAX_WAITING_CALLS = 10_000
+MAX_ROUND_TRIPS = 12
+IMPATIENT_SECONDS = 0.002
 # Beyond this rate a call waits for company: a burst of answers wakes gRPC's threads once and not once a call.
 GATHER_SECONDS = 0.004
 MIN_GATHERED_CALLS = 2
@@ -67,6 +70,7 @@ class BatchingConnection:
         self._wait_ms = int(timeout_seconds * 500)
         self._waiting: deque[_Call] = deque()
         self._flusher: asyncio.Task[None] | None = None
+        self._under_way: set[asyncio.Task[None]] = set()
         self._counted_since = 0.0
         self._sent_calls = 0
         self._calls_per_second = 0.0
@@ -90,8 +94,8 @@ class BatchingConnection:
 
     async def close(self) -> None:
         """Waits for what is on its way, then disconnects."""
-        if self._flusher is not None:
-            await self._flusher
+        while self._flusher is not None or self._under_way:
+            await asyncio.wait({*self._under_way, *([self._flusher] if self._flusher else [])})
         await self.redis.aclose()
 
     def _enqueue(
@@ -113,11 +117,24 @@ class BatchingConnection:
             while self._waiting:
                 if self._is_busy(loop.time()):
                     await asyncio.sleep(GATHER_SECONDS)
+                await self._until_it_may_set_off()
                 size = min(len(self._waiting), self._max_batch)
                 self._sent_calls += size
-                await self._exchange([self._waiting.popleft() for _ in range(size)])
+                batch = [self._waiting.popleft() for _ in range(size)]
+                exchange = asyncio.create_task(self._exchange(batch))
+                self._under_way.add(exchange)
+                exchange.add_done_callback(self._under_way.discard)
         finally:
             self._flusher = None
+
+    async def _until_it_may_set_off(self) -> None:
+        """Until no batch is under way, or those that are take long and are not too many."""
+        while self._under_way:
+            is_full = len(self._under_way) >= MAX_ROUND_TRIPS
+            timeout = None if is_full else IMPATIENT_SECONDS
+            await asyncio.wait(self._under_way, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+            if not is_full:
+                return
 
     def _is_busy(self, now: float) -> bool:
         """Whether waiting ``GATHER_SECONDS`` can be expected to bring others along."""
@@ -137,6 +154,9 @@ class BatchingConnection:
                     answers[place] = answer
         except (RedisError, *_AWAY):
             answers = [store_unavailable()] * len(batch)
+        except Exception as error:
+            # Whatever it is, those who wait must hear of it.
+            answers = [error] * len(batch)
         for (*_, future), answer in zip(batch, answers, strict=True):
             if future.done():
                 continue
