@@ -240,6 +240,7 @@ class IdentityServer:
                 recorder=self._recorder,
                 buckets=settings.redis.buckets,
                 retry_window_seconds=settings.tokens.retry_window_seconds,
+                recovery_window_seconds=settings.tokens.recovery_window_seconds,
             ),
             revoke=Revoke(self.store.revocations, codec, reader, self._recorder),
             introspect=Introspect(self.store.reader, codec, reader),

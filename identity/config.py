@@ -156,6 +156,10 @@ class TokenSettings(_Section):
     retry_window_seconds: Annotated[int, Field(ge=10, le=600)] = Field(
         120, description="how long a call with the same idempotency key gets the same answer"
     )
+    recovery_window_seconds: Annotated[int, Field(ge=0, le=30 * 24 * 3600)] = Field(
+        24 * 3600,
+        description="how long after its last known use a session is caught up with that the store lost writes of",
+    )
     refresh_leeway_seconds: Annotated[int, Field(ge=0, le=60)] = Field(
         10, description="how long a spent token gets the same answer, for callers without keys"
     )

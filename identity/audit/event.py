@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -141,6 +142,7 @@ class RecordedEvent:
     user_agent: str
     device_label: str
     detail: str
+    evidence: Mapping[str, str | int | bool] = field(default_factory=dict)
 
 
 _dumps = json.JSONEncoder(separators=(",", ":")).encode

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields
 from re import compile as compile_pattern
 from typing import Any
 
-from identity.clients.policy import ClientPolicy, Grant, Patterns
+from identity.clients.policy import ClientPolicy, Grant, Patterns, ReusePolicy
 from identity.errors import field_invalid
 
 MAX_SECRETS = 2
@@ -75,6 +75,7 @@ def parse_document(document: str) -> Client:
     policy["grants"] = frozenset(
         Grant(name) for name in policy.get("grants", ()) if name in Grant.__members__
     )
+    policy["reuse_policy"] = ReusePolicy(policy.get("reuse_policy", ReusePolicy.ENFORCE))
     return Client(
         client_id=members["client_id"],
         display_name=members["display_name"],

@@ -40,6 +40,13 @@ class Grant(StrEnum):
 MAX_SESSIONS_PER_SUBJECT = 500
 
 
+class ReusePolicy(StrEnum):
+    """What happens when a spent refresh token comes back; the same names as in the proto."""
+
+    ENFORCE = "ENFORCE"
+    REPORT = "REPORT"
+
+
 @dataclass(frozen=True)
 class Patterns:
     """A set of names, where ``*`` stands for any run of characters and all else is literal.
@@ -91,6 +98,7 @@ class ClientPolicy:
     may_forward_client_context: bool = False
     calls_per_second: int = 1000
     concurrent_calls: int = 500
+    reuse_policy: ReusePolicy = ReusePolicy.ENFORCE
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from grpc_identity.v1 import (
 )
 from identity.audit.event import EndUser
 from identity.clients.client import Client
-from identity.clients.policy import ClientPolicy, Grant, Patterns
+from identity.clients.policy import ClientPolicy, Grant, Patterns, ReusePolicy
 from identity.errors import field_invalid
 from identity.sessions.introspect import ActiveToken, TokenType
 from identity.sessions.minting import MintedTokens
@@ -33,6 +33,10 @@ _DurationField: TypeAlias = Literal[
 _KINDS = {
     ClientKind.WEB: tokens_pb2.CLIENT_KIND_WEB,
     ClientKind.MOBILE: tokens_pb2.CLIENT_KIND_MOBILE,
+}
+_REUSE_POLICIES = {
+    ReusePolicy.ENFORCE: clients_pb2.REUSE_POLICY_ENFORCE,
+    ReusePolicy.REPORT: clients_pb2.REUSE_POLICY_REPORT,
 }
 _STATES = {
     None: sessions_pb2.SESSION_STATE_ACTIVE,
@@ -162,6 +166,7 @@ def policy_message(policy: ClientPolicy) -> clients_pb2.ClientPolicy:
         calls_per_second=policy.calls_per_second,
         concurrent_calls=policy.concurrent_calls,
         max_sessions_per_subject=policy.max_sessions_per_subject or 0,
+        reuse_policy=_REUSE_POLICIES[policy.reuse_policy],
     )
     for field, seconds in (
         (message.access_token_ttl, policy.access_token_ttl_seconds),
@@ -173,6 +178,15 @@ def policy_message(policy: ClientPolicy) -> clients_pb2.ClientPolicy:
         if seconds is not None:
             field.CopyFrom(Duration(seconds=seconds))
     return message
+
+
+def _reuse_policy(number: clients_pb2.ReusePolicy) -> ReusePolicy:
+    if number == clients_pb2.REUSE_POLICY_UNSPECIFIED:
+        return ReusePolicy.ENFORCE
+    for policy, known in _REUSE_POLICIES.items():
+        if number == known:
+            return policy
+    raise field_invalid("policy.reuse_policy", f"{number} is not a policy this service knows")
 
 
 def policy_value(message: clients_pb2.ClientPolicy) -> ClientPolicy:
@@ -199,6 +213,7 @@ def policy_value(message: clients_pb2.ClientPolicy) -> ClientPolicy:
         calls_per_second=message.calls_per_second or defaults.calls_per_second,
         concurrent_calls=message.concurrent_calls or defaults.concurrent_calls,
         max_sessions_per_subject=message.max_sessions_per_subject or None,
+        reuse_policy=_reuse_policy(message.reuse_policy),
     )
 
 

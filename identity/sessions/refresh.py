@@ -13,8 +13,10 @@ anything                            past absolute or idle expiry                
 generation g                        current g                                             rotated to g+1
 generation g-1                      current g, rotated with this idempotency key          the same g again
 generation g-1                      current g, rotated without a key, within the leeway   the same g again
-generation g-1 or older, otherwise  current g                                             family revoked
-generation g+k                      current g (the store lost writes)                     fast-forward
+generation g-1 or older, otherwise  current g                                             family revoked; or only
+                                                                                          recorded, by policy
+generation g+k, k <= 64             current g, used in the last day (the store lost       fast-forward
+                                    writes)
 ==================================  ====================================================  =====================
 
 Refreshing never ends access tokens in flight, and never extends the absolute lifetime.
@@ -32,7 +34,7 @@ from identity.rate_limiter import RateLimiter
 from identity.sessions.caller import Caller
 from identity.sessions.issue import digest_of
 from identity.sessions.minting import AccessTokenMint, MintedTokens, Recording, SessionTokens
-from identity.store.ports import SessionStore, Spend, SpendLimits, SpendVerdict, Spent
+from identity.store.ports import SPEND_SUCCEEDED, SessionStore, Spend, SpendLimits, SpendVerdict, Spent
 from identity.tokens.family_id import bucket_of
 from identity.tokens.lifetimes import refresh_expires_at_ms
 from identity.tokens.refresh_token import RefreshToken, RefreshTokenCodec, RefreshTokenInvalidError
@@ -61,6 +63,7 @@ class Refresh:
     recorder: EventRecorder
     buckets: int
     retry_window_seconds: int
+    recovery_window_seconds: int
 
     async def __call__(self, caller: Caller, request: RefreshRequest) -> MintedTokens:
         """The next tokens of the session. Raises what Refresh in the proto says."""
@@ -83,6 +86,8 @@ class Refresh:
                 audience=request.audience,
                 end_user=caller.end_user,
                 limits=self.limits,
+                recovery_window_ms=self.recovery_window_seconds * 1000,
+                reuse_policy=caller.policy.reuse_policy,
             ),
             event_id,
             caller.circumstances,
@@ -137,7 +142,7 @@ _REASONS = {
 
 def _raise_unless_spent(spent: Spent) -> None:
     match spent.verdict:
-        case SpendVerdict.ROTATED | SpendVerdict.REPEATED | SpendVerdict.RECOVERED:
+        case _ if spent.verdict in SPEND_SUCCEEDED:
             return
         case SpendVerdict.RATE_LIMITED:
             raise _rate_limited(spent.retry_after_ms / 1000)

@@ -139,6 +139,8 @@ class Spend:
     audience: tuple[str, ...]
     end_user: EndUser
     limits: SpendLimits
+    recovery_window_ms: int
+    reuse_policy: str
 
 
 class SpendVerdict(StrEnum):
@@ -156,9 +158,12 @@ class SpendVerdict(StrEnum):
     ROTATED = "ROTATED"
     REPEATED = "REPEATED"
     RECOVERED = "RECOVERED"
+    REPORTED = "REPORTED"
 
 
-SPEND_SUCCEEDED = frozenset({SpendVerdict.ROTATED, SpendVerdict.REPEATED, SpendVerdict.RECOVERED})
+SPEND_SUCCEEDED = frozenset(
+    {SpendVerdict.ROTATED, SpendVerdict.REPEATED, SpendVerdict.RECOVERED, SpendVerdict.REPORTED}
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,13 +12,16 @@ by another client                  anything                                     
 anything                           the family, its subject or its client was revoked     ``REVOKED``
 anything                           past the absolute or the idle expiry                  ``EXPIRED``
 generation g                       current g                                             ``ROTATED``
-generation g+k, k within bounds    current g: the store lost writes                      ``RECOVERED``
+generation g+k, k within bounds    current g, used in the recovery window: the store     ``RECOVERED``
+                                   lost writes
 generation g+k, k beyond           current g                                             ``UNKNOWN``
 generation g-1                     current g, rotated with the same idempotency key      ``REPEATED``
                                    less than the retry window ago
 generation g-1                     current g, rotated without a key, less than the       ``REPEATED``
                                    leeway ago
-any older, otherwise               current g                                             ``REUSED``
+any older, otherwise               current g                                             ``REUSED``, or where the
+                                                                                         client's policy only
+                                                                                         reports: ``REPORTED``
 =================================  ====================================================  ==================
 
 A theft (``WRONG_CLIENT``, ``REUSED``) ends the family, unless it had ended before. What would succeed is then held
@@ -69,6 +72,7 @@ Verdict: TypeAlias = Literal[
     "ROTATED",
     "REPEATED",
     "RECOVERED",
+    "REPORTED",
 ]
 
 MINUTE_MS = 60_000
@@ -82,6 +86,7 @@ class Rules:
     leeway_ms: int = 10_000
     max_fast_forward: int = 64
     max_steps: int = 8
+    recovery_window_ms: int = 24 * 3600 * 1000
     per_family: int = 5
     address_successes: int = 300
     address_failures: int = 30
@@ -165,6 +170,7 @@ class Presentation:
     scopes: frozenset[str] = frozenset()
     audience: frozenset[str] = frozenset()
     ip_address: str = ""
+    reuse_is_reported: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,13 +219,16 @@ def _by_generation(family: Family, shown: Presentation, rules: Rules, now_ms: in
     if ahead == 0:
         return "ROTATED", family.generation + 1
     if ahead > 0:
-        return ("RECOVERED", shown.generation + 1) if ahead <= rules.max_fast_forward else ("UNKNOWN", 0)
+        is_near = ahead <= rules.max_fast_forward and now_ms < family.used_ms + rules.recovery_window_ms
+        return ("RECOVERED", shown.generation + 1) if is_near else ("UNKNOWN", 0)
     age_ms = now_ms - family.rotated_ms
     if family.rotation_key:
         may_repeat = family.rotation_key == shown.idempotency_key and age_ms < rules.retry_window_ms
     else:
         may_repeat = age_ms < rules.leeway_ms
-    return ("REPEATED", family.generation) if ahead == -1 and may_repeat else ("REUSED", 0)
+    if ahead == -1 and may_repeat:
+        return "REPEATED", family.generation
+    return ("REPORTED", family.generation) if shown.reuse_is_reported else ("REUSED", 0)
 
 
 def _within_limits(
@@ -241,7 +250,7 @@ def _within_limits(
     family = replace(family, budget=budget, used_ms=now_ms)
     if verdict == "REPEATED":
         family = family.with_retry()
-    else:
+    elif verdict != "REPORTED":
         step = Step(shown.generation, now_ms, shown.ip_address, recovered=verdict == "RECOVERED")
         family = family.with_step(step, rules.max_steps)
         family = replace(family, generation=live, rotation_key=shown.idempotency_key, rotated_ms=now_ms)

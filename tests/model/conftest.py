@@ -29,6 +29,8 @@ BUCKETS = 4
 CLIENTS = ("web", "other")
 # Sessions of one client end by idleness first; those of the other can reach their absolute end.
 IDLE_DAYS = {"web": 2, "other": 30}
+# What is found out about this client's sessions is only reported.
+REPORTING = frozenset({"other"})
 POLICY = clients_pb2.ClientPolicy(
     grants=["GRANT_ISSUE", "GRANT_REFRESH", "GRANT_REVOKE", "GRANT_ADMIN"],
     subjects=["*"],
@@ -53,6 +55,7 @@ class Stepwise:
     channel: grpc.Channel
     metadata: dict[str, tuple[tuple[str, str], ...]]
     rules: Rules = RULES
+    reporting: frozenset[str] = REPORTING
     idle_days: dict[str, int] = field(default_factory=lambda: IDLE_DAYS)
     stub: Any = field(init=False)
 
@@ -72,10 +75,12 @@ class Stepwise:
         sessions._outbox_max_events = before
 
 
-def _policy(idle_days: int) -> clients_pb2.ClientPolicy:
+def _policy(client: str) -> clients_pb2.ClientPolicy:
     policy = clients_pb2.ClientPolicy()
     policy.CopyFrom(POLICY)
-    policy.session_idle_ttl.FromTimedelta(timedelta(days=idle_days))
+    policy.session_idle_ttl.FromTimedelta(timedelta(days=IDLE_DAYS[client]))
+    if client in REPORTING:
+        policy.reuse_policy = clients_pb2.REUSE_POLICY_REPORT
     return policy
 
 
@@ -109,9 +114,7 @@ def stepwise(valkey: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
     async def start() -> tuple[IdentityServer, str, dict[str, str]]:
         client_secrets = {
-            name: await bootstrap_client(
-                settings, client_id=name, display_name=name, policy=_policy(IDLE_DAYS[name])
-            )
+            name: await bootstrap_client(settings, client_id=name, display_name=name, policy=_policy(name))
             for name in CLIENTS
         }
         server = IdentityServer(settings)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import secrets
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from ipaddress import IPv6Address
 from typing import Any
 
@@ -23,6 +23,7 @@ from hypothesis.stateful import (
     precondition,
     rule,
 )
+from model.remembered import Held, Remembered
 from model.steps import (
     ATTEMPTS,
     AUDIENCE,
@@ -51,39 +52,6 @@ from identity.store.redis.reading import read_step
 from identity.tokens.family import MINUTE_MS, Budget, Decision, Family, Presentation, decide
 from identity.tokens.family_id import FamilyId, bucket_of, subject_tag
 from identity.tokens.refresh_token import RefreshToken
-
-
-@dataclass
-class Held:
-    """What the callers of one session know."""
-
-    family: FamilyId
-    subject: str
-    secret: bytes
-    newest: int = 0
-    last_key: str = ""
-
-
-@dataclass
-class Remembered:
-    """What the model holds; copied when the store is, and brought back with it."""
-
-    families: dict[FamilyId, Family] = field(default_factory=dict)
-    subject_cut_offs: dict[str, int] = field(default_factory=dict)
-    client_cut_offs: dict[tuple[str, int], int] = field(default_factory=dict)
-    addresses: dict[tuple[str, int], tuple[Budget, Budget]] = field(default_factory=dict)
-    end_users: dict[FamilyId, str] = field(default_factory=dict)
-    roles: dict[str, tuple[int, list[str]]] = field(default_factory=dict)
-
-    def copy(self) -> Remembered:
-        return Remembered(
-            dict(self.families),
-            dict(self.subject_cut_offs),
-            dict(self.client_cut_offs),
-            dict(self.addresses),
-            dict(self.end_users),
-            dict(self.roles),
-        )
 
 
 class Histories(RuleBasedStateMachine):
@@ -208,6 +176,7 @@ class Histories(RuleBasedStateMachine):
         ends = {
             "leeway": family.rotated_ms + rules.leeway_ms,
             "retry window": family.rotated_ms + rules.retry_window_ms,
+            "recovery": family.used_ms + rules.recovery_window_ms,
             "idle": family.used_ms + family.idle_ms,
             "absolute": family.expires_ms,
             "budget": family.budget.free_at_ms(rules.per_family),
@@ -217,6 +186,8 @@ class Histories(RuleBasedStateMachine):
         self._go_to(ends[boundary] - before)
         if boundary in ("leeway", "retry window"):
             attempt = replace(attempt, behind=1, key="same", client="own", wrong_secret=False)
+        if boundary == "recovery":
+            attempt = replace(attempt, behind=-1, client="own", wrong_secret=False)
         self._present(replace(attempt, which=which))
 
     @precondition(lambda self: self.sessions)
@@ -337,9 +308,9 @@ class Histories(RuleBasedStateMachine):
         if tokens is None:
             return
         held.newest = answer.generation
-        if decision.verdict != "REPEATED":
+        if decision.verdict not in ("REPEATED", "REPORTED"):
             held.last_key = text
-        if ip:
+        if ip and decision.verdict != "REPORTED":
             self.model.end_users[held.family] = json.dumps({"ip": ip}, separators=(",", ":"))
         self._check_claims(tokens.access_token, held, attempt)
 
@@ -365,6 +336,7 @@ class Histories(RuleBasedStateMachine):
                 scopes=frozenset(attempt.scopes),
                 audience=frozenset(attempt.audience),
                 ip_address=ip or "",
+                reuse_is_reported=caller in self.service.reporting,
             ),
             self.service.rules,
             now_ms=now_ms,
@@ -411,11 +383,24 @@ class Histories(RuleBasedStateMachine):
         if decision.verdict in SUCCEEDED:
             assert decision.family is not None
             expected = (SUCCEEDED[decision.verdict], "success", "", str(decision.family.generation))
+            if decision.verdict == "REPORTED":
+                expected = (expected[0], "success", REFUSED["REUSED"], str(presented))
         else:
             kind = THEFTS.get(decision.verdict) if was_alive else None
             expected = (kind or "refresh.refused", "refused", REFUSED[decision.verdict], str(presented))
         assert (event["type"], event["outcome"], event["reason"], event["generation"]) == expected
         assert json.loads(event["circumstances"])["client"] in ("web", "other")
+        if event["type"] == "refresh.reuse_detected":
+            assert decision.family is not None
+            evidence = json.loads(event["evidence"])
+            assert evidence["distance"] == decision.family.generation - presented
+            spent = {step.generation: step.spent_ms for step in decision.family.steps}
+            since = self.now_ms - spent[presented] if presented in spent else -1
+            # Of the last one the family itself knows when it was spent, also where the lineage skips it.
+            assert evidence["since_spent_ms"] == since or evidence["distance"] == 1
+            assert evidence["address"] in ("same", "other", "unknown")
+        else:
+            assert event["evidence"] == ""
 
     def _check_claims(self, access_token: str, held: Held, attempt: Attempt) -> None:
         claims = parse_claims(decode_base64url(access_token.split(".")[1].encode()))

@@ -16,7 +16,7 @@ SESSIONS = st.integers(min_value=0, max_value=MAX_SESSIONS - 1)
 JUMPS_MS = st.sampled_from([1, 1_000, 30_000, 3_600_000, 47 * 3_600_000])
 # What a session can run into, and how far from it: the last millisecond before, the first at which it holds.
 BOUNDARIES = st.sampled_from(
-    ["leeway", "retry window", "idle", "absolute", "budget", "failures", "successes"]
+    ["leeway", "retry window", "recovery", "idle", "absolute", "budget", "failures", "successes"]
 )
 
 # Verdict: gRPC reason, event type, outcome of the event, reason of the event.
@@ -24,6 +24,7 @@ SUCCEEDED = {
     "ROTATED": "tokens.refreshed",
     "REPEATED": "refresh.retry_answered",
     "RECOVERED": "family.recovered",
+    "REPORTED": "refresh.reuse_detected",
 }
 REFUSED = {
     "UNKNOWN": "REFRESH_TOKEN_INVALID",

@@ -289,3 +289,53 @@ async def test_200_parallel_spends_with_keys_of_their_own_end_the_family(
     successes = [answer for answer in answers if not isinstance(answer, BaseException)]
     assert len(successes) == 1
     assert (await refused(session.refresh(successes[0].refresh_token))).reason == "FAMILY_REVOKED"
+
+
+async def test_where_reuse_is_only_reported_the_session_lives_and_the_record_says_what_would_have_been(
+    collector: Any, make_settings: Any, start_service: Any, wait_until: Any
+) -> None:
+    service = await start_service(make_settings(audit={"relay": True}))
+    policy = clients_pb2.ClientPolicy(
+        grants=["GRANT_ISSUE", "GRANT_REFRESH"],
+        subjects=["*"],
+        audiences=["orders"],
+        may_forward_client_context=True,
+        reuse_policy="REUSE_POLICY_REPORT",
+    )
+    migrating = await service.new_client("migrating", policy)
+
+    async def refresh(token: str, key: str, address: str) -> Any:
+        request = pb.RefreshRequest(refresh_token=token, idempotency_key=key)
+        request.client_context.ip_address = address
+        return (await service.identity.Refresh(request, metadata=migrating)).tokens
+
+    issue = pb.IssueTokensRequest(subject="alice", audience=["orders"])
+    first = (await service.identity.IssueTokens(issue, metadata=migrating)).tokens
+    second = await refresh(first.refresh_token, "a", "192.0.2.1")
+    third = await refresh(second.refresh_token, "b", "192.0.2.1")
+    again = await refresh(first.refresh_token, "c", "192.0.2.2")
+    assert again.refresh_token == third.refresh_token  # the live one, and no second successor
+    assert (await refresh(third.refresh_token, "d", "192.0.2.1")).session_id == first.session_id
+    await wait_until(lambda: bool(collector.of_type("refresh.reuse_detected")))
+    (event,) = collector.of_type("refresh.reuse_detected")
+    assert (event["identity.event.outcome"], event["identity.event.reason"]) == (
+        "success",
+        "REFRESH_TOKEN_REUSED",
+    )
+    assert event["identity.reuse.distance"] == 2
+    assert event["identity.reuse.since_spent_ms"] >= 0
+    assert (event["identity.reuse.address"], event["identity.reuse.user_agent"]) == ("other", "unknown")
+    assert event["identity.reuse.key"] is True
+
+
+async def test_a_session_is_not_caught_up_with_long_after_its_last_known_use(
+    service: Any, new_session: Any, refused: Any
+) -> None:
+    session = await new_session()
+    codec = codec_of(service)
+    live = codec.decode(session.tokens.refresh_token)
+    ahead = codec.encode(RefreshToken(live.family, live.generation + 1, live.family_secret))
+    service.travel(seconds=24 * 3600 + 1)
+    assert (await refused(session.refresh(ahead))).reason == "REFRESH_TOKEN_INVALID"
+    await session.refresh()
+    await session.refresh(codec.encode(RefreshToken(live.family, live.generation + 3, live.family_secret)))

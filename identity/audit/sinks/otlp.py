@@ -122,4 +122,5 @@ def _attributes(event: RecordedEvent) -> Mapping[str, AttributeValue]:
         "error.type": event.reason if event.outcome == Outcome.REFUSED else "",
     }
     attributes |= {name: value for name, value in optional.items() if value is not None and value != ""}
+    attributes |= {f"identity.reuse.{name}": value for name, value in event.evidence.items()}
     return attributes

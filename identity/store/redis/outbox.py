@@ -163,6 +163,7 @@ def _recorded(bucket: BucketKeys, entry_id: bytes, fields: Any) -> RecordedEvent
         user_agent=circumstances.get("ua", ""),
         device_label=circumstances.get("device", ""),
         detail=circumstances.get("detail", ""),
+        evidence=json.loads(texts.get("evidence") or "{}"),
     )
 
 

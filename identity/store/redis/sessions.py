@@ -151,6 +151,8 @@ class RedisSessionStore(ScriptedStore):
                 MAX_FAST_FORWARD,
                 address,
                 MAX_STEPS,
+                spend.recovery_window_ms,
+                spend.reuse_policy,
             ),
             self._refreshing,
         )

@@ -26,19 +26,21 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1egrpc_identity/v1/clients.proto\x12\x10grpc_identity.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xfd\x03\n\x0c\x43lientPolicy\x12\'\n\x06grants\x18\x01 \x03(\x0e\x32\x17.grpc_identity.v1.Grant\x12\x10\n\x08subjects\x18\x02 \x03(\t\x12\x11\n\taudiences\x18\x03 \x03(\t\x12\x0e\n\x06scopes\x18\x04 \x03(\t\x12\r\n\x05roles\x18\x05 \x03(\t\x12\x33\n\x10\x61\x63\x63\x65ss_token_ttl\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x32\n\x0fweb_session_ttl\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x35\n\x12mobile_session_ttl\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x33\n\x10session_idle_ttl\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x31\n\x0erefresh_leeway\x18\n \x01(\x0b\x32\x19.google.protobuf.Duration\x12\"\n\x1amay_forward_client_context\x18\x0b \x01(\x08\x12\x18\n\x10\x63\x61lls_per_second\x18\x0c \x01(\r\x12\x18\n\x10\x63oncurrent_calls\x18\r \x01(\r\x12 \n\x18max_sessions_per_subject\x18\x0e \x01(\r\"\xd8\x01\n\x06\x43lient\x12\x11\n\tclient_id\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12.\n\x06policy\x18\x03 \x01(\x0b\x32\x1e.grpc_identity.v1.ClientPolicy\x12\x10\n\x08\x64isabled\x18\x04 \x01(\x08\x12.\n\ncreated_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x33\n\x07secrets\x18\x06 \x03(\x0b\x32\".grpc_identity.v1.ClientSecretInfo\"U\n\x10\x43lientSecretInfo\x12\x11\n\tsecret_id\x18\x01 \x01(\t\x12.\n\ncreated_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*\xe9\x01\n\x05Grant\x12\x15\n\x11GRANT_UNSPECIFIED\x10\x00\x12\x0f\n\x0bGRANT_ISSUE\x10\x01\x12\x1c\n\x18GRANT_CLIENT_CREDENTIALS\x10\x02\x12\x11\n\rGRANT_REFRESH\x10\x03\x12\x10\n\x0cGRANT_REVOKE\x10\x04\x12\x14\n\x10GRANT_INTROSPECT\x10\x05\x12\x17\n\x13GRANT_LIST_SESSIONS\x10\x06\x12\x12\n\x0eGRANT_EXCHANGE\x10\x07\x12\x0f\n\x0bGRANT_ERASE\x10\x08\x12\x0f\n\x0bGRANT_ADMIN\x10\t\x12\x10\n\x0cGRANT_VERIFY\x10\nb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1egrpc_identity/v1/clients.proto\x12\x10grpc_identity.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb2\x04\n\x0c\x43lientPolicy\x12\'\n\x06grants\x18\x01 \x03(\x0e\x32\x17.grpc_identity.v1.Grant\x12\x10\n\x08subjects\x18\x02 \x03(\t\x12\x11\n\taudiences\x18\x03 \x03(\t\x12\x0e\n\x06scopes\x18\x04 \x03(\t\x12\r\n\x05roles\x18\x05 \x03(\t\x12\x33\n\x10\x61\x63\x63\x65ss_token_ttl\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x32\n\x0fweb_session_ttl\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x35\n\x12mobile_session_ttl\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x33\n\x10session_idle_ttl\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x31\n\x0erefresh_leeway\x18\n \x01(\x0b\x32\x19.google.protobuf.Duration\x12\"\n\x1amay_forward_client_context\x18\x0b \x01(\x08\x12\x18\n\x10\x63\x61lls_per_second\x18\x0c \x01(\r\x12\x18\n\x10\x63oncurrent_calls\x18\r \x01(\r\x12 \n\x18max_sessions_per_subject\x18\x0e \x01(\r\x12\x33\n\x0creuse_policy\x18\x0f \x01(\x0e\x32\x1d.grpc_identity.v1.ReusePolicy\"\xd8\x01\n\x06\x43lient\x12\x11\n\tclient_id\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12.\n\x06policy\x18\x03 \x01(\x0b\x32\x1e.grpc_identity.v1.ClientPolicy\x12\x10\n\x08\x64isabled\x18\x04 \x01(\x08\x12.\n\ncreated_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x33\n\x07secrets\x18\x06 \x03(\x0b\x32\".grpc_identity.v1.ClientSecretInfo\"U\n\x10\x43lientSecretInfo\x12\x11\n\tsecret_id\x18\x01 \x01(\t\x12.\n\ncreated_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*\xe9\x01\n\x05Grant\x12\x15\n\x11GRANT_UNSPECIFIED\x10\x00\x12\x0f\n\x0bGRANT_ISSUE\x10\x01\x12\x1c\n\x18GRANT_CLIENT_CREDENTIALS\x10\x02\x12\x11\n\rGRANT_REFRESH\x10\x03\x12\x10\n\x0cGRANT_REVOKE\x10\x04\x12\x14\n\x10GRANT_INTROSPECT\x10\x05\x12\x17\n\x13GRANT_LIST_SESSIONS\x10\x06\x12\x12\n\x0eGRANT_EXCHANGE\x10\x07\x12\x0f\n\x0bGRANT_ERASE\x10\x08\x12\x0f\n\x0bGRANT_ADMIN\x10\t\x12\x10\n\x0cGRANT_VERIFY\x10\n*^\n\x0bReusePolicy\x12\x1c\n\x18REUSE_POLICY_UNSPECIFIED\x10\x00\x12\x18\n\x14REUSE_POLICY_ENFORCE\x10\x01\x12\x17\n\x13REUSE_POLICY_REPORT\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'grpc_identity.v1.clients_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_GRANT']._serialized_start=936
-  _globals['_GRANT']._serialized_end=1169
+  _globals['_GRANT']._serialized_start=989
+  _globals['_GRANT']._serialized_end=1222
+  _globals['_REUSEPOLICY']._serialized_start=1224
+  _globals['_REUSEPOLICY']._serialized_end=1318
   _globals['_CLIENTPOLICY']._serialized_start=118
-  _globals['_CLIENTPOLICY']._serialized_end=627
-  _globals['_CLIENT']._serialized_start=630
-  _globals['_CLIENT']._serialized_end=846
-  _globals['_CLIENTSECRETINFO']._serialized_start=848
-  _globals['_CLIENTSECRETINFO']._serialized_end=933
+  _globals['_CLIENTPOLICY']._serialized_end=680
+  _globals['_CLIENT']._serialized_start=683
+  _globals['_CLIENT']._serialized_end=899
+  _globals['_CLIENTSECRETINFO']._serialized_start=901
+  _globals['_CLIENTSECRETINFO']._serialized_end=986
 # @@protoc_insertion_point(module_scope)

@@ -22,6 +22,12 @@ class Grant(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     GRANT_ERASE: _ClassVar[Grant]
     GRANT_ADMIN: _ClassVar[Grant]
     GRANT_VERIFY: _ClassVar[Grant]
+
+class ReusePolicy(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    REUSE_POLICY_UNSPECIFIED: _ClassVar[ReusePolicy]
+    REUSE_POLICY_ENFORCE: _ClassVar[ReusePolicy]
+    REUSE_POLICY_REPORT: _ClassVar[ReusePolicy]
 GRANT_UNSPECIFIED: Grant
 GRANT_ISSUE: Grant
 GRANT_CLIENT_CREDENTIALS: Grant
@@ -33,9 +39,12 @@ GRANT_EXCHANGE: Grant
 GRANT_ERASE: Grant
 GRANT_ADMIN: Grant
 GRANT_VERIFY: Grant
+REUSE_POLICY_UNSPECIFIED: ReusePolicy
+REUSE_POLICY_ENFORCE: ReusePolicy
+REUSE_POLICY_REPORT: ReusePolicy
 
 class ClientPolicy(_message.Message):
-    __slots__ = ("grants", "subjects", "audiences", "scopes", "roles", "access_token_ttl", "web_session_ttl", "mobile_session_ttl", "session_idle_ttl", "refresh_leeway", "may_forward_client_context", "calls_per_second", "concurrent_calls", "max_sessions_per_subject")
+    __slots__ = ("grants", "subjects", "audiences", "scopes", "roles", "access_token_ttl", "web_session_ttl", "mobile_session_ttl", "session_idle_ttl", "refresh_leeway", "may_forward_client_context", "calls_per_second", "concurrent_calls", "max_sessions_per_subject", "reuse_policy")
     GRANTS_FIELD_NUMBER: _ClassVar[int]
     SUBJECTS_FIELD_NUMBER: _ClassVar[int]
     AUDIENCES_FIELD_NUMBER: _ClassVar[int]
@@ -50,6 +59,7 @@ class ClientPolicy(_message.Message):
     CALLS_PER_SECOND_FIELD_NUMBER: _ClassVar[int]
     CONCURRENT_CALLS_FIELD_NUMBER: _ClassVar[int]
     MAX_SESSIONS_PER_SUBJECT_FIELD_NUMBER: _ClassVar[int]
+    REUSE_POLICY_FIELD_NUMBER: _ClassVar[int]
     grants: _containers.RepeatedScalarFieldContainer[Grant]
     subjects: _containers.RepeatedScalarFieldContainer[str]
     audiences: _containers.RepeatedScalarFieldContainer[str]
@@ -64,7 +74,8 @@ class ClientPolicy(_message.Message):
     calls_per_second: int
     concurrent_calls: int
     max_sessions_per_subject: int
-    def __init__(self, grants: _Optional[_Iterable[_Union[Grant, str]]] = ..., subjects: _Optional[_Iterable[str]] = ..., audiences: _Optional[_Iterable[str]] = ..., scopes: _Optional[_Iterable[str]] = ..., roles: _Optional[_Iterable[str]] = ..., access_token_ttl: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., web_session_ttl: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., mobile_session_ttl: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., session_idle_ttl: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., refresh_leeway: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., may_forward_client_context: bool = ..., calls_per_second: _Optional[int] = ..., concurrent_calls: _Optional[int] = ..., max_sessions_per_subject: _Optional[int] = ...) -> None: ...
+    reuse_policy: ReusePolicy
+    def __init__(self, grants: _Optional[_Iterable[_Union[Grant, str]]] = ..., subjects: _Optional[_Iterable[str]] = ..., audiences: _Optional[_Iterable[str]] = ..., scopes: _Optional[_Iterable[str]] = ..., roles: _Optional[_Iterable[str]] = ..., access_token_ttl: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., web_session_ttl: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., mobile_session_ttl: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., session_idle_ttl: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., refresh_leeway: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., may_forward_client_context: bool = ..., calls_per_second: _Optional[int] = ..., concurrent_calls: _Optional[int] = ..., max_sessions_per_subject: _Optional[int] = ..., reuse_policy: _Optional[_Union[ReusePolicy, str]] = ...) -> None: ...
 
 class Client(_message.Message):
     __slots__ = ("client_id", "display_name", "policy", "disabled", "created_at", "secrets")

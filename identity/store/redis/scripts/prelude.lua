@@ -30,11 +30,11 @@ end
 
 -- Appends an event of this call and returns its gapless sequence number. A call that records several gives each but
 -- one an id of its own.
-local function record(type, outcome, reason, subject, session, generation, id)
+local function record(type, outcome, reason, subject, session, generation, id, evidence)
   local sequence = redis.call('INCR', sequence_counter)
   redis.call('XADD', outbox, '*', 'id', id or event_id, 'seq', sequence, 'at', text(now_ms), 'type', type,
     'outcome', outcome, 'reason', reason, 'subject', subject, 'session', session,
-    'generation', generation, 'circumstances', circumstances)
+    'generation', generation, 'circumstances', circumstances, 'evidence', evidence or '')
   return sequence
 end
 

@@ -20,6 +20,8 @@
 -- ARGV[18] how many generations a fast-forward may skip
 -- ARGV[19] the end user's address, '' where it is not known
 -- ARGV[20] how many steps of the lineage to keep
+-- ARGV[21] how long after its last use a family may be fast-forwarded, ms
+-- ARGV[22] 'REPORT' to let a family live whose spent token came back; 'ENFORCE' to end it
 --
 -- Returns {verdict, now ms, retry after ms, sequence, live generation, absolute expiry ms, idle ms,
 --          claims, roles, scope, audience}; from `retry after` on only where the verdict has it.
@@ -30,7 +32,8 @@ local idempotency_key = ARGV[9]
 local address_known = address_key ~= family_key
 
 local family = redis.call('HMGET', family_key, 'secret', 'client', 'subject', 'generation', 'key', 'rotated',
-  'used', 'expiry', 'idle', 'sequence', 'claims', 'scope', 'audience', 'revoked', 'limiter', 'roles', 'steps')
+  'used', 'expiry', 'idle', 'sequence', 'claims', 'scope', 'audience', 'revoked', 'limiter', 'roles', 'steps',
+  'user')
 local stored_hash, owner, subject, rotation_key = family[1], family[2], family[3] or '', family[5]
 local current, rotated_ms, used_ms = tonumber(family[4]), tonumber(family[6]), tonumber(family[7])
 local expiry_ms, idle_ms, started, revoked = tonumber(family[8]), tonumber(family[9]), family[10], family[14]
@@ -54,12 +57,30 @@ local function refuse(verdict, reason)
   return {verdict, now_ms}
 end
 
+-- What speaks for a theft, and what for a client that is only confused: how many generations ago the token was spent
+-- and when, whether it came from the same address, program and device as the last use, and whether with a key.
+local function evidence()
+  local spent_ms = presented == current - 1 and rotated_ms
+    or tonumber(string.match(family[17] or '', '%f[%d]' .. text(presented) .. '|(%d+)|'))
+  local before, now = cjson.decode(family[18] or '{}'), cjson.decode(ARGV[14])
+  local function compared(name)
+    if not before[name] or not now[name] then
+      return 'unknown'
+    end
+    return before[name] == now[name] and 'same' or 'other'
+  end
+  return cjson.encode({
+    distance = current - presented, since_spent_ms = spent_ms and now_ms - spent_ms or -1, key = idempotency_key ~= '',
+    address = compared('ip'), user_agent = compared('ua'), device = compared('device')})
+end
+
 local function stolen(verdict, type, reason, ended_by)
   if revoked then
     return refuse(verdict, reason)
   end
   end_family(family_key, ended_by, '')
-  announce(KEYS[7], 'session', session, record(type, 'refused', reason, subject, session, presented))
+  local told = verdict == 'REUSED' and evidence() or ''
+  announce(KEYS[7], 'session', session, record(type, 'refused', reason, subject, session, presented, nil, told))
   return {verdict, now_ms}
 end
 
@@ -121,7 +142,7 @@ local verdict, live
 if presented == current then
   verdict, live = 'ROTATED', current + 1
 elseif presented > current then
-  if presented - current > tonumber(ARGV[18]) then
+  if presented - current > tonumber(ARGV[18]) or now_ms >= used_ms + tonumber(ARGV[21]) then
     return refuse('UNKNOWN', 'REFRESH_TOKEN_INVALID')
   end
   verdict, live = 'RECOVERED', presented + 1
@@ -129,10 +150,13 @@ else
   local age_ms = now_ms - rotated_ms
   local same_key = rotation_key ~= '' and rotation_key == idempotency_key and age_ms < tonumber(ARGV[10])
   local no_keys = rotation_key == '' and age_ms < tonumber(ARGV[11])
-  if presented ~= current - 1 or not (same_key or no_keys) then
+  if presented == current - 1 and (same_key or no_keys) then
+    verdict, live = 'REPEATED', current
+  elseif ARGV[22] == 'REPORT' then
+    verdict, live = 'REPORTED', current
+  else
     return stolen('REUSED', 'refresh.reuse_detected', 'REFRESH_TOKEN_REUSED', 'REUSE_DETECTED')
   end
-  verdict, live = 'REPEATED', current
 end
 
 if not is_subset(ARGV[12], family[12]) then
@@ -157,6 +181,14 @@ end
 if address_arrival then
   redis.call('HSET', address_key, 'successes', text(address_arrival))
   redis.call('PEXPIRE', address_key, 120000)
+end
+
+if verdict == 'REPORTED' then
+  -- As if it had been enforced, but for the outcome.
+  local sequence = record('refresh.reuse_detected', 'success', 'REFRESH_TOKEN_REUSED', subject, session, presented, nil,
+    evidence())
+  redis.call('HSET', family_key, 'limiter', text(family_arrival), 'used', text(now_ms))
+  return {verdict, now_ms, 0, sequence, live, expiry_ms, idle_ms, family[11], roles, family[12], family[13]}
 end
 
 local types = {ROTATED = 'tokens.refreshed', REPEATED = 'refresh.retry_answered', RECOVERED = 'family.recovered'}
