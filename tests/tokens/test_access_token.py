@@ -2,6 +2,8 @@
 
 import json
 from base64 import urlsafe_b64decode
+from collections import Counter
+from random import Random
 
 import pytest
 
@@ -104,3 +106,11 @@ def test_refreshing_is_due_before_the_end_and_spread() -> None:
 def test_rotation_never_extends_the_absolute_lifetime() -> None:
     assert refresh_expires_at_ms(1_000, 5_000, 10_000) == 5_000
     assert refresh_expires_at_ms(1_000, 50_000, 10_000) == 11_000
+
+
+def test_ten_thousand_clients_that_started_together_do_not_come_back_together() -> None:
+    random = Random(7)
+    seconds = Counter(refresh_after_ms(0, 600, random.random()) // 1000 for _ in range(10_000))
+    mean = 10_000 / (max(seconds) - min(seconds) + 1)
+    assert max(seconds.values()) <= 3 * mean
+    assert max(seconds) < 600

@@ -148,8 +148,8 @@ class BatchingConnection:
             answers = await self._send(batch)
             unknown = [place for place, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
             if unknown:
-                await self._load({script for place in unknown if (script := batch[place][0]) is not None})
-                again = await self._send([batch[place] for place in unknown])
+                # With their text, which the store keeps from then on; a hash might be forgotten once more meanwhile.
+                again = await self._send([batch[place] for place in unknown], by_hash=False)
                 for place, answer in zip(unknown, again, strict=True):
                     answers[place] = answer
         except (RedisError, *_AWAY):
@@ -165,8 +165,8 @@ class BatchingConnection:
             else:
                 future.set_result(answer)
 
-    async def _send(self, batch: Sequence[_Call]) -> list[Any]:
-        request = b"".join(_packed(script, arguments) for script, arguments, *_ in batch)
+    async def _send(self, batch: Sequence[_Call], *, by_hash: bool = True) -> list[Any]:
+        request = b"".join(_packed(script, arguments, by_hash) for script, arguments, *_ in batch)
         questions = _questions(batch, self._wait_ms)
         request += b"".join(_packed(None, question) for question in questions.values())
         pool: Any = self.redis.connection_pool
@@ -187,10 +187,6 @@ class BatchingConnection:
             for call, answer in zip(batch, answers, strict=True)
         ]
 
-    async def _load(self, scripts: set[Script]) -> None:
-        for script in scripts:
-            await self.redis.script_load(script.source.decode())
-
 
 def _questions(batch: Sequence[_Call], timeout_ms: int) -> dict[Durability, tuple[_Argument, ...]]:
     """What has to be waited for, each kind once for all calls."""
@@ -198,8 +194,10 @@ def _questions(batch: Sequence[_Call], timeout_ms: int) -> dict[Durability, tupl
     return {kind: question for kind in kinds if (question := kind.question(timeout_ms)) is not None}
 
 
-def _packed(script: Script | None, arguments: tuple[_Argument, ...]) -> bytes:
-    command: Any = arguments if script is None else ("EVALSHA", script.sha, *arguments)
+def _packed(script: Script | None, arguments: tuple[_Argument, ...], by_hash: bool = True) -> bytes:
+    command: Any = arguments
+    if script is not None:
+        command = ("EVALSHA", script.sha, *arguments) if by_hash else ("EVAL", script.source, *arguments)
     packed: bytes = pack_command(command)
     return packed
 
@@ -212,11 +210,12 @@ async def _answer(connection: AbstractConnection) -> Any:
 
 
 def _as_refusal(error: BaseException) -> IdentityError:
-    """What the callers see of an error; a failing script is a defect of ours, all else is the store away."""
+    """What the callers see of an error. A failing script is a defect of ours, all else a state of the store: away, full,
+    read-only, loading. Those have types of their own also where a script ran into them."""
     if isinstance(error, IdentityError):
         # One instance must not be raised by many tasks: each would add to the same traceback.
         return IdentityError(error.reason, error.message, retry_after_seconds=error.retry_after_seconds)
-    if isinstance(error, ResponseError) and "user_script" in str(error):
+    if type(error) is ResponseError and "user_script" in str(error):
         refusal = IdentityError(
             Reason.INTERNAL, "The session store could not decide; the failure was logged."
         )
