@@ -61,6 +61,20 @@ local function id_about(name)
   return string.sub(redis.sha1hex(event_id .. name), 1, #event_id)
 end
 
+-- The verdict on a revocation that names a family that is not stored, or is not of the client it has to be of ('' for
+-- any), and records that; nil where nothing stands against it.
+local function refusal_to_revoke(owner, subject, session, only_client)
+  if not owner then
+    record('revocation.of_unknown', 'success', '', '', session, '')
+    return 'UNKNOWN'
+  end
+  if only_client ~= '' and only_client ~= owner then
+    record('revocation.refused', 'refused', 'REVOCATION_NOT_ALLOWED', subject, session, '')
+    return 'NOT_ALLOWED'
+  end
+  return nil
+end
+
 -- Writes down that a family is over: why, when, what was said for it, and which client did it.
 local function end_family(key, reason, cause)
   redis.call('HSET', key, 'revoked', reason, 'ended', text(now_ms), 'cause', cause,

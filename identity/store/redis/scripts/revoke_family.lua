@@ -14,13 +14,9 @@ if outbox_is_overfull() then
 end
 local family = redis.call('HMGET', KEYS[3], 'client', 'subject', 'revoked')
 local owner, subject = family[1], family[2]
-if not owner then
-  record('revocation.of_unknown', 'success', '', '', ARGV[5], '')
-  return 'UNKNOWN'
-end
-if ARGV[6] ~= '' and ARGV[6] ~= owner then
-  record('revocation.refused', 'refused', 'REVOCATION_NOT_ALLOWED', subject, ARGV[5], '')
-  return 'NOT_ALLOWED'
+local refusal = refusal_to_revoke(owner, subject, ARGV[5], ARGV[6])
+if refusal then
+  return refusal
 end
 local sequence = record('session.revoked', 'success', ARGV[7], subject, ARGV[5], '')
 -- Also when it was revoked before: whoever asks again may have reason to.

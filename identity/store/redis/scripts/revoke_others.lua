@@ -15,13 +15,9 @@ if outbox_is_overfull() then
 end
 local kept = redis.call('HMGET', KEYS[3], 'client', 'subject')
 local owner, subject = kept[1], kept[2]
-if not owner then
-  record('revocation.of_unknown', 'success', '', '', ARGV[5], '')
-  return 'UNKNOWN'
-end
-if ARGV[6] ~= '' and ARGV[6] ~= owner then
-  record('revocation.refused', 'refused', 'REVOCATION_NOT_ALLOWED', subject, ARGV[5], '')
-  return 'NOT_ALLOWED'
+local refusal = refusal_to_revoke(owner, subject, ARGV[5], ARGV[6])
+if refusal then
+  return refusal
 end
 record('subject.other_sessions_revoked', 'success', ARGV[7], subject, ARGV[5], '')
 local prefix = string.sub(KEYS[3], 1, -1 - #ARGV[5])

@@ -85,7 +85,7 @@ local function stolen(verdict, type, reason, ended_by)
 end
 
 -- The lineage with one more step, or one more retry of the last: how many came before those that are kept, then of
--- each the generation, when it was spent, the address, retries, and R if it was a recovery; '' for the address before.
+-- each the generation, when it was spent, the address ('' where it is not known), retries, and R if it was a recovery.
 local function lineage(stored, step, is_retry)
   local steps, earlier = {}, 0
   for entry in string.gmatch(stored or '', '%S+') do
