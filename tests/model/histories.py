@@ -40,6 +40,7 @@ from model.steps import (
     THEFTS,
     Answer,
     Attempt,
+    compared,
 )
 from model.watched_store import Copy, WatchedStore
 
@@ -156,6 +157,16 @@ class Histories(RuleBasedStateMachine):
                     self.model.families[held.family] = replace(family, revoked=revoked)
                 expected = "revocation.of_unknown" if family is None else "session.revoked"
                 assert (event["type"], event["session"]) == (expected, str(held.family))
+
+    @rule(subject=st.integers(0, 1), attempt=ATTEMPTS)
+    def a_client_is_revoked_right_after_a_session_has_started(self, subject: int, attempt: Attempt) -> None:
+        """With nothing in between that the bucket of the session would count."""
+        if len(self.sessions) == MAX_SESSIONS:
+            return
+        self.issue(subject=subject, mobile=False, client="web")
+        newest = len(self.sessions) - 1
+        self.revoke(which=newest, by="client")
+        self._present(replace(attempt, which=newest, behind=0, client="own", wrong_secret=False))
 
     @precondition(lambda self: self.sessions)
     @rule(jump_ms=JUMPS_MS)
@@ -294,6 +305,7 @@ class Histories(RuleBasedStateMachine):
         answer, tokens = self._refreshed(request, caller)
         before = self.model.families.get(held.family)
         was_alive = before is not None and before.revoked is None
+        last_user = self.model.end_users.get(held.family, "{}")
         model = self.model.copy()
         decision = self._decide(held, token, text, caller, attempt, ip, self.now_ms)
         if outbox_is_full and not (decision.verdict in THEFTS and was_alive):
@@ -304,7 +316,7 @@ class Histories(RuleBasedStateMachine):
         assert answer == self._answer(decision)
         self.seen.add(decision.verdict)
         (event,) = self.store.new_events()
-        self._check_event(event, decision, held, generation, was_alive)
+        self._check_event(event, decision, held, generation, was_alive, last_user)
         if tokens is None:
             return
         held.newest = answer.generation
@@ -377,7 +389,13 @@ class Histories(RuleBasedStateMachine):
         return Answer(REFUSED[decision.verdict], decision.retry_after_ms)
 
     def _check_event(
-        self, event: dict[str, str], decision: Decision, held: Held, presented: int, was_alive: bool
+        self,
+        event: dict[str, str],
+        decision: Decision,
+        held: Held,
+        presented: int,
+        was_alive: bool,
+        last_user: str,
     ) -> None:
         assert (event["session"], int(event["at"])) == (str(held.family), self.now_ms)
         if decision.verdict in SUCCEEDED:
@@ -398,7 +416,7 @@ class Histories(RuleBasedStateMachine):
             since = self.now_ms - spent[presented] if presented in spent else -1
             # Of the last one the family itself knows when it was spent, also where the lineage skips it.
             assert evidence["since_spent_ms"] == since or evidence["distance"] == 1
-            assert evidence["address"] in ("same", "other", "unknown")
+            assert evidence["address"] == compared(last_user, event["circumstances"])
         else:
             assert event["evidence"] == ""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 
 from hypothesis import strategies as st
@@ -73,3 +74,11 @@ class Answer:
     reason: str = ""
     retry_after_ms: int = 0
     generation: int = -1
+
+
+def compared(last_user: str, circumstances: str) -> str:
+    """Whether the address of the call is that of the session's last use."""
+    before, now = json.loads(last_user).get("ip"), json.loads(circumstances).get("ip")
+    if before is None or now is None:
+        return "unknown"
+    return "same" if before == now else "other"
