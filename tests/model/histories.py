@@ -1,7 +1,6 @@
-"""A machine that makes histories of sessions: each step is taken by the model and by the service, and what they say is compared.
+"""A machine that makes histories of sessions: the model and the service take each step, and what they say is compared.
 
-Time stands still but for the steps that move it, often to the very millisecond before something ends, and to the one
-at which it has ended.
+Time stands still but for the steps that move it, often to the very millisecond before or at which something ends.
 """
 
 from __future__ import annotations
@@ -118,12 +117,14 @@ class Histories(RuleBasedStateMachine):
             self.stored_is_what_the_model_says()
 
     @precondition(lambda self: self.sessions)
-    @rule(which=SESSIONS, times=st.integers(1, 5))
-    def a_session_is_used_for_a_while(self, which: int, times: int) -> None:
-        """As a good client does, once in ten minutes."""
+    @rule(which=SESSIONS, times=st.integers(1, 5), lost=st.booleans())
+    def a_session_is_used_for_a_while(self, which: int, times: int, lost: bool) -> None:
+        """As a good client does, once in ten minutes; where an answer was lost it asks again."""
         for _ in range(times):
             self._go_to(self.now_ms + 10 * MINUTE_MS)
             self._present(Attempt(which, 0, "new", "own", (), (), None, wrong_secret=False))
+            if lost:
+                self._present(Attempt(which, 1, "same", "own", (), (), None, wrong_secret=False))
 
     @precondition(lambda self: self.sessions)
     @rule(which=SESSIONS, by=st.sampled_from(["session", "token", "subject", "client"]))
@@ -181,7 +182,7 @@ class Histories(RuleBasedStateMachine):
         family = self.model.families.get(held.family)
         if family is None:
             return
-        here = self._bucket(held.family)
+        here = self.service.keys.of_family(held.family).index
         budgets = [self.model.addresses.get((ip, here), (Budget(), Budget())) for ip in self.addresses]
         rules, address = self.service.rules, attempt.address or 0
         ends = {
@@ -336,7 +337,7 @@ class Histories(RuleBasedStateMachine):
         ip: str | None,
         now_ms: int,
     ) -> Decision:
-        bucket = self._bucket(held.family)
+        bucket = self.service.keys.of_family(held.family).index
         none = (Budget(), Budget())
         decision = decide(
             self.model.families.get(held.family),
@@ -431,9 +432,6 @@ class Histories(RuleBasedStateMachine):
         assert claims.audience == frozenset(attempt.audience or AUDIENCE)
         assert (claims.subject, claims.session_id) == (held.subject, str(held.family))
         assert claims.issued_at_seconds == self.now_ms // 1000
-
-    def _bucket(self, family: FamilyId) -> int:
-        return bucket_of(family.subject_tag, len(self.service.keys.buckets))
 
     def _family_key(self, family: FamilyId) -> str:
         return str(self.service.keys.of_family(family).family(family))
