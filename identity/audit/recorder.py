@@ -12,8 +12,8 @@ import logging
 from collections import Counter, deque
 
 from identity.audit.event import Circumstances, Event, EventType, Outcome
+from identity.audit.ports import AuditOutbox
 from identity.errors import IdentityError
-from identity.store.ports import AuditOutbox
 
 MAX_QUEUED_EVENTS = 2_000
 MAX_FOLDED_KINDS = 500

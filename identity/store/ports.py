@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
-from identity.audit.event import Circumstances, EndUser, Event, EventType, RecordedEvent
+from identity.audit.event import Circumstances, EndUser, EventType
 from identity.tokens.access_token import TokenId
 from identity.tokens.family import Step
 from identity.tokens.family_id import FamilyId
@@ -416,35 +416,4 @@ class ClientStore(Protocol):
         ``replaces`` is the document it was made from, ``None`` for a new client; ``False`` when the stored
         one is another by now.
         """
-        ...
-
-
-class AuditOutbox(Protocol):
-    """The events that have happened and are not yet with the backend."""
-
-    async def append(self, events: Sequence[Event]) -> None:
-        """Records events that go with no change of state."""
-        ...
-
-    async def prepare(self) -> None:
-        """Makes reading possible; harmless when repeated."""
-        ...
-
-    async def read(self, consumer: str, *, batch: int, wait_ms: int) -> Sequence[RecordedEvent]:
-        """New events in the order of their sequence within a bucket; empty when none came in ``wait_ms``.
-
-        An event stays in the outbox, and is owned by ``consumer``, until it is removed.
-        """
-        ...
-
-    async def take_over(self, consumer: str, *, batch: int, idle_ms: int) -> Sequence[RecordedEvent]:
-        """Events somebody has read and left lying for ``idle_ms``."""
-        ...
-
-    async def remove(self, events: Sequence[RecordedEvent]) -> None:
-        """Forgets events that the backend has acknowledged."""
-        ...
-
-    async def depth(self) -> int:
-        """How many events wait."""
         ...

@@ -12,9 +12,9 @@ import logging
 from collections.abc import Sequence
 
 from identity.audit.event import RecordedEvent
+from identity.audit.ports import AuditOutbox
 from identity.audit.sinks.ports import AuditSink
 from identity.errors import IdentityError
-from identity.store.ports import AuditOutbox
 
 TAKE_OVER_IDLE_MS = 30_000
 TAKE_OVER_EVERY_SECONDS = 30.0
