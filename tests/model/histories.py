@@ -9,7 +9,6 @@ import json
 import secrets
 import time
 from dataclasses import replace
-from ipaddress import IPv6Address
 from typing import Any
 
 import grpc
@@ -40,6 +39,7 @@ from model.steps import (
     Answer,
     Attempt,
     compared,
+    random_address,
 )
 from model.watched_store import Copy, WatchedStore
 
@@ -64,7 +64,7 @@ class Histories(RuleBasedStateMachine):
         super().__init__()
         self.tag = secrets.token_hex(4)
         self.subjects = [f"alice-{self.tag}", f"bob-{self.tag}"]
-        self.addresses = [str(IPv6Address(secrets.token_bytes(16))) for _ in range(2)]
+        self.addresses = [random_address(ending=number) for number in (1, 2)]
         self.sessions: list[Held] = []
         self.model = Remembered()
         self.snapshot: tuple[Copy, Remembered] | None = None

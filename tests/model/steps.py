@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import secrets
 from dataclasses import dataclass
+from ipaddress import IPv6Address
 
 from hypothesis import strategies as st
 
@@ -82,3 +84,8 @@ def compared(last_user: str, circumstances: str) -> str:
     if before is None or now is None:
         return "unknown"
     return "same" if before == now else "other"
+
+
+def random_address(*, ending: int) -> str:
+    """An address that nobody else has, and that ends in what might be taken for a generation."""
+    return str(IPv6Address(secrets.token_bytes(14) + bytes((0, ending))))

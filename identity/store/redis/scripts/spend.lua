@@ -61,7 +61,7 @@ end
 -- and when, whether it came from the same address, program and device as the last use, and whether with a key.
 local function evidence()
   local spent_ms = presented == current - 1 and rotated_ms
-    or tonumber(string.match(family[17] or '', '%f[%d]' .. text(presented) .. '|(%d+)|'))
+    or tonumber(string.match(family[17] or '', ' ' .. text(presented) .. '|(%d+)|'))
   local before, now = cjson.decode(family[18] or '{}'), cjson.decode(ARGV[14])
   local function compared(name)
     if not before[name] or not now[name] then
