@@ -13,7 +13,7 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import assert_never
 
 from identity.audit.event import new_event_id
@@ -24,7 +24,7 @@ from identity.sessions.caller import Caller
 from identity.sessions.minting import AccessTokenMint, MintedTokens, Recording
 from identity.store.ports import ExchangeVerdict, SessionStore
 from identity.tokens.access_token import SessionClaims
-from identity.tokens.family_id import bucket_of, subject_tag
+from identity.tokens.family_id import bucket_of
 
 MAX_ACTORS = 4
 
@@ -33,12 +33,9 @@ MAX_ACTORS = 4
 class ExchangeRequest:
     """A checked request. Empty audience and scopes: those of the token."""
 
-    subject_token: str
+    subject_token: str = field(repr=False)
     audience: tuple[str, ...] = ()
     scopes: tuple[str, ...] = ()
-
-    def __repr__(self) -> str:
-        return f"ExchangeRequest(audience={self.audience!r}, scopes={self.scopes!r})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,13 +63,15 @@ class ExchangeToken:
         signer = self.mint.signer()
         self.mint.check_size(signer, claims, audience, scopes)
         event_id = new_event_id()
+        presented = token.presented
+        bucket = bucket_of(presented.subject_tag, self.buckets)
         exchanged = await self.store.exchange_token(
-            token.presented, caller.client_id, event_id, caller.circumstances
+            presented, caller.client_id, event_id, caller.circumstances
         )
         _raise_unless_exchanged(exchanged.verdict)
         return await self.mint.mint(
             signer,
-            Recording(self._bucket(token), exchanged.sequence, event_id, exchanged.now_ms),
+            Recording(bucket, exchanged.sequence, event_id, exchanged.now_ms),
             session_claims=claims,
             audience=audience,
             scopes=scopes,
@@ -82,10 +81,6 @@ class ExchangeToken:
             ),
             session=None,
         )
-
-    def _bucket(self, token: ReadAccessToken) -> int:
-        tag = token.family.subject_tag if token.family else subject_tag(token.subject)
-        return bucket_of(tag, self.buckets)
 
 
 def _claims(token: ReadAccessToken, *, actor: str) -> SessionClaims:

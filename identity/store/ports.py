@@ -19,7 +19,7 @@ from typing import Protocol
 from identity.audit.event import Circumstances, EndUser, EventType
 from identity.tokens.access_token import TokenId
 from identity.tokens.family import Step
-from identity.tokens.family_id import FamilyId
+from identity.tokens.family_id import FamilyId, SubjectTag, subject_tag
 from identity.tokens.lifetimes import ClientKind, SessionLifetime
 
 
@@ -95,6 +95,11 @@ class PresentedToken:
     client_id: str
     token_id: TokenId
     expires_at_seconds: int
+
+    @property
+    def subject_tag(self) -> SubjectTag:
+        """Whose token it is; decides the bucket."""
+        return self.family.subject_tag if self.family else subject_tag(self.subject)
 
 
 class ExchangeVerdict(StrEnum):

@@ -16,7 +16,7 @@ from identity.store.ports import (
     PresentedToken,
     SpendVerdict,
 )
-from identity.store.redis.scripted import ScriptedStore, tag_of
+from identity.store.redis.scripted import ScriptedStore
 from identity.tokens.family import Step
 from identity.tokens.family_id import FamilyId, subject_tag
 from identity.tokens.lifetimes import ClientKind
@@ -73,7 +73,9 @@ class RedisSessionReader(ScriptedStore):
         denied, client_cut_off, subject_cut_offs, state = await asyncio.gather(
             self._connection.command("EXISTS", bucket.denied_token(str(token.token_id))),
             self._connection.command("HGET", bucket.client(token.client_id), "sequence"),
-            self._connection.command("HMGET", bucket.subject(tag_of(token)), "sequence", "access_sequence"),
+            self._connection.command(
+                "HMGET", bucket.subject(token.subject_tag), "sequence", "access_sequence"
+            ),
             self.find_family(family) if family else _nothing(),
         )
         if denied or (family is not None and (state is None or state.ended is SpendVerdict.REVOKED)):

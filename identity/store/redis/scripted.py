@@ -10,7 +10,6 @@ from identity.store.ports import PresentedToken
 from identity.store.redis.connection import BatchingConnection
 from identity.store.redis.durability import Durability
 from identity.store.redis.keys import BucketKeys, KeySpace
-from identity.tokens.family_id import SubjectTag, subject_tag
 
 __all__ = [
     "ScriptContext",
@@ -19,7 +18,6 @@ __all__ = [
     "raise_if_full",
     "recording",
     "session_id_of",
-    "tag_of",
 ]
 
 
@@ -67,7 +65,7 @@ class ScriptedStore:
         )
 
     def _bucket_of_token(self, token: PresentedToken) -> BucketKeys:
-        return self._keys.of_tag(tag_of(token))
+        return self._keys.of_tag(token.subject_tag)
 
     async def _now_ms(self) -> int:
         if self._clock.frozen_at_ms is not None:
@@ -79,11 +77,6 @@ class ScriptedStore:
 def recording(bucket: BucketKeys) -> tuple[str, str]:
     """The keys of every script that records."""
     return (bucket.outbox, bucket.sequence)
-
-
-def tag_of(token: PresentedToken) -> SubjectTag:
-    """Whose token it is."""
-    return token.family.subject_tag if token.family else subject_tag(token.subject)
 
 
 def session_id_of(token: PresentedToken) -> str:

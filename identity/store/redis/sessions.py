@@ -19,7 +19,7 @@ from identity.store.ports import (
 )
 from identity.store.redis import scripts
 from identity.store.redis.keys import BucketKeys
-from identity.store.redis.scripted import ScriptedStore, recording, session_id_of, tag_of
+from identity.store.redis.scripted import ScriptedStore, recording, session_id_of
 from identity.tokens.access_token import with_roles
 
 # How long an ended family can still be told from an unknown one.
@@ -104,7 +104,7 @@ class RedisSessionStore(ScriptedStore):
                 *recording(bucket),
                 denied,
                 bucket.family(presented.family) if presented.family else denied,
-                bucket.subject(tag_of(presented)),
+                bucket.subject(presented.subject_tag),
                 bucket.client(presented.client_id),
                 bucket.client(client_id),
             ),
