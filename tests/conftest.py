@@ -8,6 +8,7 @@ import contextlib
 import itertools
 import os
 import secrets
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -82,13 +83,20 @@ def valkey() -> Iterator[str]:
 def start_valkey(config: dict[str, str], *, data_dir: Path | None = None) -> ValkeyServer:
     """Starts a Valkey on a port that no other test worker looks at.
 
-    Two that choose one free port at the same time would both take the one server that gets it for their own.
+    Two that choose one free port at the same time would both take the one server that gets it for their own; nor may it
+    be that of a server which a test run beside this one has started.
     """
-    while True:
-        server = ValkeyServer(port=next(_PORTS), config=config, data_dir=data_dir)
+    for port in filter(_is_free, _PORTS):
+        server = ValkeyServer(port=port, config=config, data_dir=data_dir)
         with contextlib.suppress(ValkeyServerStartupError, OSError):
             server.start()
             return server
+    raise AssertionError("the ports go round for ever")
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) != 0
 
 
 _WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
