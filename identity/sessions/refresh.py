@@ -34,7 +34,8 @@ from identity.rate_limiter import RateLimiter
 from identity.sessions.caller import Caller
 from identity.sessions.issue import digest_of
 from identity.sessions.minting import AccessTokenMint, MintedTokens, Recording, SessionTokens
-from identity.store.ports import SPEND_SUCCEEDED, SessionStore, Spend, SpendLimits, SpendVerdict, Spent
+from identity.store.ports import NotSpent, SessionStore, Spend, SpendLimits, SpendVerdict
+from identity.tokens.access_token import claims_of_session
 from identity.tokens.family_id import bucket_of
 from identity.tokens.lifetimes import refresh_expires_at_ms
 from identity.tokens.refresh_token import RefreshToken, RefreshTokenCodec, RefreshTokenInvalidError
@@ -92,16 +93,23 @@ class Refresh:
             event_id,
             caller.circumstances,
         )
-        _raise_unless_spent(spent)
+        if isinstance(spent, NotSpent):
+            raise _refusal(spent)
+        terms = spent.terms
         live = RefreshToken(token.family, spent.generation, token.family_secret)
-        expires_at_ms = refresh_expires_at_ms(spent.now_ms, spent.absolute_expiry_ms, spent.idle_ms)
+        expires_at_ms = refresh_expires_at_ms(
+            spent.now_ms, spent.absolute_expiry_ms, terms.lifetime.idle_seconds * 1000
+        )
         bucket = bucket_of(token.family.subject_tag, self.buckets)
+        claims = claims_of_session(
+            spent.subject, str(token.family), terms, spent.auth_time_seconds, spent.roles
+        )
         return await self.mint.mint(
             signer,
             Recording(bucket, spent.sequence, event_id, spent.now_ms),
-            session_claims=spent.session_claims,
-            audience=request.audience or spent.audience.split(),
-            scopes=request.scopes or tuple(spent.scope.split()),
+            session_claims=claims,
+            audience=request.audience or terms.audience,
+            scopes=request.scopes or terms.scopes,
             ttl_seconds=self.lifetimes.access_token(caller.policy),
             session=SessionTokens(str(token.family), self.codec.encode(live), expires_at_ms),
         )
@@ -140,16 +148,14 @@ _REASONS = {
 }
 
 
-def _raise_unless_spent(spent: Spent) -> None:
-    match spent.verdict:
-        case _ if spent.verdict in SPEND_SUCCEEDED:
-            return
+def _refusal(refused: NotSpent) -> IdentityError:
+    match refused.verdict:
         case SpendVerdict.RATE_LIMITED:
-            raise _rate_limited(spent.retry_after_ms / 1000)
+            return _rate_limited(refused.retry_after_ms / 1000)
         case SpendVerdict.OUTBOX_FULL:
-            raise audit_unavailable()
-        case refused:
-            raise _refused(_REASONS[refused])
+            return audit_unavailable()
+        case verdict:
+            return _refused(_REASONS[verdict])
 
 
 def _refused(reason: Reason) -> IdentityError:

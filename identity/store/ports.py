@@ -20,23 +20,19 @@ from identity.audit.event import Circumstances, EndUser, EventType
 from identity.tokens.access_token import TokenId
 from identity.tokens.family import Step
 from identity.tokens.family_id import FamilyId, SubjectTag, subject_tag
-from identity.tokens.lifetimes import ClientKind, SessionLifetime
+from identity.tokens.lifetimes import ClientKind
+from identity.tokens.session_terms import SessionTerms
 
 
 @dataclass(frozen=True, slots=True)
 class NewFamily:
-    """A session to start. ``session_claims`` and ``roles`` are serialised; the roles may change later."""
+    """A session to start. ``auth_time_seconds`` is when the subject has proved who it is, where that is known."""
 
     family: FamilyId
     family_secret_hash: bytes = field(repr=False)
     subject: str
-    client_id: str
-    client_kind: ClientKind
-    lifetime: SessionLifetime
-    session_claims: str
-    roles: str
-    audience: tuple[str, ...]
-    scopes: tuple[str, ...]
+    terms: SessionTerms
+    auth_time_seconds: int | None
     end_user: EndUser
     max_sessions: int
 
@@ -173,18 +169,25 @@ SPEND_SUCCEEDED = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """``retry_after_ms`` with ``RATE_LIMITED``; all else with success, ``generation`` being the live one."""
+    """A token was spent. ``generation`` is the live one, ``roles`` (JSON) are those of now."""
 
     verdict: SpendVerdict
     now_ms: int
+    sequence: int
+    generation: int
+    absolute_expiry_ms: int
+    subject: str
+    auth_time_seconds: int | None
+    roles: str
+    terms: SessionTerms
+
+
+@dataclass(frozen=True, slots=True)
+class NotSpent:
+    """A token was refused; ``retry_after_ms`` with ``RATE_LIMITED`` only."""
+
+    verdict: SpendVerdict
     retry_after_ms: int = 0
-    sequence: int = 0
-    generation: int = 0
-    absolute_expiry_ms: int = 0
-    idle_ms: int = 0
-    session_claims: str = ""
-    scope: str = ""
-    audience: str = ""
 
 
 class EndReason(StrEnum):
@@ -287,7 +290,7 @@ class SessionStore(Protocol):
         """Records that a client exchanges a token, unless the token has expired or was taken back."""
         ...
 
-    async def spend(self, spend: Spend, event_id: bytes, circumstances: Circumstances) -> Spent:
+    async def spend(self, spend: Spend, event_id: bytes, circumstances: Circumstances) -> Spent | NotSpent:
         """Decides on a presented refresh token and records the decision. Rotates at most once."""
         ...
 

@@ -1,8 +1,7 @@
 """The access token: a JWT as RFC 9068 profiles it, put together without parsing anything twice.
 
-What a session fixes (``sub``, ``client_id``, ``sid``, ``roles``, ``auth_time``, ``acr``, ``amr``) is serialised
-once, when the session starts, and stored with it; each token adds ``aud``, ``scope``, ``iat``, ``exp`` and
-``jti``. ``aud`` and ``scope`` stay apart because a refresh may narrow them.
+What a session fixes are ``sub``, ``client_id``, ``sid``, ``roles``, ``auth_time``, ``acr`` and ``amr``; each token adds
+``aud``, ``scope``, ``iat``, ``exp`` and ``jti``. ``aud`` and ``scope`` stay apart because a refresh may narrow them.
 
 Rules it keeps:
 
@@ -20,6 +19,8 @@ import json
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+from identity.tokens.session_terms import SessionTerms
 
 MAX_TTL_SECONDS = 15 * 60
 MAX_TOKEN_BYTES = 1024
@@ -71,6 +72,21 @@ class SessionClaims:
         if self.actors:
             members["act"] = _act(self.actors)
         return _dumps(members)[1:-1]
+
+
+def claims_of_session(
+    subject: str, session_id: str, terms: SessionTerms, auth_time_seconds: int | None, roles: str
+) -> str:
+    """What every access token of a session says, serialised; ``roles`` is a JSON array."""
+    claims = SessionClaims(
+        subject,
+        terms.client_id,
+        session_id,
+        auth_time_seconds=auth_time_seconds,
+        acr=terms.acr,
+        amr=terms.amr,
+    )
+    return with_roles(claims.without_roles(), roles)
 
 
 def _act(actors: Sequence[str]) -> dict[str, object]:

@@ -66,10 +66,11 @@ class Mutant:
 
 
 def _lua_mutants() -> Iterator[Mutant]:
-    spend = files(scripts).joinpath("spend.lua").read_text()
-    prelude = files(scripts).joinpath("prelude.lua").read_text()
+    prelude, family, spend = (
+        files(scripts).joinpath(f"{part}.lua").read_text() for part in ("prelude", "family", "spend")
+    )
     decides_from = prelude.index("-- Whether a cut-off")
-    whole = prelude + spend
+    whole = prelude + family + spend
     lines = whole.splitlines(keepends=True)
     position = 0
     for number, line in enumerate(lines):

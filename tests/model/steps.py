@@ -78,12 +78,12 @@ class Answer:
     generation: int = -1
 
 
-def compared(last_user: str, circumstances: str) -> str:
+def compared(last_address: str, circumstances: str) -> str:
     """Whether the address of the call is that of the session's last use."""
-    before, now = json.loads(last_user).get("ip"), json.loads(circumstances).get("ip")
-    if before is None or now is None:
+    now = json.loads(circumstances).get("ip", "")
+    if not last_address or not now:
         return "unknown"
-    return "same" if before == now else "other"
+    return "same" if last_address == now else "other"
 
 
 def random_address(*, ending: int) -> str:

@@ -43,7 +43,6 @@ async def dump_of(store: Any) -> bytes:
     readers: dict[bytes, Any] = {
         b"string": redis.get,
         b"hash": redis.hgetall,
-        b"zset": lambda key: redis.zrange(key, 0, -1, withscores=True),
         b"stream": redis.xrange,
     }
     async for key in redis.scan_iter(match=f"{store.keys.settings.split(':')[0]}:*"):

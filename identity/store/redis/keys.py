@@ -40,8 +40,12 @@ class BucketKeys:
         """What the keys of all families start with."""
         return self.prefix + "family:"
 
+    def shared(self, digest: str) -> str:
+        """A text that many families have in common."""
+        return f"{self.prefix}shared:{digest}"
+
     def families(self, tag: SubjectTag) -> str:
-        """Families of a subject."""
+        """List of the families of a subject."""
         return f"{self.prefix}families:{_text(tag)}"
 
     def subject(self, tag: SubjectTag) -> str:

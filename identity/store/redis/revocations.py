@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from identity.audit.event import Circumstances, EventType
 from identity.store.ports import EndReason, Erased, PresentedToken, RevokeVerdict
 from identity.store.redis import scripts
+from identity.store.redis.family_record import common_name
 from identity.store.redis.keys import BucketKeys
 from identity.store.redis.scripted import ScriptedStore, raise_if_full, recording, session_id_of
 from identity.store.redis.sessions import TOMBSTONE_MS
@@ -177,7 +178,7 @@ class RedisRevocationStore(ScriptedStore):
                 *self._event(event_id, circumstances),
                 f"erased:{tag.hex()}",
                 subject,
-                bucket.family_prefix,
+                bucket.family_prefix + common_name(tag),
                 CUT_OFF_MS,
             ),
             self._revoking,

@@ -1,12 +1,12 @@
 -- Ends everything of a subject and removes what is stored of it, in one step. What stays is the cut-off, by which verifiers
 -- and late tokens are refused, under a name that cannot be read back.
 --
--- KEYS[3]  families of the subject (sorted set)
+-- KEYS[3]  list of the subject's families
 -- KEYS[4]  cut-offs of the subject (hash)
 -- KEYS[5]  feed of revocations
 -- ARGV[5]  what the record calls the subject from now on
 -- ARGV[6]  subject, for verifiers, who forget it when its last access token has expired
--- ARGV[7]  what the keys of families start with
+-- ARGV[7]  what the keys of the subject's families start with
 -- ARGV[8]  milliseconds after which nothing that started before can be alive
 --
 -- Returns {sessions removed, other entries removed}, or 'OUTBOX_FULL'.
@@ -16,7 +16,7 @@ if outbox_is_overfull() then
 end
 local sequence = record('subject.erased', 'success', '', ARGV[5], '', '')
 local sessions = 0
-for _, name in ipairs(redis.call('ZRANGE', KEYS[3], 0, -1)) do
+for _, name in ipairs(names_in(redis.call('GET', KEYS[3]) or '')) do
   sessions = sessions + redis.call('UNLINK', ARGV[7] .. name)
 end
 local entries = redis.call('UNLINK', KEYS[3]) + redis.call('UNLINK', KEYS[4])
