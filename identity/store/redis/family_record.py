@@ -7,7 +7,6 @@ once a bucket under their digest, because a million sessions of one application 
 from __future__ import annotations
 
 import ipaddress
-from base64 import urlsafe_b64encode
 from dataclasses import dataclass, field
 from functools import lru_cache
 from hashlib import sha256
@@ -16,23 +15,22 @@ from typing import TypeAlias
 
 from identity.store.ports import Ending, EndReason
 from identity.tokens.family import Step
-from identity.tokens.family_id import FamilyId, SubjectTag
+from identity.tokens.family_id import NAME_CHARS, FamilyId, SubjectTag
 from identity.tokens.lifetimes import ClientKind, SessionLifetime
 from identity.tokens.session_terms import SessionTerms
 
-# Of a session id, what differs between the sessions of a subject: characters 14 to 32.
-NAME_CHARS = 19
-IDEMPOTENCY_DIGEST_BYTES = 12
+IDEMPOTENCY_DIGEST_BYTES = 8
 
 _LAYOUT = 1
-_DIGEST_BYTES = 12
-_SAME_ADDRESS = 255
-_FIXED = Struct(">B16s16s6sIIH6sI5s")
+_TERMS_DIGEST_BYTES = 12
+# Only shown and compared with the one before.
+_AGENT_DIGEST_BYTES = 6
+_FIXED = Struct(">B16s12s6sIIH6sI5s")
 _TERMS = Struct(">B1s6s6s")
-_STEP = Struct(">IBBB")
+_SECONDS, _SKIPPED, _RETRIED, _ADDRESS = 7, 8, 16, 32
 _KINDS = {b"w": ClientKind.WEB, b"m": ClientKind.MOBILE}
 _LETTERS = {kind: letter for letter, kind in _KINDS.items()}
-_Shared: TypeAlias = tuple[str, bytes]
+_Shared: TypeAlias = tuple[bytes, bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +38,7 @@ class FamilyRecord:
     """A family as it is stored. Times in ms; ``terms`` and ``user_agent`` are digests, empty for none."""
 
     secret_hash: bytes = field(repr=False)
-    terms: str
+    terms: bytes
     created_ms: int
     rotated_ms: int
     used_ms: int
@@ -51,7 +49,7 @@ class FamilyRecord:
     rotation_key: bytes
     subject: str
     ip_address: str
-    user_agent: str
+    user_agent: bytes
     device_label: str
     steps: tuple[Step, ...]
     earlier_steps: int
@@ -67,13 +65,14 @@ class FamilyRecord:
             raise ValueError(f"a family in layout {layout}; this version reads {_LAYOUT}")
         reader = _Reader(stored, _FIXED.size)
         created_ms = int.from_bytes(created)
-        key, subject, address, agent, device, steps = (reader.text(1) for _ in range(6))
-        earlier_steps, lineage = _lineage(steps, created_ms, generation)
+        key, subject, address, agent, device, lineage, ending = (reader.text(1) for _ in range(7))
+        rotated_ms = created_ms + rotated
+        earlier_steps, steps = _lineage(lineage, rotated_ms, generation)
         return cls(
             secret_hash=secret_hash,
-            terms=terms.decode(),
+            terms=terms,
             created_ms=created_ms,
-            rotated_ms=created_ms + rotated,
+            rotated_ms=rotated_ms,
             used_ms=created_ms + used,
             budget_arrival_ms=created_ms + used + debt,
             started_at_sequence=int.from_bytes(started),
@@ -82,11 +81,11 @@ class FamilyRecord:
             rotation_key=key,
             subject=subject.decode(),
             ip_address=unpacked_address(address),
-            user_agent=agent.decode(),
+            user_agent=agent,
             device_label=device.decode(),
-            steps=lineage,
+            steps=steps,
             earlier_steps=earlier_steps,
-            ending=_ending(reader.text(2).decode()),
+            ending=_ending(ending.decode()),
         )
 
 
@@ -102,7 +101,7 @@ def unpacked_address(packed: bytes) -> str:
 
 def shared_text(text: str) -> _Shared:
     """The digest under which a text is kept, and its bytes; nothing for an empty one."""
-    return (_digest(text.encode()), text.encode()) if text else ("", b"")
+    return (_digest(text.encode(), _AGENT_DIGEST_BYTES), text.encode()) if text else (b"", b"")
 
 
 @lru_cache(maxsize=1024)
@@ -123,7 +122,7 @@ def packed_terms(terms: SessionTerms) -> _Shared:
         (" ".join(terms.amr), 2),
     ):
         packed += len(text.encode()).to_bytes(length) + text.encode()
-    return _digest(packed), packed
+    return _digest(packed, _TERMS_DIGEST_BYTES), packed
 
 
 @lru_cache(maxsize=1024)
@@ -146,16 +145,11 @@ def unpacked_terms(packed: bytes) -> SessionTerms:
     )
 
 
-def common_name(tag: SubjectTag) -> str:
-    """What the ids of a subject's sessions start with: all but the last ``NAME_CHARS`` characters."""
-    return str(FamilyId(tag + bytes(14)))[:-NAME_CHARS]
-
-
 def newest_first(names: bytes, tag: SubjectTag) -> list[FamilyId]:
     """The families of a list of names, as the store keeps them by start."""
     starts = range(len(names) - NAME_CHARS, -1, -NAME_CHARS)
-    parsed = (FamilyId.parse(common_name(tag) + names[at : at + NAME_CHARS].decode()) for at in starts)
-    return [family for family in parsed if family is not None]
+    families = (FamilyId.of_name(tag, names[at : at + NAME_CHARS].decode()) for at in starts)
+    return [family for family in families if family is not None]
 
 
 class _Reader:
@@ -174,25 +168,31 @@ class _Reader:
         return self._stored[start : self._at]
 
 
-def _digest(raw: bytes) -> str:
-    return urlsafe_b64encode(sha256(raw).digest()[:_DIGEST_BYTES]).decode()
+def _digest(raw: bytes, length: int) -> bytes:
+    return sha256(raw).digest()[:length]
 
 
-def _lineage(packed: bytes, created_ms: int, generation: int) -> tuple[int, tuple[Step, ...]]:
-    steps, at, address = list[Step](), 3, b""
-    spent_generation = generation - 1
+def _lineage(packed: bytes, rotated_ms: int, generation: int) -> tuple[int, tuple[Step, ...]]:
+    steps, at, address = list[Step](), 2, b""
+    spent_generation, spent_seconds = generation - 1, rotated_ms // 1000
+
+    def number(length: int) -> int:
+        nonlocal at
+        at += length
+        return int.from_bytes(packed[at - length : at])
+
     while at < len(packed):
-        offset_ms, skipped, retries, length = _STEP.unpack_from(packed, at)
-        at += _STEP.size
-        if length != _SAME_ADDRESS:
-            address = packed[at : at + length]
+        flags = number(1)
+        spent_seconds -= number(flags & _SECONDS)
+        skipped = number(1) if flags & _SKIPPED else 0
+        retries = number(1) if flags & _RETRIED else 0
+        if flags & _ADDRESS:
+            length = number(1)
             at += length
-        recovered = skipped > 0
-        steps.append(
-            Step(spent_generation, created_ms + offset_ms, unpacked_address(address), retries, recovered)
-        )
+            address = packed[at - length : at]
+        steps.append(Step(spent_generation, spent_seconds, unpacked_address(address), retries, skipped > 0))
         spent_generation -= 1 + skipped
-    return int.from_bytes(packed[:3]), tuple(reversed(steps))
+    return int.from_bytes(packed[:2]), tuple(reversed(steps))
 
 
 def _ending(text: str) -> Ending | None:

@@ -32,17 +32,17 @@ class BucketKeys:
         return self.prefix + "sequence"
 
     def family(self, family: FamilyId) -> str:
-        """State of a family."""
-        return f"{self.family_prefix}{family}"
+        """State of a family: named by the end of its id, since what comes before is its subject's."""
+        return self.family_prefix + family.name
 
     @property
     def family_prefix(self) -> str:
         """What the keys of all families start with."""
         return self.prefix + "family:"
 
-    def shared(self, digest: str) -> str:
-        """A text that many families have in common."""
-        return f"{self.prefix}shared:{digest}"
+    def shared(self, digest: bytes) -> bytes:
+        """What many families have in common."""
+        return f"{self.prefix}shared:".encode() + digest
 
     def families(self, tag: SubjectTag) -> str:
         """List of the families of a subject."""

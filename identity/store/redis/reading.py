@@ -14,10 +14,10 @@ from identity.store.ports import (
     PresentedToken,
     SpendVerdict,
 )
-from identity.store.redis.family_record import NAME_CHARS, FamilyRecord, newest_first, unpacked_terms
+from identity.store.redis.family_record import FamilyRecord, newest_first, unpacked_terms
 from identity.store.redis.keys import BucketKeys
 from identity.store.redis.scripted import ScriptedStore
-from identity.tokens.family_id import FamilyId, subject_tag
+from identity.tokens.family_id import NAME_CHARS, FamilyId, subject_tag
 from identity.tokens.session_terms import SessionTerms
 
 _OF_CUT_OFF = ("ended", "cause", "by", "sequence")
@@ -106,13 +106,13 @@ class RedisSessionReader(ScriptedStore):
         answer: Sequence[bytes | None] = await self._connection.command("HMGET", key, *_OF_CUT_OFF)
         return answer
 
-    async def _shared(self, bucket: BucketKeys, digests: set[str]) -> dict[str, bytes]:
+    async def _shared(self, bucket: BucketKeys, digests: set[bytes]) -> dict[bytes, bytes]:
         """What many families have in common, by digest; the empty digest is that of nothing."""
-        wanted = sorted(digests - {""})
+        wanted = sorted(digests - {b""})
         texts = await asyncio.gather(
             *(self._connection.command("GET", bucket.shared(digest)) for digest in wanted)
         )
-        return {"": b""} | {digest: text or b"" for digest, text in zip(wanted, texts, strict=True)}
+        return {b"": b""} | {digest: text or b"" for digest, text in zip(wanted, texts, strict=True)}
 
 
 async def _nothing() -> None:
@@ -123,7 +123,7 @@ def _family_state(
     family: FamilyId,
     record: FamilyRecord,
     terms: SessionTerms,
-    shared: dict[str, bytes],
+    shared: dict[bytes, bytes],
     cut_offs: Sequence[Sequence[bytes | None]],
     now_ms: int,
 ) -> FamilyState:

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from identity.audit.event import Circumstances, EventType
 from identity.store.ports import EndReason, Erased, PresentedToken, RevokeVerdict
 from identity.store.redis import scripts
-from identity.store.redis.family_record import common_name
 from identity.store.redis.keys import BucketKeys
 from identity.store.redis.scripted import ScriptedStore, raise_if_full, recording, session_id_of
 from identity.store.redis.sessions import TOMBSTONE_MS
@@ -178,7 +177,7 @@ class RedisRevocationStore(ScriptedStore):
                 *self._event(event_id, circumstances),
                 f"erased:{tag.hex()}",
                 subject,
-                bucket.family_prefix + common_name(tag),
+                bucket.family_prefix,
                 CUT_OFF_MS,
             ),
             self._revoking,

@@ -6,7 +6,7 @@
 -- KEYS[5]  feed of revocations
 -- ARGV[5]  what the record calls the subject from now on
 -- ARGV[6]  subject, for verifiers, who forget it when its last access token has expired
--- ARGV[7]  what the keys of the subject's families start with
+-- ARGV[7]  what the keys of families start with
 -- ARGV[8]  milliseconds after which nothing that started before can be alive
 --
 -- Returns {sessions removed, other entries removed}, or 'OUTBOX_FULL'.

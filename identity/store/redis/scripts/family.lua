@@ -1,11 +1,11 @@
 -- How a family is kept: one string, because a million of them have to fit. Numbers of fixed size, then texts behind their
--- length; identity/store/redis/family_record.py reads the same. What many sessions have in common (their terms, the
+-- length; identity/store/redis/family_record.py reads the same, and makes what is shared. What many sessions have in common (their terms, the
 -- user agent) is stored once a bucket, and named by its digest.
 
 -- Layout, hash of the family secret, digest of the terms, created (ms); from there on (ms) rotated and used; how far the
 -- budget is ahead of the last use (ms); sequence number of the start, generation, auth_time (s); digest of the last
--- idempotency key, subject, address, digest of the user agent, device, steps, ending.
-local FAMILY = '>Bc16c16I6I4I4I2I6I4I5Bc0Bc0Bc0Bc0Bc0Bc0Hc0'
+-- idempotency key, subject, address, digest of the user agent, device, lineage, ending.
+local FAMILY = '>Bc16c12I6I4I4I2I6I4I5Bc0Bc0Bc0Bc0Bc0Bc0Bc0'
 local LAYOUT = 1
 -- What comes before the audience: layout, kind, absolute and idle lifetime (ms), client, scope, audience, roles.
 local TERMS = '>Bc1I6I6Bc0Hc0Hc0Hc0'
@@ -15,7 +15,7 @@ local shared_ms = 32 * 86400000
 local function unpacked_family(stored)
   local f, _ = {}, nil
   _, f.secret, f.terms, f.created, f.rotated, f.used, f.debt, f.sequence, f.generation, f.auth_time, f.key, f.subject,
-    f.address, f.agent, f.device, f.steps, f.ending = struct.unpack(FAMILY, stored)
+    f.address, f.agent, f.device, f.lineage, f.ending = struct.unpack(FAMILY, stored)
   f.rotated, f.used = f.created + f.rotated, f.created + f.used
   return f
 end
@@ -32,7 +32,7 @@ local function packed_family(f)
   end
   return struct.pack(FAMILY, LAYOUT, f.secret, f.terms, f.created, since_created(f.rotated), since_created(f.used),
     math.min(f.debt, 65535), f.sequence, f.generation, f.auth_time, #f.key, f.key, #f.subject, f.subject,
-    #f.address, f.address, #f.agent, f.agent, #f.device, f.device, #f.steps, f.steps, #f.ending, f.ending)
+    #f.address, f.address, #f.agent, f.agent, #f.device, f.device, #f.lineage, f.lineage, #f.ending, f.ending)
 end
 
 local function write_family(key, f)
@@ -71,7 +71,7 @@ local function end_family(key, f, reason, cause)
   write_family(key, f)
 end
 
--- The list of a subject's families: the end of each one's name, by start; what comes before that is the subject's.
+-- The list of a subject's families: of each the end of its id, by start. Their keys end in the same.
 local NAME_CHARS = 19
 
 local function names_in(list)
@@ -82,56 +82,85 @@ local function names_in(list)
   return names
 end
 
--- The lineage: how many steps are not kept (3 bytes), then steps, the newest first. Each says when a generation was spent
--- (ms from the start of the session, 4 bytes), how many generations were skipped to it, which makes it a recovery (1), how
--- often its answer was repeated (1), and the address behind its length (1), 255 being that of the step after it.
-local STEP_BYTES, SAME_ADDRESS = 7, 255
+-- The lineage: how many steps are not kept (2 bytes), then steps, the newest first. The newest was made when the family was
+-- rotated last. Each has a byte of flags, how long before the newer one it was made (whole seconds, 1 to 4 bytes as the
+-- flags say), and where its flag is set: how many generations it skipped, being a recovery (1 byte); how often its answer was
+-- repeated (1 byte); the address it came from behind its length, where that is not the one of the newer step.
+local SECONDS, SKIPPED, RETRIED, ADDRESS = 7, 8, 16, 32
 
--- Where the step after the one at `place` begins.
-local function next_step(steps, place)
-  local length = string.byte(steps, place + STEP_BYTES - 1)
-  return place + STEP_BYTES + (length == SAME_ADDRESS and 0 or length)
+local function has(flags, flag)
+  return bit.band(flags, flag) ~= 0
 end
 
--- The lineage with the step that is made now.
-local function with_step(f, address, skipped, most)
-  local earlier, steps = 0, ''
-  if f.steps ~= '' then
-    earlier, steps = struct.unpack('>I3', f.steps), string.sub(f.steps, 4)
-    local _, known = struct.unpack('>c6Bc0', steps)
-    if known == address then
-      steps = string.sub(steps, 1, STEP_BYTES - 1) .. string.char(SAME_ADDRESS) .. string.sub(steps, next_step(steps, 1))
-    end
+-- The step at `place` and where the next one begins.
+local function read_step(lineage, place)
+  local step, flags = {}, string.byte(lineage, place)
+  local width = bit.band(flags, SECONDS)
+  step.seconds, place = struct.unpack('>I' .. width, lineage, place + 1)
+  step.skipped, step.retries, step.address = 0, 0, nil
+  if has(flags, SKIPPED) then
+    step.skipped, place = string.byte(lineage, place), place + 1
   end
-  steps = struct.pack('>I4BBBc0', math.max(0, now_ms - f.created), skipped, 0, #address, address) .. steps
-  local count, place, kept_to = 0, 1, #steps
-  while place <= #steps do
+  if has(flags, RETRIED) then
+    step.retries, place = string.byte(lineage, place), place + 1
+  end
+  if has(flags, ADDRESS) then
+    step.address, place = struct.unpack('Bc0', lineage, place)
+  end
+  return step, place
+end
+
+local function packed_step(step)
+  local width = step.seconds < 256 and 1 or step.seconds < 65536 and 2 or 4
+  local flags = width + (step.skipped > 0 and SKIPPED or 0) + (step.retries > 0 and RETRIED or 0)
+    + (step.address and ADDRESS or 0)
+  return string.char(flags) .. struct.pack('>I' .. width, step.seconds)
+    .. (step.skipped > 0 and string.char(step.skipped) or '') .. (step.retries > 0 and string.char(step.retries) or '')
+    .. (step.address and string.char(#step.address) .. step.address or '')
+end
+
+-- The lineage with the step that is made now, at most `most` (two or more) of them.
+local function with_step(f, address, skipped, most)
+  local made = packed_step({seconds = 0, skipped = skipped, retries = 0, address = address})
+  if f.lineage == '' then
+    return '\0\0' .. made
+  end
+  local earlier = struct.unpack('>I2', f.lineage)
+  local step, from = read_step(f.lineage, 3)
+  step.seconds = math.max(0, math.floor(now_ms / 1000) - math.floor(f.rotated / 1000))
+  step.address = step.address ~= address and step.address or nil
+  local count, kept_to, place, _ = 2, -1, from, nil
+  while place <= #f.lineage do
     if count == most then
       kept_to = place - 1
     end
-    count, place = count + 1, next_step(steps, place)
+    _, place = read_step(f.lineage, place)
+    count = count + 1
   end
-  return struct.pack('>I3', earlier + math.max(0, count - most)) .. string.sub(steps, 1, kept_to)
+  return struct.pack('>I2', math.min(65535, earlier + math.max(0, count - most))) .. made
+    .. packed_step(step) .. string.sub(f.lineage, from, kept_to)
 end
 
 -- The lineage with one more repetition of the last answer.
-local function with_retry(steps)
-  if steps == '' then
-    return steps
+local function with_retry(lineage)
+  if lineage == '' then
+    return lineage
   end
-  local retries = string.byte(steps, 9)
-  return string.sub(steps, 1, 8) .. string.char(math.min(255, retries + 1)) .. string.sub(steps, 10)
+  local step, place = read_step(lineage, 3)
+  step.retries = math.min(255, step.retries + 1)
+  return string.sub(lineage, 1, 2) .. packed_step(step) .. string.sub(lineage, place)
 end
 
--- When a generation was spent (ms), or nil where the lineage does not say.
+-- When a generation was spent, in ms as far as that is known, or nil where the lineage does not say.
 local function spent_at(f, generation)
-  local place, spent = 4, f.generation - 1
-  while place <= #f.steps and spent >= generation do
-    local offset, skipped = struct.unpack('>I4B', f.steps, place)
+  local place, spent, spent_ms = 3, f.generation - 1, math.floor(f.rotated / 1000) * 1000
+  while place <= #f.lineage and spent >= generation do
+    local step, after = read_step(f.lineage, place)
+    spent_ms = spent_ms - step.seconds * 1000
     if spent == generation then
-      return f.created + offset
+      return spent_ms
     end
-    place, spent = next_step(f.steps, place), spent - 1 - skipped
+    place, spent = after, spent - 1 - step.skipped
   end
   return nil
 end

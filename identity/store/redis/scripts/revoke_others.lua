@@ -22,10 +22,9 @@ end
 record('subject.other_sessions_revoked', 'success', ARGV[7], subject, ARGV[5], '')
 local prefix = string.sub(KEYS[3], 1, -1 - NAME_CHARS)
 for _, name in ipairs(names_in(redis.call('GET', KEYS[4]) or '')) do
-  local key = prefix .. name
-  local session, other = string.sub(key, -#ARGV[5]), read_family(key)
+  local session, other = string.sub(ARGV[5], 1, -1 - NAME_CHARS) .. name, read_family(prefix .. name)
   if session ~= ARGV[5] and other and other.ending == '' and not is_cut_off(KEYS[5], other.sequence) then
-    end_family(key, other, 'REVOKED_WITH_OTHERS', ARGV[7])
+    end_family(prefix .. name, other, 'REVOKED_WITH_OTHERS', ARGV[7])
     announce(KEYS[6], 'session', session,
       record('session.revoked', 'success', 'REVOKED_WITH_OTHERS', subject, session, '', id_about(session)))
   end

@@ -19,7 +19,7 @@
 -- ARGV[16] successes per minute of an address       ARGV[17] failures per minute of an address
 -- ARGV[18] how many generations a fast-forward may skip
 -- ARGV[19] the end user's address (4 or 16 bytes), '' where it is not known
--- ARGV[20] how many steps of the lineage to keep
+-- ARGV[20] how many steps of the lineage to keep, two or more
 -- ARGV[21] how long after its last use a family may be fast-forwarded, ms
 -- ARGV[22] 'REPORT' to let a family live whose spent token came back; 'ENFORCE' to end it
 -- ARGV[23] digest of the end user's user agent, '' where it is not known; ARGV[24] the user agent
@@ -168,9 +168,9 @@ else
   local types = {ROTATED = 'tokens.refreshed', REPEATED = 'refresh.retry_answered', RECOVERED = 'family.recovered'}
   sequence = record(types[verdict], 'success', '', subject, session, live)
   if verdict == 'REPEATED' then
-    family.steps = with_retry(family.steps)
+    family.lineage = with_retry(family.lineage)
   else
-    family.steps = with_step(family, address, presented - current, tonumber(ARGV[20]))
+    family.lineage = with_step(family, address, presented - current, tonumber(ARGV[20]))
     family.generation, family.key, family.rotated = live, idempotency_key, now_ms
   end
   if address ~= '' or agent_digest ~= '' or device ~= '' then

@@ -43,7 +43,7 @@ if request_digest ~= '' then
       return {'KEY_REUSED', now_ms}
     end
     -- The first family has the same subject, so its key is in this slot and differs in its last part only.
-    local before = read_family(string.sub(family_key, 1, -1 - #session) .. first[4])
+    local before = read_family(string.sub(family_key, 1, -1 - NAME_CHARS) .. string.sub(first[4], -NAME_CHARS))
     if not before or is_over(before) then
       record('request.refused', 'refused', 'FAMILY_REVOKED', subject, first[4], '')
       return {'FAMILY_REVOKED', now_ms}
@@ -62,7 +62,7 @@ local function make_room(list, most)
     return list
   end
   local prefix, known_terms = string.sub(family_key, 1, -1 - NAME_CHARS), {}
-  local listed, alive, oldest, oldest_key = {}, 0, nil, nil
+  local listed, alive, oldest, oldest_name = {}, 0, nil, nil
   for _, name in ipairs(names_in(list)) do
     local other = read_family(prefix .. name)
     if other then
@@ -72,14 +72,14 @@ local function make_room(list, most)
       if granted.client == terms.client and now_ms < ends_at(other, granted) and not is_over(other) then
         alive = alive + 1
         if not oldest or other.used < oldest.used then
-          oldest, oldest_key = other, prefix .. name
+          oldest, oldest_name = other, name
         end
       end
     end
   end
   if alive >= most then
-    local ended = string.sub(oldest_key, -#session)
-    end_family(oldest_key, oldest, 'SESSION_CAP', '')
+    local ended = string.sub(session, 1, -1 - NAME_CHARS) .. oldest_name
+    end_family(prefix .. oldest_name, oldest, 'SESSION_CAP', '')
     announce(KEYS[8], 'session', ended,
       record('session.revoked', 'success', 'SESSION_CAP', subject, ended, '', id_about(ended)))
   end
@@ -96,7 +96,7 @@ end
 redis.call('SET', family_key, packed_family({
   secret = ARGV[6], terms = ARGV[10], created = now_ms, rotated = now_ms, used = now_ms, debt = 0, sequence = sequence,
   generation = 0, auth_time = tonumber(ARGV[8]), key = '', subject = subject, address = ARGV[11], agent = ARGV[14],
-  device = ARGV[12], steps = '', ending = ''}), 'PX', text(terms.absolute_ms + tonumber(ARGV[15])))
+  device = ARGV[12], lineage = '', ending = ''}), 'PX', text(terms.absolute_ms + tonumber(ARGV[15])))
 
 local listed = string.sub(list .. string.sub(session, -NAME_CHARS), -tonumber(ARGV[19]) * NAME_CHARS)
 redis.call('SET', families_key, listed, 'PX', text(math.max(terms.absolute_ms, redis.call('PTTL', families_key))))
