@@ -25,7 +25,7 @@ _LAYOUT = 1
 _TERMS_DIGEST_BYTES = 12
 # Only shown and compared with the one before.
 _AGENT_DIGEST_BYTES = 6
-_FIXED = Struct(">B16s12s6sIIH6sI5s")
+_FIXED = Struct(">B16s12s6sIIH5sII")
 _TERMS = Struct(">B1s6s6s")
 _SECONDS, _SKIPPED, _RETRIED, _ADDRESS = 7, 8, 16, 32
 _KINDS = {b"w": ClientKind.WEB, b"m": ClientKind.MOBILE}
@@ -67,7 +67,7 @@ class FamilyRecord:
         created_ms = int.from_bytes(created)
         key, subject, address, agent, device, lineage, ending = (reader.text(1) for _ in range(7))
         rotated_ms = created_ms + rotated
-        earlier_steps, steps = _lineage(lineage, rotated_ms, generation)
+        earlier_steps, steps = _lineage(lineage, rotated_ms, generation, address)
         return cls(
             secret_hash=secret_hash,
             terms=terms,
@@ -77,7 +77,7 @@ class FamilyRecord:
             budget_arrival_ms=created_ms + used + debt,
             started_at_sequence=int.from_bytes(started),
             generation=generation,
-            auth_time_seconds=int.from_bytes(auth_time),
+            auth_time_seconds=auth_time,
             rotation_key=key,
             subject=subject.decode(),
             ip_address=unpacked_address(address),
@@ -172,8 +172,8 @@ def _digest(raw: bytes, length: int) -> bytes:
     return sha256(raw).digest()[:length]
 
 
-def _lineage(packed: bytes, rotated_ms: int, generation: int) -> tuple[int, tuple[Step, ...]]:
-    steps, at, address = list[Step](), 2, b""
+def _lineage(packed: bytes, rotated_ms: int, generation: int, address: bytes) -> tuple[int, tuple[Step, ...]]:
+    steps, at = list[Step](), 2
     spent_generation, spent_seconds = generation - 1, rotated_ms // 1000
 
     def number(length: int) -> int:

@@ -46,7 +46,7 @@ class BucketKeys:
 
     def families(self, tag: SubjectTag) -> str:
         """List of the families of a subject."""
-        return f"{self.prefix}families:{_text(tag)}"
+        return f"{self.prefix}index:{_text(tag)}"
 
     def subject(self, tag: SubjectTag) -> str:
         """Cut-off of a subject."""

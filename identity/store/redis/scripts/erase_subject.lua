@@ -1,7 +1,7 @@
 -- Ends everything of a subject and removes what is stored of it, in one step. What stays is the cut-off, by which verifiers
 -- and late tokens are refused, under a name that cannot be read back.
 --
--- KEYS[3]  list of the subject's families
+-- KEYS[3]  index of the subject's families
 -- KEYS[4]  cut-offs of the subject (hash)
 -- KEYS[5]  feed of revocations
 -- ARGV[5]  what the record calls the subject from now on

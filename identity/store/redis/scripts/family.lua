@@ -5,7 +5,7 @@
 -- Layout, hash of the family secret, digest of the terms, created (ms); from there on (ms) rotated and used; how far the
 -- budget is ahead of the last use (ms); sequence number of the start, generation, auth_time (s); digest of the last
 -- idempotency key, subject, address, digest of the user agent, device, lineage, ending.
-local FAMILY = '>Bc16c12I6I4I4I2I6I4I5Bc0Bc0Bc0Bc0Bc0Bc0Bc0'
+local FAMILY = '>Bc16c12I6I4I4I2I5I4I4Bc0Bc0Bc0Bc0Bc0Bc0Bc0'
 local LAYOUT = 1
 -- What comes before the audience: layout, kind, absolute and idle lifetime (ms), client, scope, audience, roles.
 local TERMS = '>Bc1I6I6Bc0Hc0Hc0Hc0'
@@ -71,13 +71,13 @@ local function end_family(key, f, reason, cause)
   write_family(key, f)
 end
 
--- The list of a subject's families: of each the end of its id, by start. Their keys end in the same.
+-- The index of a subject's families: of each the end of its id, by start. Their keys end in the same.
 local NAME_CHARS = 19
 
-local function names_in(list)
+local function names_in(index)
   local names = {}
-  for place = 1, #list, NAME_CHARS do
-    names[#names + 1] = string.sub(list, place, place + NAME_CHARS - 1)
+  for place = 1, #index, NAME_CHARS do
+    names[#names + 1] = string.sub(index, place, place + NAME_CHARS - 1)
   end
   return names
 end
@@ -85,7 +85,8 @@ end
 -- The lineage: how many steps are not kept (2 bytes), then steps, the newest first. The newest was made when the family was
 -- rotated last. Each has a byte of flags, how long before the newer one it was made (whole seconds, 1 to 4 bytes as the
 -- flags say), and where its flag is set: how many generations it skipped, being a recovery (1 byte); how often its answer was
--- repeated (1 byte); the address it came from behind its length, where that is not the one of the newer step.
+-- repeated (1 byte); the address it came from behind its length, where that is not the one of the newer step, or of the
+-- family for the newest.
 local SECONDS, SKIPPED, RETRIED, ADDRESS = 7, 8, 16, 32
 
 local function has(flags, flag)
@@ -119,16 +120,21 @@ local function packed_step(step)
     .. (step.address and string.char(#step.address) .. step.address or '')
 end
 
--- The lineage with the step that is made now, at most `most` (two or more) of them.
-local function with_step(f, address, skipped, most)
-  local made = packed_step({seconds = 0, skipped = skipped, retries = 0, address = address})
+local function unless(address, known)
+  return address ~= known and address or nil
+end
+
+-- The lineage with the step that is made now, at most `most` (two or more) of them. `known` is what the family's address is
+-- from now on.
+local function with_step(f, address, known, skipped, most)
+  local made = packed_step({seconds = 0, skipped = skipped, retries = 0, address = unless(address, known)})
   if f.lineage == '' then
     return '\0\0' .. made
   end
   local earlier = struct.unpack('>I2', f.lineage)
   local step, from = read_step(f.lineage, 3)
   step.seconds = math.max(0, math.floor(now_ms / 1000) - math.floor(f.rotated / 1000))
-  step.address = step.address ~= address and step.address or nil
+  step.address = unless(step.address or f.address, address)
   local count, kept_to, place, _ = 2, -1, from, nil
   while place <= #f.lineage do
     if count == most then
@@ -142,13 +148,14 @@ local function with_step(f, address, skipped, most)
 end
 
 -- The lineage with one more repetition of the last answer.
-local function with_retry(lineage)
-  if lineage == '' then
-    return lineage
+local function with_retry(f, known)
+  if f.lineage == '' then
+    return ''
   end
-  local step, place = read_step(lineage, 3)
+  local step, place = read_step(f.lineage, 3)
   step.retries = math.min(255, step.retries + 1)
-  return string.sub(lineage, 1, 2) .. packed_step(step) .. string.sub(lineage, place)
+  step.address = unless(step.address or f.address, known)
+  return string.sub(f.lineage, 1, 2) .. packed_step(step) .. string.sub(f.lineage, place)
 end
 
 -- When a generation was spent, in ms as far as that is known, or nil where the lineage does not say.

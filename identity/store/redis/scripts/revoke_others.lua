@@ -1,7 +1,7 @@
 -- Ends the sessions of a subject but one. One event for each that was alive, beside the one that says what was asked for.
 --
 -- KEYS[3]  the family that goes on
--- KEYS[4]  list of its subject's families
+-- KEYS[4]  index of its subject's families
 -- KEYS[5]  cut-off of the subject
 -- KEYS[6]  feed of revocations
 -- ARGV[5]  id of the family that goes on

@@ -167,14 +167,16 @@ if verdict == 'REPORTED' then
 else
   local types = {ROTATED = 'tokens.refreshed', REPEATED = 'refresh.retry_answered', RECOVERED = 'family.recovered'}
   sequence = record(types[verdict], 'success', '', subject, session, live)
+  local user_known = address ~= '' or agent_digest ~= '' or device ~= ''
+  local known_address = user_known and address or family.address
   if verdict == 'REPEATED' then
-    family.lineage = with_retry(family.lineage)
+    family.lineage = with_retry(family, known_address)
   else
-    family.lineage = with_step(family, address, presented - current, tonumber(ARGV[20]))
+    family.lineage = with_step(family, address, known_address, presented - current, tonumber(ARGV[20]))
     family.generation, family.key, family.rotated = live, idempotency_key, now_ms
   end
-  if address ~= '' or agent_digest ~= '' or device ~= '' then
-    if agent_digest ~= family.agent and agent_digest ~= '' then
+  if user_known then
+    if agent_digest ~= '' and agent_digest ~= family.agent then
       share(agent_digest, ARGV[24])
     end
     family.address, family.agent, family.device = address, agent_digest, device

@@ -1,7 +1,7 @@
 -- Starts a session (token family) at generation 0 and records it.
 --
 -- KEYS[3]  family
--- KEYS[4]  list of the subject's families
+-- KEYS[4]  index of the subject's families
 -- KEYS[5]  cut-off of the client
 -- KEYS[6]  idempotency record (hash); equals KEYS[3] where the call has no key
 -- KEYS[7]  cut-off of the subject
@@ -19,7 +19,7 @@
 --
 -- Returns {verdict, now ms, sequence, absolute expiry ms, sealed answer}.
 
-local family_key, families_key, client_key, idempotency_key = KEYS[3], KEYS[4], KEYS[5], KEYS[6]
+local family_key, index_key, client_key, idempotency_key = KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local session, subject, request_digest = ARGV[5], ARGV[7], ARGV[16]
 
 if outbox_is_full() then
@@ -55,15 +55,15 @@ end
 
 local terms = unpacked_terms(ARGV[9])
 
--- Ends what was not used for longest where the subject has as many sessions at this client as it may; gives the list
+-- Ends what was not used for longest where the subject has as many sessions at this client as it may; gives the index
 -- without those that are gone. Looks at them only if there can be as many: of all clients together ARGV[19] are listed.
-local function make_room(list, most)
-  if #list < most * NAME_CHARS then
-    return list
+local function make_room(index, most)
+  if #index < most * NAME_CHARS then
+    return index
   end
   local prefix, known_terms = string.sub(family_key, 1, -1 - NAME_CHARS), {}
   local listed, alive, oldest, oldest_name = {}, 0, nil, nil
-  for _, name in ipairs(names_in(list)) do
+  for _, name in ipairs(names_in(index)) do
     local other = read_family(prefix .. name)
     if other then
       listed[#listed + 1] = name
@@ -86,7 +86,7 @@ local function make_room(list, most)
   return table.concat(listed)
 end
 
-local list = make_room(redis.call('GET', families_key) or '', tonumber(ARGV[20]))
+local index = make_room(redis.call('GET', index_key) or '', tonumber(ARGV[20]))
 local sequence = record('tokens.issued', 'success', '', subject, session, 0)
 local expiry_ms = now_ms + terms.absolute_ms
 share(ARGV[10], ARGV[9])
@@ -98,8 +98,8 @@ redis.call('SET', family_key, packed_family({
   generation = 0, auth_time = tonumber(ARGV[8]), key = '', subject = subject, address = ARGV[11], agent = ARGV[14],
   device = ARGV[12], lineage = '', ending = ''}), 'PX', text(terms.absolute_ms + tonumber(ARGV[15])))
 
-local listed = string.sub(list .. string.sub(session, -NAME_CHARS), -tonumber(ARGV[19]) * NAME_CHARS)
-redis.call('SET', families_key, listed, 'PX', text(math.max(terms.absolute_ms, redis.call('PTTL', families_key))))
+local listed = string.sub(index .. string.sub(session, -NAME_CHARS), -tonumber(ARGV[19]) * NAME_CHARS)
+redis.call('SET', index_key, listed, 'PX', text(math.max(terms.absolute_ms, redis.call('PTTL', index_key))))
 
 if request_digest ~= '' then
   redis.call('HSET', idempotency_key, 'request', request_digest, 'sealed', ARGV[17],
