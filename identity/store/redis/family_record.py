@@ -22,10 +22,10 @@ from identity.tokens.session_terms import SessionTerms
 IDEMPOTENCY_DIGEST_BYTES = 8
 
 _LAYOUT = 1
-_TERMS_DIGEST_BYTES = 12
+_TERMS_DIGEST_BYTES = 10
 # Only shown and compared with the one before.
 _AGENT_DIGEST_BYTES = 6
-_FIXED = Struct(">B16s12s6sIIH5sII")
+_FIXED = Struct(">B16s10s6sIIH5sII")
 _TERMS = Struct(">B1s6s6s")
 _SECONDS, _SKIPPED, _RETRIED, _ADDRESS = 7, 8, 16, 32
 _KINDS = {b"w": ClientKind.WEB, b"m": ClientKind.MOBILE}

@@ -5,7 +5,7 @@
 -- Layout, hash of the family secret, digest of the terms, created (ms); from there on (ms) rotated and used; how far the
 -- budget is ahead of the last use (ms); sequence number of the start, generation, auth_time (s); digest of the last
 -- idempotency key, subject, address, digest of the user agent, device, lineage, ending.
-local FAMILY = '>Bc16c12I6I4I4I2I5I4I4Bc0Bc0Bc0Bc0Bc0Bc0Bc0'
+local FAMILY = '>Bc16c10I6I4I4I2I5I4I4Bc0Bc0Bc0Bc0Bc0Bc0Bc0'
 local LAYOUT = 1
 -- What comes before the audience: layout, kind, absolute and idle lifetime (ms), client, scope, audience, roles.
 local TERMS = '>Bc1I6I6Bc0Hc0Hc0Hc0'
@@ -83,7 +83,7 @@ local function names_in(index)
 end
 
 -- The lineage: how many steps are not kept (2 bytes), then steps, the newest first. The newest was made when the family was
--- rotated last. Each has a byte of flags, how long before the newer one it was made (whole seconds, 1 to 4 bytes as the
+-- rotated last. Each has a byte of flags, how long before the newer one it was made (whole seconds, up to 4 bytes as the
 -- flags say), and where its flag is set: how many generations it skipped, being a recovery (1 byte); how often its answer was
 -- repeated (1 byte); the address it came from behind its length, where that is not the one of the newer step, or of the
 -- family for the newest.
@@ -97,8 +97,10 @@ end
 local function read_step(lineage, place)
   local step, flags = {}, string.byte(lineage, place)
   local width = bit.band(flags, SECONDS)
-  step.seconds, place = struct.unpack('>I' .. width, lineage, place + 1)
-  step.skipped, step.retries, step.address = 0, 0, nil
+  step.seconds, step.skipped, step.retries, place = 0, 0, 0, place + 1
+  if width > 0 then
+    step.seconds, place = struct.unpack('>I' .. width, lineage, place)
+  end
   if has(flags, SKIPPED) then
     step.skipped, place = string.byte(lineage, place), place + 1
   end
@@ -112,10 +114,10 @@ local function read_step(lineage, place)
 end
 
 local function packed_step(step)
-  local width = step.seconds < 256 and 1 or step.seconds < 65536 and 2 or 4
+  local width = step.seconds == 0 and 0 or step.seconds < 256 and 1 or step.seconds < 65536 and 2 or 4
   local flags = width + (step.skipped > 0 and SKIPPED or 0) + (step.retries > 0 and RETRIED or 0)
     + (step.address and ADDRESS or 0)
-  return string.char(flags) .. struct.pack('>I' .. width, step.seconds)
+  return string.char(flags) .. (width > 0 and struct.pack('>I' .. width, step.seconds) or '')
     .. (step.skipped > 0 and string.char(step.skipped) or '') .. (step.retries > 0 and string.char(step.retries) or '')
     .. (step.address and string.char(#step.address) .. step.address or '')
 end
