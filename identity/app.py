@@ -45,7 +45,7 @@ from identity.rpc.authentication import CallerAuthenticator
 from identity.rpc.budgets import ClientBudgets
 from identity.rpc.calls import Calls
 from identity.rpc.identity_service import IdentityService, UseCases
-from identity.rpc.metrics import CallMetrics
+from identity.rpc.metrics import CallMetrics, RefreshMetrics
 from identity.rpc.server import Bounds, RpcServer, Transport, split_address
 from identity.rpc.verifier_state import VerifierWatch
 from identity.sessions.access_tokens import AccessTokenReader
@@ -241,6 +241,7 @@ class IdentityServer:
                 buckets=settings.redis.buckets,
                 retry_window_seconds=settings.tokens.retry_window_seconds,
                 recovery_window_seconds=settings.tokens.recovery_window_seconds,
+                count=RefreshMetrics(self._metrics).count,
             ),
             revoke=Revoke(self.store.revocations, codec, reader, self._recorder),
             introspect=Introspect(self.store.reader, codec, reader),

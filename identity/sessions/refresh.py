@@ -24,6 +24,7 @@ Refreshing never ends access tokens in flight, and never extends the absolute li
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from identity.audit.event import Event, EventType, Outcome, new_event_id
@@ -65,6 +66,7 @@ class Refresh:
     buckets: int
     retry_window_seconds: int
     recovery_window_seconds: int
+    count: Callable[[SpendVerdict], None]
 
     async def __call__(self, caller: Caller, request: RefreshRequest) -> MintedTokens:
         """The next tokens of the session. Raises what Refresh in the proto says."""
@@ -93,6 +95,7 @@ class Refresh:
             event_id,
             caller.circumstances,
         )
+        self.count(spent.verdict)
         if isinstance(spent, NotSpent):
             raise _refusal(spent)
         terms = spent.terms
@@ -120,6 +123,7 @@ class Refresh:
         except RefreshTokenInvalidError:
             address = caller.end_user.ip_address
             wait_seconds = self.forgeries.spend(address) if address else 0.0
+            self.count(SpendVerdict.RATE_LIMITED if wait_seconds else SpendVerdict.UNKNOWN)
             reason = Reason.RATE_LIMITED if wait_seconds else Reason.REFRESH_TOKEN_INVALID
             self.recorder.record(
                 Event(EventType.REFRESH_REFUSED, Outcome.REFUSED, caller.circumstances, reason)
