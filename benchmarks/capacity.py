@@ -173,7 +173,7 @@ async def _measure(sizes: Sequence[int]) -> dict[str, list[dict[str, float]]]:
         ]
         print("refreshing in turns ...", flush=True)
         await _refresh_in_turns(list(stores.values()))
-        latency = [_latency(size, filled, stores[sizes[0]]) for size, filled in stores.items()]
+        latency = [await _latency(size, filled, stores[sizes[0]]) for size, filled in stores.items()]
         return {
             "sessions": sessions,
             "sessions_with_lineage": with_lineage,
@@ -223,6 +223,8 @@ async def _bytes_each(filled: Filled) -> float:
 
 async def _refresh_in_turns(stores: list[Filled]) -> None:
     fresh = {id(store): random.sample(store.families, ROUNDS * CALLS_A_ROUND) for store in stores}
+    for store in stores:
+        await store.redis.config_resetstat()
     for _ in range(ROUNDS):
         for store in random.sample(stores, len(stores)):
             families = fresh[id(store)]
@@ -233,7 +235,8 @@ async def _refresh_in_turns(stores: list[Filled]) -> None:
             await asyncio.gather(*calls)
 
 
-def _latency(size: int, filled: Filled, smallest: Filled) -> dict[str, float]:
+async def _latency(size: int, filled: Filled, smallest: Filled) -> dict[str, float]:
+    scripts = (await filled.redis.info("commandstats"))["cmdstat_evalsha"]
     cuts, base = (statistics.quantiles(store.seconds, n=100) for store in (filled, smallest))
     return {
         "sessions": size,
@@ -241,6 +244,7 @@ def _latency(size: int, filled: Filled, smallest: Filled) -> dict[str, float]:
         "p99_ms": round(cuts[98] * 1000, 2),
         "p50_to_the_smallest": round(cuts[49] / base[49], 2),
         "p99_to_the_smallest": round(cuts[98] / base[98], 2),
+        "script_us": float(scripts["usec_per_call"]),
     }
 
 

@@ -43,6 +43,9 @@ SWAPS = (
 )
 _OWN_EVENT = "the cut-off is an event of its own, so no session has started with the same number"
 _DECIDED_BEFORE = "the same generation was decided on before"
+_NO_BYTES = "a number of no bytes is 0 to struct, too"
+# Text that spending has no use for.
+_UNUSED = ("names[#names + 1] = ",)
 # What is mutated, and why nothing can be seen of that.
 EQUIVALENT = {
     "if of_subject[2] and tonumber(started) <= tonumber(of_subject[3]) then -> "
@@ -53,6 +56,10 @@ EQUIVALENT = {
     ),
     "elseif presented > current then -> elseif presented >= current then": _DECIDED_BEFORE,
     "ahead > 0 -> ahead >= 0": _DECIDED_BEFORE,
+    "if width > 0 then -> if width >= 0 then": _NO_BYTES,
+    "if width > 0 then -> if true then": _NO_BYTES,
+    "return string.char(flags) .. (width > 0 and struct.pack('>I' .. width, step.seconds) or '') -> "
+    "return string.char(flags) .. (width >= 0 and struct.pack('>I' .. width, step.seconds) or '')": _NO_BYTES,
 }
 
 
@@ -75,7 +82,7 @@ def _lua_mutants() -> Iterator[Mutant]:
     position = 0
     for number, line in enumerate(lines):
         position += len(line)
-        if position <= decides_from or line.lstrip().startswith("--"):
+        if position <= decides_from or line.lstrip().startswith(("--", *_UNUSED)):
             continue
         for change in sorted({*_swapped(line), *_decided(line)}):
             mutated = "".join((*lines[:number], change, *lines[number + 1 :]))
