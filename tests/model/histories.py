@@ -30,6 +30,7 @@ from model.steps import (
     DAY_MS,
     JUMPS_MS,
     MAX_SESSIONS,
+    PAUSES_MS,
     REFUSED,
     ROLES,
     SCOPES,
@@ -49,7 +50,7 @@ from grpc_identity.v1 import identity_service_pb2 as pb
 from grpc_identity.v1 import tokens_pb2
 from identity.sessions.issue import digest_of
 from identity.store.redis.family_record import IDEMPOTENCY_DIGEST_BYTES, FamilyRecord
-from identity.tokens.family import MINUTE_MS, Budget, Decision, Family, Presentation, decide
+from identity.tokens.family import Budget, Decision, Family, Presentation, decide
 from identity.tokens.family_id import FamilyId, bucket_of, subject_tag
 from identity.tokens.refresh_token import RefreshToken
 
@@ -117,11 +118,11 @@ class Histories(RuleBasedStateMachine):
             self.stored_is_what_the_model_says()
 
     @precondition(lambda self: self.sessions)
-    @rule(which=SESSIONS, times=st.integers(1, 5), lost=st.booleans())
-    def a_session_is_used_for_a_while(self, which: int, times: int, lost: bool) -> None:
-        """As a good client does, once in ten minutes; where an answer was lost it asks again."""
+    @rule(which=SESSIONS, times=st.integers(1, 5), pause_ms=PAUSES_MS, lost=st.booleans())
+    def a_session_is_used_for_a_while(self, which: int, times: int, pause_ms: int, lost: bool) -> None:
+        """As a good client does; where an answer was lost it asks again."""
         for _ in range(times):
-            self._go_to(self.now_ms + 10 * MINUTE_MS)
+            self._go_to(self.now_ms + pause_ms)
             self._present(Attempt(which, 0, "new", "own", (), (), None, wrong_secret=False))
             if lost:
                 self._present(Attempt(which, 1, "same", "own", (), (), None, wrong_secret=False))

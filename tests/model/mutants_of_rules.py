@@ -44,6 +44,10 @@ SWAPS = (
 _OWN_EVENT = "the cut-off is an event of its own, so no session has started with the same number"
 _DECIDED_BEFORE = "the same generation was decided on before"
 _NO_BYTES = "a number of no bytes is 0 to struct, too"
+_WIDER = "more bytes than a number needs hold the same number"
+_WIDTH = (
+    "local width = step.seconds == 0 and 0 or step.seconds < 256 and 1 or step.seconds < 65536 and 2 or 4"
+)
 # Text that spending has no use for.
 _UNUSED = ("names[#names + 1] = ",)
 # What is mutated, and why nothing can be seen of that.
@@ -56,6 +60,8 @@ EQUIVALENT = {
     ),
     "elseif presented > current then -> elseif presented >= current then": _DECIDED_BEFORE,
     "ahead > 0 -> ahead >= 0": _DECIDED_BEFORE,
+    f"{_WIDTH} -> {_WIDTH.replace('0 or', '0 and')}": _WIDER,
+    f"{_WIDTH} -> {_WIDTH.replace('1 or', '1 and')}": _WIDER,
     "if width > 0 then -> if width >= 0 then": _NO_BYTES,
     "if width > 0 then -> if true then": _NO_BYTES,
     "return string.char(flags) .. (width > 0 and struct.pack('>I' .. width, step.seconds) or '') -> "
