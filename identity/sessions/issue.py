@@ -11,10 +11,12 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from identity.audit.event import new_event_id
+from identity.claims_source.ports import Active
 from identity.clients.policy import Grant, Lifetimes, require_grant, require_request, require_subject
 from identity.errors import IdentityError, Reason, audit_unavailable
 from identity.keys.ports import Signer
 from identity.sessions.caller import Caller
+from identity.sessions.current_claims import CurrentClaims
 from identity.sessions.minting import AccessTokenMint, MintedTokens, Recording, SessionTokens
 from identity.store.ports import IdempotentIssue, NewFamily, SessionStore, Started, StartVerdict
 from identity.tokens.access_token import SessionClaims, serialised_roles
@@ -51,6 +53,7 @@ class IssueTokens:
     buckets: int
     retry_window_seconds: int
     sealing_key: bytes = field(repr=False)
+    current_claims: CurrentClaims | None = None
 
     async def __call__(self, caller: Caller, request: IssueRequest) -> MintedTokens:
         """Tokens, recorded before they exist. Raises what IssueTokens in the proto says."""
@@ -84,7 +87,10 @@ class IssueTokens:
 
     async def _start_session(self, caller: Caller, request: IssueRequest, signer: Signer) -> MintedTokens:
         token = RefreshToken(FamilyId.generate(request.subject), 0, new_family_secret())
-        session_claims = self._session_claims(caller, request, token.family)
+        answer = None
+        if self.current_claims is not None:
+            answer = await self.current_claims.before_issue(caller, request.subject, token.family)
+        session_claims = _session_claims(caller, request, token.family, answer)
         claims = session_claims.serialised()
         self.mint.check_size(signer, claims, request.audience, request.scopes)
         lifetime = self.lifetimes.session(caller.policy, request.client_kind)
@@ -98,8 +104,8 @@ class IssueTokens:
                 client_id=caller.client_id,
                 client_kind=request.client_kind,
                 lifetime=lifetime,
-                session_claims=session_claims.without_roles(),
-                roles=serialised_roles(request.roles),
+                session_claims=session_claims.lasting(),
+                roles=serialised_roles(session_claims.roles),
                 audience=request.audience,
                 scopes=request.scopes,
                 end_user=caller.end_user,
@@ -112,7 +118,10 @@ class IssueTokens:
         _raise_unless_started(started.verdict)
         if started.verdict is StartVerdict.REPEATED and idempotent is not None:
             token = self._unseal(started, idempotent)
-            claims = self._session_claims(caller, request, token.family).serialised()
+            claims = _session_claims(caller, request, token.family, answer).serialised()
+        if self.current_claims is not None and answer is not None:
+            answer = await self.current_claims.after_issue(caller, request.subject, token.family, answer)
+            claims = _session_claims(caller, request, token.family, answer).serialised()
         bucket = bucket_of(token.family.subject_tag, self.buckets)
         expires_at_ms = refresh_expires_at_ms(
             started.now_ms, started.absolute_expiry_ms, lifetime.idle_seconds * 1000
@@ -125,17 +134,6 @@ class IssueTokens:
             scopes=request.scopes,
             ttl_seconds=self.lifetimes.access_token(caller.policy),
             session=SessionTokens(str(token.family), self.codec.encode(token), expires_at_ms),
-        )
-
-    def _session_claims(self, caller: Caller, request: IssueRequest, family: FamilyId) -> SessionClaims:
-        return SessionClaims(
-            subject=request.subject,
-            client_id=caller.client_id,
-            session_id=str(family),
-            roles=request.roles,
-            auth_time_seconds=request.auth_time_seconds,
-            acr=request.acr,
-            amr=request.amr,
         )
 
     def _idempotent(
@@ -163,6 +161,21 @@ class IssueTokens:
                 "The first answer under this key can no longer be repeated; use a new key.",
             ) from error
         return RefreshToken(FamilyId(secret[:FAMILY_ID_BYTES]), 0, secret[FAMILY_ID_BYTES:])
+
+
+def _session_claims(
+    caller: Caller, request: IssueRequest, family: FamilyId, answer: Active | None
+) -> SessionClaims:
+    return SessionClaims(
+        subject=request.subject,
+        client_id=caller.client_id,
+        session_id=str(family),
+        roles=request.roles if answer is None or answer.roles is None else answer.roles,
+        auth_time_seconds=request.auth_time_seconds,
+        acr=request.acr,
+        amr=request.amr,
+        private="" if answer is None else answer.private,
+    )
 
 
 def digest_of(*parts: str) -> bytes:

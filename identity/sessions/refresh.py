@@ -20,18 +20,23 @@ generation g+k, k <= 64             current g, used in the last day (the store l
 ==================================  ====================================================  =====================
 
 Refreshing never ends access tokens in flight, and never extends the absolute lifetime.
+
+Where there is a claims source, the store first says what spending would give, and refuses what it would refuse; then the
+source is asked (``current_claims``); only then the token is spent.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from identity.audit.event import Event, EventType, Outcome, new_event_id
 from identity.audit.ports import EventRecorder
 from identity.clients.policy import Grant, Lifetimes, require_grant
 from identity.errors import IdentityError, Reason, audit_unavailable
+from identity.keys.ports import Signer
 from identity.rate_limiter import RateLimiter
 from identity.sessions.caller import Caller
+from identity.sessions.current_claims import CurrentClaims
 from identity.sessions.issue import digest_of
 from identity.sessions.minting import AccessTokenMint, MintedTokens, Recording, SessionTokens
 from identity.store.ports import SPEND_SUCCEEDED, SessionStore, Spend, SpendLimits, SpendVerdict, Spent
@@ -64,34 +69,32 @@ class Refresh:
     buckets: int
     retry_window_seconds: int
     recovery_window_seconds: int
+    current_claims: CurrentClaims | None = None
 
     async def __call__(self, caller: Caller, request: RefreshRequest) -> MintedTokens:
         """The next tokens of the session. Raises what Refresh in the proto says."""
         require_grant(caller.policy, Grant.REFRESH)
         signer = self.mint.signer()
         token = self._authentic(caller, request)
-        event_id = new_event_id()
-        spent = await self.store.spend(
-            Spend(
-                family=token.family,
-                generation=token.generation,
-                family_secret_hash=token.family_secret_hash,
-                client_id=caller.client_id,
-                idempotency_key_digest=(
-                    digest_of(request.idempotency_key) if request.idempotency_key else b""
-                ),
-                retry_window_ms=self.retry_window_seconds * 1000,
-                leeway_ms=self.lifetimes.refresh_leeway(caller.policy) * 1000,
-                scopes=request.scopes,
-                audience=request.audience,
-                end_user=caller.end_user,
-                limits=self.limits,
-                recovery_window_ms=self.recovery_window_seconds * 1000,
-                reuse_policy=caller.policy.reuse_policy,
-            ),
-            event_id,
-            caller.circumstances,
+        spend = Spend(
+            family=token.family,
+            generation=token.generation,
+            family_secret_hash=token.family_secret_hash,
+            client_id=caller.client_id,
+            idempotency_key_digest=digest_of(request.idempotency_key) if request.idempotency_key else b"",
+            retry_window_ms=self.retry_window_seconds * 1000,
+            leeway_ms=self.lifetimes.refresh_leeway(caller.policy) * 1000,
+            scopes=request.scopes,
+            audience=request.audience,
+            end_user=caller.end_user,
+            limits=self.limits,
+            recovery_window_ms=self.recovery_window_seconds * 1000,
+            reuse_policy=caller.policy.reuse_policy,
         )
+        if self.current_claims is not None:
+            await self._bring_claims_up_to_date(self.current_claims, caller, request, signer, spend)
+        event_id = new_event_id()
+        spent = await self.store.spend(spend, event_id, caller.circumstances)
         _raise_unless_spent(spent)
         live = RefreshToken(token.family, spent.generation, token.family_secret)
         expires_at_ms = refresh_expires_at_ms(spent.now_ms, spent.absolute_expiry_ms, spent.idle_ms)
@@ -105,6 +108,19 @@ class Refresh:
             ttl_seconds=self.lifetimes.access_token(caller.policy),
             session=SessionTokens(str(token.family), self.codec.encode(live), expires_at_ms),
         )
+
+    async def _bring_claims_up_to_date(
+        self, current: CurrentClaims, caller: Caller, request: RefreshRequest, signer: Signer, spend: Spend
+    ) -> None:
+        looked = await self.store.spend(replace(spend, look_only=True), new_event_id(), caller.circumstances)
+        _raise_unless_spent(looked)
+        audience = request.audience or looked.audience.split()
+        scopes = request.scopes or looked.scope.split()
+
+        def require_fit(session_claims: str) -> None:
+            self.mint.check_size(signer, session_claims, audience, scopes)
+
+        await current.before_refresh(caller, spend.family, looked, require_fit)
 
     def _authentic(self, caller: Caller, request: RefreshRequest) -> RefreshToken:
         try:

@@ -131,7 +131,7 @@ class SpendLimits:
 
 @dataclass(frozen=True, slots=True)
 class Spend:
-    """A refresh token to spend."""
+    """A refresh token to spend; with ``look_only`` not yet."""
 
     family: FamilyId
     generation: int
@@ -146,6 +146,7 @@ class Spend:
     limits: SpendLimits
     recovery_window_ms: int
     reuse_policy: str
+    look_only: bool = False
 
 
 class SpendVerdict(StrEnum):
@@ -173,7 +174,10 @@ SPEND_SUCCEEDED = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """``retry_after_ms`` with ``RATE_LIMITED``; all else with success, ``generation`` being the live one."""
+    """``retry_after_ms`` with ``RATE_LIMITED``; all else with success, ``generation`` being the live one.
+
+    Of a look, ``sequence`` is that of the newest event.
+    """
 
     verdict: SpendVerdict
     now_ms: int
@@ -196,6 +200,7 @@ class EndReason(StrEnum):
     REVOKED_BY_ADMIN = "REVOKED_BY_ADMIN"
     REVOKED_WITH_OTHERS = "REVOKED_WITH_OTHERS"
     SESSION_CAP = "SESSION_CAP"
+    SUBJECT_DISABLED = "SUBJECT_DISABLED"
     SUBJECT_CUTOFF = "SUBJECT_CUTOFF"
     CLIENT_CUTOFF = "CLIENT_CUTOFF"
     CLIENT_DISABLED = "CLIENT_DISABLED"
@@ -288,7 +293,10 @@ class SessionStore(Protocol):
         ...
 
     async def spend(self, spend: Spend, event_id: bytes, circumstances: Circumstances) -> Spent:
-        """Decides on a presented refresh token and records the decision. Rotates at most once."""
+        """Decides on a presented refresh token and records the decision. Rotates at most once.
+
+        A look decides, and refuses, as if the token were spent; where it would succeed, it changes and records nothing.
+        """
         ...
 
 

@@ -1,14 +1,15 @@
 """The access token: a JWT as RFC 9068 profiles it, put together without parsing anything twice.
 
 What a session fixes (``sub``, ``client_id``, ``sid``, ``roles``, ``auth_time``, ``acr``, ``amr``) is serialised
-once, when the session starts, and stored with it; each token adds ``aud``, ``scope``, ``iat``, ``exp`` and
+once, when the session starts, and stored with it; a claims source may add private claims. Each token adds ``aud``, ``scope``, ``iat``, ``exp`` and
 ``jti``. ``aud`` and ``scope`` stay apart because a refresh may narrow them.
 
 Rules it keeps:
 
 - header ``alg``, ``kid``, ``typ: at+jwt`` and nothing else (RFC 9068, section 2.1);
 - at most 15 minutes of life and at most 1 KiB of text;
-- ``roles`` stay apart from the rest, because a session may be given others while it lives;
+- ``roles`` and private claims (RFC 7519, section 4.3) stay apart from the rest, because a session may be given others
+  while it lives; a private claim has no name that means something already;
 - ``jti`` is of fixed length and carries the bucket and the store's sequence number at which the token was
   recorded. A cut-off ("everything of this subject up to here") compares sequence numbers and no clocks, so
   what was issued just after it, in the same second, lives.
@@ -18,7 +19,7 @@ from __future__ import annotations
 
 import json
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 MAX_TTL_SECONDS = 15 * 60
@@ -28,6 +29,15 @@ EVENT_ID_BYTES = 10
 _SIGNATURE_BYTES = {"ES256": 64, "EdDSA": 64, "RS256": 256}
 _TOKEN_ID_CHARS = 24
 _NO_ROLES = "[]"
+_SESSION_CLAIMS = frozenset({"sub", "client_id", "sid", "auth_time", "acr", "amr", "act"})
+RESERVED_CLAIMS = _SESSION_CLAIMS | {
+    # RFC 7519, section 4.1; RFC 9068, section 2.2; RFC 7800; RFC 8693, section 4; RFC 9396; OpenID Connect.
+    "iss", "aud", "exp", "nbf", "iat", "jti", "scope", "roles", "groups", "entitlements", "cnf", "may_act",
+    "authorization_details", "azp", "nonce", "at_hash", "c_hash", "sub_jwk", "events", "toe", "txn", "typ", "alg", "kid",
+}  # fmt: skip
+"""Names that no private claim may have."""
+MAX_PRIVATE_CLAIMS = 16
+MAX_NAME_CHARACTERS = 128
 
 
 class TokenTooLargeError(Exception):
@@ -52,13 +62,15 @@ class SessionClaims:
     amr: tuple[str, ...] = ()
     actors: tuple[str, ...] = ()
     """Who acts for the subject (``act``, RFC 8693, section 4.1), the present one first."""
+    private: str = ""
+    """As ``serialised_private`` gives them."""
 
     def serialised(self) -> str:
         """The members of a JSON object, without its braces."""
-        return with_roles(self.without_roles(), serialised_roles(self.roles))
+        return with_roles(self.lasting() + self.private, serialised_roles(self.roles))
 
-    def without_roles(self) -> str:
-        """As ``serialised``, for where the roles may change."""
+    def lasting(self) -> str:
+        """As ``serialised``, without what may change: roles and private claims."""
         members: dict[str, object] = {"sub": self.subject, "client_id": self.client_id}
         if self.session_id is not None:
             members["sid"] = self.session_id
@@ -86,6 +98,52 @@ def serialised_roles(roles: Sequence[str]) -> str:
 def with_roles(claims: str, roles: str) -> str:
     """Serialised claims with serialised roles; none at all leave the claim out."""
     return claims if roles == _NO_ROLES else f'{claims},"roles":{roles}'
+
+
+def is_name(text: str) -> bool:
+    """Printable ASCII without space, quote and backslash, as RFC 6749, section 3.3 has scopes."""
+    return 0 < len(text) <= MAX_NAME_CHARACTERS and all(
+        "!" <= character <= "~" and character not in '"\\' for character in text
+    )
+
+
+def is_claim_name(name: str) -> bool:
+    """Whether a private claim may have it."""
+    return name not in RESERVED_CLAIMS and is_name(name)
+
+
+def serialised_private(claims: Mapping[str, object]) -> str:
+    """The members of a JSON object, each after a comma, in the order of their names; empty for none."""
+    return "".join(f",{_dumps(name)}:{_dumps(claims[name])}" for name in sorted(claims))
+
+
+@dataclass(frozen=True, slots=True)
+class KnownClaims:
+    """Serialised claims, taken apart into what lasts as long as the session and what may change."""
+
+    subject: str
+    lasting: str
+    roles: tuple[str, ...]
+    private: str
+
+    @classmethod
+    def of(cls, claims: str) -> KnownClaims:
+        """The parts of what ``SessionClaims.serialised`` has made."""
+        members = json.loads(f"{{{claims}}}")
+        lasting = {name: value for name, value in members.items() if name in _SESSION_CLAIMS}
+        private = {
+            name: value for name, value in members.items() if name not in _SESSION_CLAIMS and name != "roles"
+        }
+        return cls(
+            members["sub"],
+            _dumps(lasting)[1:-1],
+            tuple(members.get("roles", ())),
+            serialised_private(private),
+        )
+
+    def serialised(self) -> str:
+        """Together again."""
+        return with_roles(self.lasting + self.private, serialised_roles(self.roles))
 
 
 @dataclass(frozen=True, slots=True)

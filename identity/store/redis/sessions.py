@@ -153,6 +153,7 @@ class RedisSessionStore(ScriptedStore):
                 MAX_STEPS,
                 spend.recovery_window_ms,
                 spend.reuse_policy,
+                "LOOK" if spend.look_only else "",
             ),
             self._refreshing,
         )

@@ -22,9 +22,11 @@
 -- ARGV[20] how many steps of the lineage to keep
 -- ARGV[21] how long after its last use a family may be fast-forwarded, ms
 -- ARGV[22] 'REPORT' to let a family live whose spent token came back; 'ENFORCE' to end it
+-- ARGV[23] 'LOOK' to decide, and to record a refusal, but to spend nothing yet; ''
 --
 -- Returns {verdict, now ms, retry after ms, sequence, live generation, absolute expiry ms, idle ms,
---          claims, roles, scope, audience}; from `retry after` on only where the verdict has it.
+--          claims, roles, scope, audience}; from `retry after` on only where the verdict has it. Of a look the sequence
+--          is that of the newest event.
 
 local family_key, subject_key, client_key, address_key = KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local session, presented, secret_hash, client = ARGV[5], tonumber(ARGV[6]), ARGV[7], ARGV[8]
@@ -126,10 +128,13 @@ end
 if owner ~= client then
   return stolen('WRONG_CLIENT', 'refresh.wrong_client', 'REFRESH_TOKEN_INVALID', 'WRONG_CLIENT')
 end
-local of_subject = redis.call('HMGET', subject_key, 'sequence', 'roles', 'roles_sequence')
-local cut_off, roles = of_subject[1], family[16]
+local of_subject = redis.call('HMGET', subject_key, 'sequence', 'roles', 'roles_sequence', 'claims', 'claims_sequence')
+local cut_off, roles, claims = of_subject[1], family[16], family[11]
 if of_subject[2] and tonumber(started) <= tonumber(of_subject[3]) then
   roles = of_subject[2]
+end
+if of_subject[4] and tonumber(started) <= tonumber(of_subject[5]) then
+  claims = claims .. of_subject[4]
 end
 if revoked or (cut_off and tonumber(started) <= tonumber(cut_off)) or is_cut_off(client_key, started) then
   return refuse('REVOKED', 'FAMILY_REVOKED')
@@ -178,6 +183,10 @@ if wait > 0 then
   record('refresh.refused', 'refused', 'RATE_LIMITED', subject, session, presented)
   return {'RATE_LIMITED', now_ms, wait}
 end
+if ARGV[23] == 'LOOK' then
+  local newest = tonumber(redis.call('GET', sequence_counter) or '0')
+  return {verdict, now_ms, 0, newest, live, expiry_ms, idle_ms, claims, roles, family[12], family[13]}
+end
 if address_arrival then
   redis.call('HSET', address_key, 'successes', text(address_arrival))
   redis.call('PEXPIRE', address_key, 120000)
@@ -188,7 +197,7 @@ if verdict == 'REPORTED' then
   local sequence = record('refresh.reuse_detected', 'success', 'REFRESH_TOKEN_REUSED', subject, session, presented, nil,
     evidence())
   redis.call('HSET', family_key, 'limiter', text(family_arrival), 'used', text(now_ms))
-  return {verdict, now_ms, 0, sequence, live, expiry_ms, idle_ms, family[11], roles, family[12], family[13]}
+  return {verdict, now_ms, 0, sequence, live, expiry_ms, idle_ms, claims, roles, family[12], family[13]}
 end
 
 local types = {ROTATED = 'tokens.refreshed', REPEATED = 'refresh.retry_answered', RECOVERED = 'family.recovered'}
@@ -206,4 +215,4 @@ if ARGV[14] ~= '{}' then
   written[#written + 1] = ARGV[14]
 end
 redis.call('HSET', family_key, unpack(written))
-return {verdict, now_ms, 0, sequence, live, expiry_ms, idle_ms, family[11], roles, family[12], family[13]}
+return {verdict, now_ms, 0, sequence, live, expiry_ms, idle_ms, claims, roles, family[12], family[13]}
