@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+import grpc
 import pytest
 import pytest_asyncio
 from claims_source.source import Source
@@ -19,22 +21,12 @@ async def source() -> AsyncIterator[Source]:
     await running.stop()
 
 
-@pytest.fixture
-def start_asking(make_settings: Any, start_service: Any, source: Source) -> Callable[..., Any]:
-    """Starts a service that asks the source; keywords are settings of the section."""
-
-    async def start(**chosen: Any) -> Any:
-        # Generous, so that a busy machine is not taken for an outage; tests of hanging say less.
-        section = {"target": source.target, "timeout_ms": 10_000, "allowed_claims": ["tenant", "plan"]}
-        return await start_service(make_settings(claims_source=section | chosen))
-
-    return start
-
-
 @pytest_asyncio.fixture
-async def service(start_asking: Any) -> Any:
-    """One with the default policies, in place of the one that asks nobody."""
-    return await start_asking()
+async def service(make_settings: Any, start_service: Any, source: Source, request: Any) -> Any:
+    """A service that asks the source; its parameter, if it has one, is settings of the section."""
+    # Generous, so that a busy machine is not taken for an outage; tests of hanging say less.
+    section = {"target": source.target, "timeout_ms": 10_000, "allowed_claims": ["tenant", "plan"]}
+    return await start_service(make_settings(claims_source=section | getattr(request, "param", {})))
 
 
 @pytest.fixture
@@ -52,3 +44,21 @@ def events_of(wait_until: Any) -> Callable[..., Any]:
         return [event for event in events if event["subject"] == subject]
 
     return read
+
+
+@pytest.fixture
+def until_answered(wait_until: Any) -> Callable[..., Any]:
+    """Calls until there is an answer: the source may be thought away for a while, or be late on a busy machine."""
+
+    async def call_until(call: Callable[[], Any]) -> Any:
+        answers: list[Any] = []
+
+        async def is_answered() -> bool:
+            with contextlib.suppress(grpc.aio.AioRpcError):
+                answers.append(await call())
+            return bool(answers)
+
+        await wait_until(is_answered)
+        return answers[0]
+
+    return call_until
