@@ -123,19 +123,28 @@ def key_service(settings: Settings, clock: Clock) -> KeyService:
     return KeyService(FileKeyStore(keys.file), key_encryption_key(settings), schedule, clock, keys.algorithm)
 
 
-def claims_source(settings: Settings, metrics: CollectorRegistry) -> GrpcClaimsSource | None:
-    """The claims source, if the settings name one. Raises ``ConfigurationError``."""
+def claims_source_transport(settings: Settings) -> SourceTransport | None:
+    """The way to the claims source, if the settings name one. Raises ``ConfigurationError``."""
     chosen = settings.claims_source
     if not chosen.target:
         return None
+    return SourceTransport(
+        chosen.target,
+        ca=_pem("claims_source.ca_file", chosen.ca_file),
+        certificate=_pem("claims_source.certificate_file", chosen.certificate_file),
+        private_key=_pem("claims_source.private_key_file", chosen.private_key_file),
+        allow_plaintext=chosen.allow_plaintext,
+    )
+
+
+def claims_source(settings: Settings, metrics: CollectorRegistry) -> GrpcClaimsSource | None:
+    """The claims source, if the settings name one. Raises ``ConfigurationError``."""
+    transport = claims_source_transport(settings)
+    if transport is None:
+        return None
+    chosen = settings.claims_source
     return GrpcClaimsSource(
-        SourceTransport(
-            chosen.target,
-            ca=_pem("claims_source.ca_file", chosen.ca_file),
-            certificate=_pem("claims_source.certificate_file", chosen.certificate_file),
-            private_key=_pem("claims_source.private_key_file", chosen.private_key_file),
-            allow_plaintext=chosen.allow_plaintext,
-        ),
+        transport,
         timeout_seconds=chosen.timeout_ms / 1000,
         allowed_claims=chosen.allowed_claims,
         breaker=CircuitBreaker(

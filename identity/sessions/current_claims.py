@@ -15,11 +15,11 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import NoReturn, assert_never
 
-from identity.audit.event import Event, EventType, Outcome, new_event_id
+from identity.audit.event import Circumstances, Event, EventType, Outcome, new_event_id
 from identity.audit.ports import EventRecorder
 from identity.claims_source.ports import Active, ClaimsSource, Disabled, Occasion, Question, SourceAwayError
 from identity.errors import IdentityError, Reason, audit_unavailable
@@ -31,6 +31,7 @@ from identity.tokens.access_token import KnownClaims
 from identity.tokens.family_id import FamilyId
 
 MAX_QUESTIONS = 3
+_WITHOUT_ANSWER = "without an answer of the claims source"
 
 
 class WhenAway(StrEnum):
@@ -91,8 +92,9 @@ class CurrentClaims:
 
     async def before_refresh(
         self, caller: Caller, family: FamilyId, looked: Spent, require_fit: Callable[[str], None]
-    ) -> None:
-        """Brings what is known of the subject up to date, so that spending the token gives it.
+    ) -> bool:
+        """Brings what is known of the subject up to date, so that spending the token gives it; says whether the source did
+        answer.
 
         ``looked`` is what spending would give now. ``require_fit`` is called with the claims that it is going to give, and may
         refuse. Raises ``SUBJECT_DISABLED`` (the session is over then), ``CLAIMS_SOURCE_UNAVAILABLE`` and ``FAMILY_REVOKED``.
@@ -108,16 +110,16 @@ class CurrentClaims:
                     and looked.verdict is not SpendVerdict.REPEATED
                 ):
                     raise _unavailable(away.retry_after_seconds) from None
-                return
+                return False
             if isinstance(answer, Disabled):
                 await self._end(caller, family)
                 self._refuse_disabled(EventType.REFRESH_REFUSED, caller, known.subject, family)
             if not _differs(answer, known):
-                return
+                return True
             require_fit(_changed(known, answer).serialised())
             newest = await self._note(caller, known.subject, family, answer, asked_after_sequence)
             if newest is None:
-                return
+                return True
             asked_after_sequence = newest
         raise _unavailable()
 
@@ -174,6 +176,11 @@ class CurrentClaims:
             )
         )
         raise IdentityError(Reason.SUBJECT_DISABLED, "This subject may have no tokens.", recorded=True)
+
+
+def without_answer(circumstances: Circumstances) -> Circumstances:
+    """Those of tokens that are given while the source is away, for whoever has to find them later."""
+    return replace(circumstances, detail=_WITHOUT_ANSWER)
 
 
 def _question(occasion: Occasion, caller: Caller, subject: str, family: FamilyId) -> Question:

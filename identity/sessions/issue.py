@@ -16,7 +16,7 @@ from identity.clients.policy import Grant, Lifetimes, require_grant, require_req
 from identity.errors import IdentityError, Reason, audit_unavailable
 from identity.keys.ports import Signer
 from identity.sessions.caller import Caller
-from identity.sessions.current_claims import CurrentClaims
+from identity.sessions.current_claims import CurrentClaims, without_answer
 from identity.sessions.minting import AccessTokenMint, MintedTokens, Recording, SessionTokens
 from identity.store.ports import IdempotentIssue, NewFamily, SessionStore, Started, StartVerdict
 from identity.tokens.access_token import SessionClaims, serialised_roles
@@ -87,9 +87,11 @@ class IssueTokens:
 
     async def _start_session(self, caller: Caller, request: IssueRequest, signer: Signer) -> MintedTokens:
         token = RefreshToken(FamilyId.generate(request.subject), 0, new_family_secret())
-        answer = None
+        answer, circumstances = None, caller.circumstances
         if self.current_claims is not None:
             answer = await self.current_claims.before_issue(caller, request.subject, token.family)
+            if answer is None:
+                circumstances = without_answer(circumstances)
         session_claims = _session_claims(caller, request, token.family, answer)
         claims = session_claims.serialised()
         self.mint.check_size(signer, claims, request.audience, request.scopes)
@@ -112,7 +114,7 @@ class IssueTokens:
                 max_sessions=self.lifetimes.max_sessions(caller.policy),
             ),
             event_id,
-            caller.circumstances,
+            circumstances,
             idempotent,
         )
         _raise_unless_started(started.verdict)

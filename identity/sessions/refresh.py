@@ -36,7 +36,7 @@ from identity.errors import IdentityError, Reason, audit_unavailable
 from identity.keys.ports import Signer
 from identity.rate_limiter import RateLimiter
 from identity.sessions.caller import Caller
-from identity.sessions.current_claims import CurrentClaims
+from identity.sessions.current_claims import CurrentClaims, without_answer
 from identity.sessions.issue import digest_of
 from identity.sessions.minting import AccessTokenMint, MintedTokens, Recording, SessionTokens
 from identity.store.ports import SPEND_SUCCEEDED, SessionStore, Spend, SpendLimits, SpendVerdict, Spent
@@ -91,10 +91,13 @@ class Refresh:
             recovery_window_ms=self.recovery_window_seconds * 1000,
             reuse_policy=caller.policy.reuse_policy,
         )
-        if self.current_claims is not None:
-            await self._bring_claims_up_to_date(self.current_claims, caller, request, signer, spend)
+        circumstances = caller.circumstances
+        if self.current_claims is not None and not await self._bring_claims_up_to_date(
+            self.current_claims, caller, request, signer, spend
+        ):
+            circumstances = without_answer(circumstances)
         event_id = new_event_id()
-        spent = await self.store.spend(spend, event_id, caller.circumstances)
+        spent = await self.store.spend(spend, event_id, circumstances)
         _raise_unless_spent(spent)
         live = RefreshToken(token.family, spent.generation, token.family_secret)
         expires_at_ms = refresh_expires_at_ms(spent.now_ms, spent.absolute_expiry_ms, spent.idle_ms)
@@ -111,7 +114,7 @@ class Refresh:
 
     async def _bring_claims_up_to_date(
         self, current: CurrentClaims, caller: Caller, request: RefreshRequest, signer: Signer, spend: Spend
-    ) -> None:
+    ) -> bool:
         looked = await self.store.spend(replace(spend, look_only=True), new_event_id(), caller.circumstances)
         _raise_unless_spent(looked)
         audience = request.audience or looked.audience.split()
@@ -120,7 +123,7 @@ class Refresh:
         def require_fit(session_claims: str) -> None:
             self.mint.check_size(signer, session_claims, audience, scopes)
 
-        await current.before_refresh(caller, spend.family, looked, require_fit)
+        return await current.before_refresh(caller, spend.family, looked, require_fit)
 
     def _authentic(self, caller: Caller, request: RefreshRequest) -> RefreshToken:
         try:

@@ -11,6 +11,7 @@ from claims_source.source import Source, active, claims_of
 from rpc.test_transport import Authority
 
 from grpc_identity.v1 import identity_service_pb2 as pb
+from identity import diagnosis
 from identity.config import ConfigurationError
 
 
@@ -76,3 +77,20 @@ async def test_a_file_that_cannot_be_read_is_named_at_the_start(
     section = {"target": source.target} | files | {name: tmp_path / "missing"}
     with pytest.raises(ConfigurationError, match=f"claims_source.{name}: cannot read"):
         await start_service(make_settings(claims_source=section))
+
+
+async def test_the_doctor_says_whether_the_source_can_be_reached(
+    source: Any, make_settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(diagnosis, "CONNECT_TIMEOUT_SECONDS", 1.0)
+
+    async def finding(**section: Any) -> Any:
+        findings = await diagnosis.examine(make_settings(claims_source=section))
+        return next((item for item in findings if item.subject == "claims source"), None)
+
+    assert await finding() is None
+    found = await finding(target=source.target)
+    assert (found.healthy, found.message) == (True, source.target)
+    await source.stop()
+    assert not (await finding(target=source.target)).healthy
+    assert "cannot read" in (await finding(target=source.target, ca_file="/nonexistent")).message

@@ -283,6 +283,19 @@ async def test_a_session_that_starts_with_an_older_answer_does_not_bring_it_back
         assert says(await one.refresh()) == (["new"], {})
 
 
+async def test_a_subject_that_is_disabled_while_its_session_starts_has_none(
+    source: Any, service: Any, new_session: Any, refused: Any, events_of: Any
+) -> None:
+    await new_session()
+    # What the first answer says is not what is known, so there is a second question.
+    source.next_answers, source.answer = [active("boss")], disabled()
+    assert (await refused(new_session())).reason == "SUBJECT_DISABLED"
+    events = await events_of(service)
+    started = [event["session"] for event in events if event["type"] == "tokens.issued"]
+    ended = [event["session"] for event in events if event["type"] == "session.revoked"]
+    assert ended == [started[1]]
+
+
 async def test_a_source_that_changes_its_mind_with_each_answer_is_not_asked_for_ever(
     source: Any, service: Any, new_session: Any, refused: Any
 ) -> None:
@@ -302,20 +315,32 @@ async def test_a_source_that_changes_its_mind_with_each_answer_is_not_asked_for_
     await first.refresh(key="a")
 
 
-async def test_a_session_that_is_revoked_while_the_source_answers_gets_no_token_and_leaves_nothing(
-    source: Any, service: Any, new_session: Any, refused: Any
+@pytest.mark.parametrize("what", ["session", "subject", "client", "erased"])
+async def test_a_session_that_ends_while_the_source_answers_gets_no_token_and_leaves_nothing(
+    source: Any, service: Any, new_session: Any, refused: Any, what: str
 ) -> None:
     session = await new_session()
+    targets = {
+        "session": pb.RevokeRequest(session_id=session.tokens.session_id),
+        "subject": pb.RevokeRequest(subject="alice"),
+        "client": pb.RevokeRequest(client_id="login"),
+    }
 
     async def meanwhile() -> None:
-        await service.identity.EraseSubject(pb.EraseSubjectRequest(subject="alice"), metadata=service.admin)
+        if what == "erased":
+            erase = pb.EraseSubjectRequest(subject="alice")
+            await service.identity.EraseSubject(erase, metadata=service.admin)
+        else:
+            await service.identity.Revoke(targets[what], metadata=service.login)
 
     source.answer = active("boss", tenant="acme")
     source.before_answering = meanwhile
     assert (await refused(session.refresh())).reason == "FAMILY_REVOKED"
     redis = service.server.store.connection.redis
-    async for key in redis.scan_iter(f"{service.settings.redis.key_prefix}:*:subject:*"):
-        assert not {b"roles", b"claims"} & set(await redis.hkeys(key))
+    for key in await redis.keys(f"{service.settings.redis.key_prefix}:*:subject:*"):
+        fields = await redis.hgetall(key)
+        assert b"boss" not in fields.get(b"roles", b"")
+        assert b"claims" not in fields
 
 
 async def test_a_theft_is_found_before_the_source_is_asked(
@@ -368,3 +393,38 @@ async def test_roles_given_with_a_revocation_hold_until_the_source_is_asked_agai
     assert says(await session.refresh()) == (["clerk"], {})
     source.is_away = True
     assert says(await session.refresh()) == (["clerk"], {})
+
+
+async def test_limits_count_a_refresh_once_and_are_kept_before_anybody_is_asked(
+    source: Any, make_settings: Any, start_service: Any, refused: Any
+) -> None:
+    section = {"target": source.target, "timeout_ms": 10_000}
+    limits = {"refreshes_per_family_per_minute": 3}
+    service = await start_service(make_settings(claims_source=section, limits=limits))
+    issue = pb.IssueTokensRequest(subject="alice", audience=["orders"])
+    tokens = (await service.identity.IssueTokens(issue, metadata=service.login)).tokens
+    for number in range(5):
+        call = service.identity.Refresh(
+            pb.RefreshRequest(refresh_token=tokens.refresh_token), metadata=service.login
+        )
+        if number < 3:
+            tokens = (await call).tokens
+        else:
+            assert (await refused(call)).reason == "RATE_LIMITED"
+    assert len(source.asked) == 4
+
+
+async def test_nobody_is_asked_where_nothing_can_be_recorded(
+    source: Any, service: Any, new_session: Any, refused: Any
+) -> None:
+    session = await new_session()
+    store = service.server.store
+    for adapter in (store.sessions, store.known_claims):
+        adapter._outbox_max_events = 0
+    assert (await refused(session.refresh(key="a"))).reason == "AUDIT_UNAVAILABLE"
+    assert len(source.asked) == 1
+    store.sessions._outbox_max_events = 100_000
+    source.answer = active("boss")
+    assert (await refused(session.refresh(key="b"))).reason == "AUDIT_UNAVAILABLE"
+    store.known_claims._outbox_max_events = 100_000
+    assert says(await session.refresh(key="c")) == (["boss"], {})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import re
 from typing import Any
@@ -127,6 +128,23 @@ async def test_a_refresh_goes_on_with_what_was_last_known(source: Any, new_sessi
     for _ in range(3):
         claims = claims_of(await session.refresh())
         assert (claims.roles, claims.private["tenant"]) == ({"clerk"}, "acme")
+
+
+@asking(when_away_at_issue="proceed")
+async def test_events_tell_which_tokens_were_given_without_an_answer(
+    source: Any, service: Any, new_session: Any, events_of: Any
+) -> None:
+    session = await new_session()
+    source.is_away = True
+    await session.refresh()
+    await new_session()
+    events = [event for event in await events_of(service) if event["type"].startswith("tokens.")]
+    details = [(event["type"], json.loads(event["circumstances"]).get("detail", "")) for event in events]
+    assert details == [
+        ("tokens.issued", ""),
+        ("tokens.refreshed", "without an answer of the claims source"),
+        ("tokens.issued", "without an answer of the claims source"),
+    ]
 
 
 @asking(when_away_at_refresh="refuse")

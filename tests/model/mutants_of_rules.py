@@ -42,6 +42,7 @@ SWAPS = (
     (r"\bnot ", ""),
 )
 _OWN_EVENT = "the cut-off is an event of its own, so no session has started with the same number"
+_OF_A_SOURCE = "there is no claims source in these histories; tests/claims_source holds this"
 _DECIDED_BEFORE = "the same generation was decided on before"
 # What is mutated, and why nothing can be seen of that.
 EQUIVALENT = {
@@ -51,6 +52,12 @@ EQUIVALENT = {
     "if revoked or (cut_off and tonumber(started) < tonumber(cut_off)) or is_cut_off(client_key, started) then": (
         _OWN_EVENT
     ),
+    "if of_subject[4] and tonumber(started) <= tonumber(of_subject[5]) then -> "
+    "if of_subject[4] and tonumber(started) < tonumber(of_subject[5]) then": _OF_A_SOURCE,
+    "if of_subject[4] and tonumber(started) <= tonumber(of_subject[5]) then -> if false then": _OF_A_SOURCE,
+    "if ARGV[23] == 'LOOK' then -> if false then": _OF_A_SOURCE,
+    "local newest = tonumber(redis.call('GET', sequence_counter) or '0') -> "
+    "local newest = tonumber(redis.call('GET', sequence_counter) and '0')": _OF_A_SOURCE,
     "elseif presented > current then -> elseif presented >= current then": _DECIDED_BEFORE,
     "ahead > 0 -> ahead >= 0": _DECIDED_BEFORE,
 }
