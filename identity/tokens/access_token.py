@@ -31,9 +31,9 @@ _TOKEN_ID_CHARS = 24
 _NO_ROLES = "[]"
 _SESSION_CLAIMS = frozenset({"sub", "client_id", "sid", "auth_time", "acr", "amr", "act"})
 RESERVED_CLAIMS = _SESSION_CLAIMS | {
-    # RFC 7519, section 4.1; RFC 9068, section 2.2; RFC 7800; RFC 8693, section 4; RFC 9396; OpenID Connect.
+    # RFC 7519, section 4.1; RFC 9068, section 2.2; RFC 7800; RFC 8693, section 4; RFC 9396; OpenID Connect Core, section 2.
     "iss", "aud", "exp", "nbf", "iat", "jti", "scope", "roles", "groups", "entitlements", "cnf", "may_act",
-    "authorization_details", "azp", "nonce", "at_hash", "c_hash", "sub_jwk", "events", "toe", "txn", "typ", "alg", "kid",
+    "authorization_details", "azp", "nonce", "at_hash", "c_hash",
 }  # fmt: skip
 """Names that no private claim may have."""
 MAX_PRIVATE_CLAIMS = 16
