@@ -6,7 +6,7 @@ Rules:
   longer than a retry may come must not turn retries into thefts;
 - what it says is noted in the store before a token says it. A refresh takes roles and claims from the store alone, so
   there is one way to the last known ones, whether the source is there or not;
-- of two answers that differ, the one asked for later holds; where that cannot be told, the source is asked again;
+- of two answers that are noted, the one asked for later holds; where that cannot be told, the source is asked again;
 - a disabled subject gets no session, and the session it refreshes is ended as durably as by ``Revoke``;
 - when the source is away, the policy for the occasion decides. A repeated answer is given in any case: the source has spoken
   before it was given first, some two minutes ago at most.
@@ -114,7 +114,8 @@ class CurrentClaims:
             if isinstance(answer, Disabled):
                 await self._end(caller, family)
                 self._refuse_disabled(EventType.REFRESH_REFUSED, caller, known.subject, family)
-            if not _differs(answer, known):
+            # Asked again because something else is known by now: to say what was known before is a change, too.
+            if asked_after_sequence == looked.sequence and not _differs(answer, known):
                 return True
             require_fit(_changed(known, answer).serialised())
             newest = await self._note(caller, known.subject, family, answer, asked_after_sequence)

@@ -266,6 +266,21 @@ async def test_of_two_answers_the_one_asked_for_later_holds(source: Any, new_ses
         assert says(await session.refresh()) == (["new"], {})
 
 
+async def test_a_change_that_is_taken_back_at_once_leaves_what_was(source: Any, new_session: Any) -> None:
+    first, second = await new_session(), await new_session()
+
+    async def meanwhile() -> None:
+        assert says(await second.refresh()) == (["passing"], {})
+
+    # Answers: on its way back, what another session hears meanwhile, and, asked again, what was known at first.
+    source.next_answers = [active("older"), active("passing")]
+    source.before_answering = meanwhile
+    assert says(await first.refresh()) == (["clerk"], {})
+    source.is_away = True
+    for session in (first, second):
+        assert says(await session.refresh()) == (["clerk"], {})
+
+
 async def test_a_session_that_starts_with_an_older_answer_does_not_bring_it_back(
     source: Any, new_session: Any
 ) -> None:
