@@ -11,10 +11,12 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from identity.audit.event import new_event_id
+from identity.claims_source.ports import Active
 from identity.clients.policy import Grant, Lifetimes, require_grant, require_request, require_subject
 from identity.errors import IdentityError, Reason, audit_unavailable
 from identity.keys.ports import Signer
 from identity.sessions.caller import Caller
+from identity.sessions.current_claims import CurrentClaims, without_answer
 from identity.sessions.minting import AccessTokenMint, MintedTokens, Recording, SessionTokens
 from identity.store.ports import IdempotentIssue, NewFamily, SessionStore, Started, StartVerdict
 from identity.tokens.access_token import SessionClaims, claims_of_session, serialised_roles
@@ -52,6 +54,7 @@ class IssueTokens:
     buckets: int
     retry_window_seconds: int
     sealing_key: bytes = field(repr=False)
+    current_claims: CurrentClaims | None = None
 
     async def __call__(self, caller: Caller, request: IssueRequest) -> MintedTokens:
         """Tokens, recorded before they exist. Raises what IssueTokens in the proto says."""
@@ -85,6 +88,11 @@ class IssueTokens:
 
     async def _start_session(self, caller: Caller, request: IssueRequest, signer: Signer) -> MintedTokens:
         token = RefreshToken(FamilyId.generate(request.subject), 0, new_family_secret())
+        answer, circumstances = None, caller.circumstances
+        if self.current_claims is not None:
+            answer = await self.current_claims.before_issue(caller, request.subject, token.family)
+            if answer is None:
+                circumstances = without_answer(circumstances)
         lifetime = self.lifetimes.session(caller.policy, request.client_kind)
         terms = SessionTerms(
             client_id=caller.client_id,
@@ -92,11 +100,11 @@ class IssueTokens:
             lifetime=lifetime,
             audience=request.audience,
             scopes=request.scopes,
-            roles=serialised_roles(request.roles),
+            roles=serialised_roles(_roles(request, answer)),
             acr=request.acr,
             amr=request.amr,
         )
-        claims = _session_claims(token, request, terms)
+        claims = _session_claims(token, request, terms, answer)
         self.mint.check_size(signer, claims, request.audience, request.scopes)
         event_id = new_event_id()
         idempotent = self._idempotent(caller, request, token)
@@ -111,13 +119,16 @@ class IssueTokens:
                 max_sessions=self.lifetimes.max_sessions(caller.policy),
             ),
             event_id,
-            caller.circumstances,
+            circumstances,
             idempotent,
         )
         _raise_unless_started(started.verdict)
         if started.verdict is StartVerdict.REPEATED and idempotent is not None:
             token = self._unseal(started, idempotent)
-            claims = _session_claims(token, request, terms)
+            claims = _session_claims(token, request, terms, answer)
+        if self.current_claims is not None and answer is not None:
+            answer = await self.current_claims.after_issue(caller, request.subject, token.family, answer)
+            claims = _session_claims(token, request, terms, answer)
         bucket = bucket_of(token.family.subject_tag, self.buckets)
         expires_at_ms = refresh_expires_at_ms(
             started.now_ms, started.absolute_expiry_ms, lifetime.idle_seconds * 1000
@@ -189,7 +200,18 @@ def _raise_unless_started(verdict: StartVerdict) -> None:
             assert_never(verdict)
 
 
-def _session_claims(token: RefreshToken, request: IssueRequest, terms: SessionTerms) -> str:
+def _roles(request: IssueRequest, answer: Active | None) -> tuple[str, ...]:
+    return request.roles if answer is None or answer.roles is None else answer.roles
+
+
+def _session_claims(
+    token: RefreshToken, request: IssueRequest, terms: SessionTerms, answer: Active | None
+) -> str:
     return claims_of_session(
-        request.subject, str(token.family), terms, request.auth_time_seconds, terms.roles
+        request.subject,
+        str(token.family),
+        terms,
+        request.auth_time_seconds,
+        serialised_roles(_roles(request, answer)),
+        "" if answer is None else answer.private,
     )

@@ -127,7 +127,7 @@ class SpendLimits:
 
 @dataclass(frozen=True, slots=True)
 class Spend:
-    """A refresh token to spend."""
+    """A refresh token to spend; with ``look_only`` not yet."""
 
     family: FamilyId
     generation: int
@@ -142,6 +142,7 @@ class Spend:
     limits: SpendLimits
     recovery_window_ms: int
     reuse_policy: str
+    look_only: bool = False
 
 
 class SpendVerdict(StrEnum):
@@ -169,7 +170,8 @@ SPEND_SUCCEEDED = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """A token was spent. ``generation`` is the live one, ``roles`` (JSON) are those of now."""
+    """A token was spent. ``generation`` is the live one; ``roles`` (JSON) and ``private_claims`` (JSON members, each after a
+    comma) are those of now. Of a look, ``sequence`` is that of the newest event."""
 
     verdict: SpendVerdict
     now_ms: int
@@ -179,6 +181,7 @@ class Spent:
     subject: str
     auth_time_seconds: int | None
     roles: str
+    private_claims: str
     terms: SessionTerms
 
 
@@ -199,6 +202,7 @@ class EndReason(StrEnum):
     REVOKED_BY_ADMIN = "REVOKED_BY_ADMIN"
     REVOKED_WITH_OTHERS = "REVOKED_WITH_OTHERS"
     SESSION_CAP = "SESSION_CAP"
+    SUBJECT_DISABLED = "SUBJECT_DISABLED"
     SUBJECT_CUTOFF = "SUBJECT_CUTOFF"
     CLIENT_CUTOFF = "CLIENT_CUTOFF"
     CLIENT_DISABLED = "CLIENT_DISABLED"
@@ -291,7 +295,10 @@ class SessionStore(Protocol):
         ...
 
     async def spend(self, spend: Spend, event_id: bytes, circumstances: Circumstances) -> Spent | NotSpent:
-        """Decides on a presented refresh token and records the decision. Rotates at most once."""
+        """Decides on a presented refresh token and records the decision. Rotates at most once.
+
+        A look decides, and refuses, as if the token were spent; where it would succeed, it changes and records nothing.
+        """
         ...
 
 

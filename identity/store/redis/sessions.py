@@ -163,6 +163,7 @@ class RedisSessionStore(ScriptedStore):
                 spend.reuse_policy,
                 agent_digest,
                 agent,
+                "LOOK" if spend.look_only else "",
             ),
             self._refreshing,
         )
@@ -171,7 +172,9 @@ class RedisSessionStore(ScriptedStore):
             await self._settle(bucket)
         if verdict not in SPEND_SUCCEEDED:
             return NotSpent(verdict, *answer[2:])
-        now_ms, sequence, generation, expiry_ms, subject, auth_time_seconds, roles, terms = answer[1:]
+        now_ms, sequence, generation, expiry_ms, subject, auth_time_seconds, roles, private, terms = answer[
+            1:
+        ]
         return Spent(
             verdict,
             now_ms,
@@ -181,6 +184,7 @@ class RedisSessionStore(ScriptedStore):
             subject.decode(),
             auth_time_seconds or None,
             roles.decode(),
+            private.decode(),
             unpacked_terms(terms),
         )
 

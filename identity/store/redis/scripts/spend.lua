@@ -23,9 +23,11 @@
 -- ARGV[21] how long after its last use a family may be fast-forwarded, ms
 -- ARGV[22] 'REPORT' to let a family live whose spent token came back; 'ENFORCE' to end it
 -- ARGV[23] digest of the end user's user agent, '' where it is not known; ARGV[24] the user agent
+-- ARGV[25] 'LOOK' to decide, and to record a refusal, but to spend nothing yet; ''
 --
--- Returns {verdict, now ms, sequence, live generation, absolute expiry ms, subject, auth_time s, roles, terms} of what was
--- spent; else {verdict, now ms}, with how many ms to wait after RATE_LIMITED.
+-- Returns {verdict, now ms, sequence, live generation, absolute expiry ms, subject, auth_time s, roles, private claims,
+-- terms} of what was spent; of a look the sequence is that of the newest event. Else {verdict, now ms}, with how many ms to
+-- wait after RATE_LIMITED.
 
 local family_key, subject_key, client_key, address_key = KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local session, presented, secret_hash, client = ARGV[5], tonumber(ARGV[6]), ARGV[7], ARGV[8]
@@ -102,10 +104,13 @@ local terms, started = terms_of(family), family.sequence
 if terms.client ~= client then
   return stolen('WRONG_CLIENT', 'refresh.wrong_client', 'REFRESH_TOKEN_INVALID', 'WRONG_CLIENT')
 end
-local of_subject = redis.call('HMGET', subject_key, 'sequence', 'roles', 'roles_sequence')
-local cut_off, roles = of_subject[1], terms.roles
+local of_subject = redis.call('HMGET', subject_key, 'sequence', 'roles', 'roles_sequence', 'claims', 'claims_sequence')
+local cut_off, roles, private = of_subject[1], terms.roles, ''
 if of_subject[2] and started <= tonumber(of_subject[3]) then
   roles = of_subject[2]
+end
+if of_subject[4] and started <= tonumber(of_subject[5]) then
+  private = of_subject[4]
 end
 if revoked or (cut_off and started <= tonumber(cut_off)) or is_cut_off(client_key, started) then
   return refuse('REVOKED', 'FAMILY_REVOKED')
@@ -154,6 +159,16 @@ if wait > 0 then
   record('refresh.refused', 'refused', 'RATE_LIMITED', subject, session, presented)
   return {'RATE_LIMITED', now_ms, wait}
 end
+
+local function spent(sequence)
+  return {verdict, now_ms, sequence, live, family.created + terms.absolute_ms, subject, family.auth_time, roles, private,
+    terms.packed}
+end
+
+if ARGV[25] == 'LOOK' then
+  return spent(tonumber(redis.call('GET', sequence_counter) or '0'))
+end
+
 if address_arrival then
   redis.call('HSET', address_key, 'successes', text(address_arrival))
   redis.call('PEXPIRE', address_key, 120000)
@@ -184,5 +199,4 @@ else
 end
 family.used, family.debt = now_ms, math.floor(family_arrival - now_ms + 0.5)
 write_family(family_key, family)
-return {verdict, now_ms, sequence, live, family.created + terms.absolute_ms, subject, family.auth_time, roles,
-  terms.packed}
+return spent(sequence)
