@@ -78,7 +78,7 @@ class BatchingConnection:
     async def run(
         self,
         script: Script,
-        keys: Sequence[str],
+        keys: Sequence[str | bytes],
         arguments: Sequence[_Argument],
         durability: Durability = Durability.NONE,
     ) -> Any:

@@ -50,6 +50,8 @@ class RedisSessionStore(ScriptedStore):
         """See ``SessionStore``."""
         bucket = self._keys.of_family(new.family)
         family_key = bucket.family(new.family)
+        terms_digest, terms = packed_terms(new.terms)
+        agent_digest, agent = shared_text(new.end_user.user_agent)
         keys = (
             *recording(bucket),
             family_key,
@@ -58,9 +60,9 @@ class RedisSessionStore(ScriptedStore):
             bucket.idempotency(idempotent.key_digest) if idempotent else family_key,
             bucket.subject(new.family.subject_tag),
             bucket.revocations,
+            bucket.shared(terms_digest),
+            bucket.shared(agent_digest) if agent_digest else family_key,
         )
-        terms_digest, terms = packed_terms(new.terms)
-        agent_digest, agent = shared_text(new.end_user.user_agent)
         answer = await self._connection.run(
             scripts.START_FAMILY,
             keys,
@@ -140,6 +142,7 @@ class RedisSessionStore(ScriptedStore):
                 bucket.client(spend.client_id),
                 bucket.address(address) if address else family_key,
                 bucket.revocations,
+                bucket.shared(agent_digest) if agent_digest else family_key,
             ),
             (
                 *self._event(event_id, circumstances),

@@ -44,8 +44,8 @@ local function shared_key(digest)
   return string.sub(outbox, 1, -1 - #'outbox') .. 'shared:' .. digest
 end
 
-local function share(digest, shared)
-  redis.call('SET', shared_key(digest), shared, 'PX', shared_ms)
+local function share(key, shared)
+  redis.call('SET', key, shared, 'PX', shared_ms)
 end
 
 local function unpacked_terms(packed)

@@ -6,6 +6,7 @@
 -- KEYS[5]  cut-off of the client
 -- KEYS[6]  budgets of the end user's address (hash); equals KEYS[3] where the address is not known
 -- KEYS[7]  feed of revocations
+-- KEYS[8]  user agent, shared; equals KEYS[3] where it is not known
 -- ARGV[5]  family id              ARGV[6]  presented generation
 -- ARGV[7]  hash of the presented family secret
 -- ARGV[8]  client id of the caller
@@ -192,7 +193,7 @@ else
   end
   if user_known then
     if agent_digest ~= '' and agent_digest ~= family.agent then
-      share(agent_digest, ARGV[24])
+      share(KEYS[8], ARGV[24])
     end
     family.address, family.agent, family.device = address, agent_digest, device
   end

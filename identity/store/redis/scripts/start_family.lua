@@ -6,6 +6,8 @@
 -- KEYS[6]  idempotency record (hash); equals KEYS[3] where the call has no key
 -- KEYS[7]  cut-off of the subject
 -- KEYS[8]  feed of revocations
+-- KEYS[9]  terms, shared
+-- KEYS[10] user agent, shared; equals KEYS[3] where it is not known
 -- ARGV[5]  family id              ARGV[6]  hash of the family secret
 -- ARGV[7]  subject                ARGV[8]  auth_time, s; 0 where it is not known
 -- ARGV[9]  terms                  ARGV[10] their digest
@@ -89,9 +91,9 @@ end
 local index = make_room(redis.call('GET', index_key) or '', tonumber(ARGV[20]))
 local sequence = record('tokens.issued', 'success', '', subject, session, 0)
 local expiry_ms = now_ms + terms.absolute_ms
-share(ARGV[10], ARGV[9])
+share(KEYS[9], ARGV[9])
 if ARGV[14] ~= '' then
-  share(ARGV[14], ARGV[13])
+  share(KEYS[10], ARGV[13])
 end
 redis.call('SET', family_key, packed_family({
   secret = ARGV[6], terms = ARGV[10], created = now_ms, rotated = now_ms, used = now_ms, debt = 0, sequence = sequence,
