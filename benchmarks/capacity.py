@@ -179,6 +179,7 @@ async def _measure(sizes: Sequence[int]) -> dict[str, list[dict[str, float]]]:
             "sessions_with_lineage": with_lineage,
             "latency_of_a_refresh": latency,
             "revocations": [await _revocations(stores[sizes[-1]])],
+            "events_that_wait": [await _events(lived)],
             "one_subject": [await _one_subject(await _open(stack))],
         }
 
@@ -267,6 +268,17 @@ async def _revocations(filled: Filled) -> dict[str, float]:
         "revocations": len(revoked),
         "bytes_each": round((await filled.used_bytes() - before) / len(revoked), 1),
     }
+
+
+async def _events(filled: Filled) -> dict[str, float]:
+    """What the outbox takes for each event that the backend has not acknowledged: here refreshes."""
+    before = await filled.used_bytes()
+    families = filled.families[:AT_ONCE]
+    for generation in range(STEPS, 2 * STEPS):
+        await asyncio.gather(*(filled.spend(family, generation) for family in families))
+    memory = await filled.redis.info("memory")
+    events = len(families) * STEPS
+    return {"events": events, "bytes_each": round((int(memory["used_memory"]) - before) / events, 1)}
 
 
 async def _one_subject(filled: Filled) -> dict[str, float]:
