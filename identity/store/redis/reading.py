@@ -37,7 +37,7 @@ class RedisSessionReader(ScriptedStore):
         fields, subject_cut_off, now_ms = await asyncio.gather(
             self._connection.command("HMGET", bucket.family(family), *_STATE_FIELDS),
             self._connection.command("HGET", bucket.subject(family.subject_tag), "sequence"),
-            self._now_ms(),
+            self._now_ms(bucket),
         )
         if fields[0] is None:
             return None
@@ -90,7 +90,7 @@ class RedisSessionReader(ScriptedStore):
         names, subject_cut_off, now_ms = await asyncio.gather(
             self._connection.command("ZRANGE", bucket.families(tag), offset, offset + limit - 1, "REV"),
             self._connection.command("HGET", bucket.subject(tag), "sequence"),
-            self._now_ms(),
+            self._now_ms(bucket),
         )
         families = [parsed for name in names if (parsed := FamilyId.parse(name.decode())) is not None]
         rows = await asyncio.gather(

@@ -19,16 +19,19 @@ local refusal = refusal_to_revoke(owner, subject, ARGV[5], ARGV[6])
 if refusal then
   return refusal
 end
-record('subject.other_sessions_revoked', 'success', ARGV[7], subject, ARGV[5], '')
-local prefix = string.sub(KEYS[3], 1, -1 - #ARGV[5])
+local prefix, others = string.sub(KEYS[3], 1, -1 - #ARGV[5]), {}
 for _, name in ipairs(redis.call('ZRANGE', KEYS[4], 0, -1)) do
   if name ~= ARGV[5] then
     local other = redis.call('HMGET', prefix .. name, 'revoked', 'sequence')
     if other[2] and not other[1] and not is_cut_off(KEYS[5], other[2]) then
-      end_family(prefix .. name, 'REVOKED_WITH_OTHERS', ARGV[7])
-      announce(KEYS[6], 'session', name,
-        record('session.revoked', 'success', 'REVOKED_WITH_OTHERS', subject, name, '', id_about(name)))
+      others[#others + 1] = name
     end
   end
+end
+record('subject.other_sessions_revoked', 'success', ARGV[7], subject, ARGV[5], '')
+for _, name in ipairs(others) do
+  end_family(prefix .. name, 'REVOKED_WITH_OTHERS', ARGV[7])
+  announce(KEYS[6], 'session', name,
+    record('session.revoked', 'success', 'REVOKED_WITH_OTHERS', subject, name, '', id_about(name)))
 end
 return 'REVOKED'

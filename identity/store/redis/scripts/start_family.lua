@@ -56,6 +56,7 @@ end
 
 -- Ends what was not used for longest where the subject has as many sessions at this client as it may. Looks at them
 -- only if there can be as many; of all clients together at most ARGV[20] are listed.
+local gone = {}
 local function make_room(most)
   if redis.call('ZCARD', families_key) < most then
     return
@@ -66,7 +67,7 @@ local function make_room(most)
     local other = redis.call('HMGET', prefix .. name, 'client', 'revoked', 'sequence', 'used', 'expiry', 'idle')
     local used_ms = tonumber(other[4])
     if not other[1] then
-      redis.call('ZREM', families_key, name)
+      gone[#gone + 1] = name
     elseif other[1] == client and not other[2] and now_ms < math.min(tonumber(other[5]), used_ms + tonumber(other[6]))
       and not is_cut_off(KEYS[7], other[3]) and not is_cut_off(client_key, other[3]) then
       alive = alive + 1
@@ -92,8 +93,11 @@ redis.call('HSET', family_key,
   'roles', ARGV[21], 'audience', ARGV[13], 'scope', ARGV[14], 'user', ARGV[15])
 redis.call('PEXPIRE', family_key, absolute_ms + tombstone_ms)
 
-redis.call('ZREMRANGEBYSCORE', families_key, '-inf', '(' .. text(now_ms - 30 * 86400000))
 redis.call('ZADD', families_key, text(now_ms), family)
+redis.call('ZREMRANGEBYSCORE', families_key, '-inf', '(' .. text(now_ms - 30 * 86400000))
+for _, name in ipairs(gone) do
+  redis.call('ZREM', families_key, name)
+end
 redis.call('ZREMRANGEBYRANK', families_key, 0, -1 - tonumber(ARGV[20]))
 if redis.call('PTTL', families_key) < absolute_ms then
   redis.call('PEXPIRE', families_key, absolute_ms)
