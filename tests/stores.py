@@ -24,7 +24,6 @@ import redis
 from redis.asyncio import Redis as AsyncRedis
 from redis.asyncio import RedisCluster as AsyncRedisCluster
 from redis.asyncio.cluster import ClusterNode as AsyncClusterNode
-from redis.asyncio.sentinel import Sentinel as AsyncSentinel
 from redis.cluster import ClusterNode
 from redis.crc import key_slot
 from redis.sentinel import Sentinel
@@ -101,6 +100,13 @@ class Node:
         """Starts it again, with the files it had."""
         self.server._desired_port = self.port
         self.server.start()
+
+    def leave_behind(self, *replicas: Node) -> None:
+        """What is written from here on, these will never hear."""
+        for replica in replicas:
+            replica.send(signal.SIGSTOP)
+        # What is on its way arrives; a new way they cannot open.
+        self.client.client_kill_filter(_type="replica")
 
     def send(self, number: signal.Signals) -> None:
         os.kill(self.server._process.pid, number)
@@ -203,13 +209,20 @@ class Cluster:
 
         become(is_whole, "the cluster is whole")
 
+    def begin_to_move(self, slot: int, target: Node, *keys: str) -> None:
+        """Leaves a slot between two nodes, with these keys at the second already."""
+        source = self.owner(slot)
+        target.client.execute_command("CLUSTER", "SETSLOT", slot, "IMPORTING", self.id_of(source))
+        source.client.execute_command("CLUSTER", "SETSLOT", slot, "MIGRATING", self.id_of(target))
+        if keys:
+            source.client.execute_command("MIGRATE", "127.0.0.1", target.port, "", 0, 5000, "KEYS", *keys)
+
     def move_by_key(self, slot: int, target: Node) -> int:
-        """Moves a slot as ``--cluster reshard`` does. How many keys it had."""
+        """Moves a slot as ``--cluster reshard`` does, from the start or on. How many keys it had."""
         source = self.owner(slot)
         if source is target:
             return 0
-        target.client.execute_command("CLUSTER", "SETSLOT", slot, "IMPORTING", self.id_of(source))
-        source.client.execute_command("CLUSTER", "SETSLOT", slot, "MIGRATING", self.id_of(target))
+        self.begin_to_move(slot, target)
         moved = 0
         while keys := source.client.execute_command("CLUSTER", "GETKEYSINSLOT", slot, 10):
             source.client.execute_command("MIGRATE", "127.0.0.1", target.port, "", 0, 5000, "KEYS", *keys)
@@ -335,6 +348,10 @@ class WatchedServers:
         (port, _), *_ = Counter(sentinel.primary_port() for sentinel in self.sentinels).most_common()
         return next(node for node in self.nodes if node.port == port)
 
+    def nobody_names(self, node: Node) -> bool:
+        """Whether all sentinels know that another is the primary."""
+        return all(sentinel.primary_port() != node.port for sentinel in self.sentinels)
+
     def is_in_step(self) -> bool:
         """Whether both replicas hold what the primary does."""
         state: Any = self.primary().client.info("replication")
@@ -342,6 +359,21 @@ class WatchedServers:
             value for name, value in state.items() if name.startswith("slave") and isinstance(value, dict)
         ]
         return [item["offset"] for item in replicas] == [state["master_repl_offset"]] * 2
+
+    def become_whole(self) -> None:
+        """Waits until all sentinels name one primary, and both others follow it."""
+
+        def is_whole() -> bool:
+            primary = self.primary()
+            others = [node.client.info("replication") for node in self.nodes if node is not primary]
+            return (
+                all(sentinel.primary_port() == primary.port for sentinel in self.sentinels)
+                and all(state.get("master_port") == primary.port for state in others)
+                and all(state["master_link_status"] == "up" for state in others)
+                and primary.is_primary
+            )
+
+        become(is_whole, "one primary, two replicas")
 
     def end(self) -> None:
         for process in (*self.sentinels, *self.nodes):
@@ -369,7 +401,8 @@ def open_async_client(url: str) -> Any:
                 startup_nodes=[AsyncClusterNode(host, port) for host, port in address.hosts]
             )
         case StoreKind.SENTINEL:
-            return AsyncSentinel(address.hosts).master_for(address.service_name)
+            host, port = Sentinel(address.hosts).discover_master(address.service_name)
+            return AsyncRedis(host=host, port=port)
         case StoreKind.SERVER:
             return AsyncRedis.from_url(url)
 

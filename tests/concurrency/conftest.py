@@ -78,14 +78,15 @@ def fleet_settings(valkey: str, tmp_path: Path) -> dict[str, Any]:
 
 
 @pytest_asyncio.fixture
-async def fleet(fleet_settings: dict[str, Any], valkey: str) -> AsyncIterator[Fleet]:
+async def fleet(fleet_settings: dict[str, Any]) -> AsyncIterator[Fleet]:
     """None is running at first."""
     secret = await bootstrap_client(
         Settings(**fleet_settings), client_id="login", display_name="login", policy=POLICY
     )
     pair = base64.b64encode(f"login:{secret}".encode()).decode()
     keys = KeySpace(fleet_settings["redis"]["key_prefix"], BUCKETS)
-    running = Fleet(fleet_settings, (("authorization", f"Basic {pair}"),), open_async_client(valkey), keys)
+    store = open_async_client(fleet_settings["redis"]["url"])
+    running = Fleet(fleet_settings, (("authorization", f"Basic {pair}"),), store, keys)
     yield running
     for channel in running.channels:
         await channel.close()

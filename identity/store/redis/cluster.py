@@ -45,7 +45,6 @@ from identity.store.redis.durability import Durability
 from identity.store.redis.scripts import Script
 from identity.store.redis.topology import Bounds, Server, connection_options, open_server
 
-SLOTS = 16_384
 MAX_REDIRECTIONS = 5
 FIRST_PAUSE_SECONDS = 0.005
 LAST_PAUSE_SECONDS = 0.05
@@ -116,11 +115,6 @@ class ClusterConnection:
             raise RedisConnectionError("no node of the cluster answers")
         return sorted(set(self._owners.values()), key=lambda server: server.name)
 
-    async def missing_slots(self) -> int:
-        """How many slots no primary has, as the nodes say now."""
-        await asyncio.shield(self._looking())
-        return SLOTS - len(self._owners)
-
     async def close(self) -> None:
         """See ``StoreConnection``."""
         self._is_closing = True
@@ -148,8 +142,9 @@ class ClusterConnection:
             case ClusterDownError():
                 self._looking()
                 return False
-            case _ if isinstance(error, TryAgainError) or _SAYS_NOT_LOCAL in str(error):
-                return self._pauses(call)
+            case _ if isinstance(error, TryAgainError) or _SAYS_NOT_LOCAL in str(error).lower():
+                self._pauses(call)
+                return True
             case _:
                 return False
 
@@ -180,14 +175,14 @@ class ClusterConnection:
         self._send_to(server, call)
         return True
 
-    def _pauses(self, call: Call) -> bool:
+    def _pauses(self, call: Call) -> None:
         now = asyncio.get_running_loop().time()
         if call.give_up_at is None:
             call.give_up_at = now + self._bounds.timeout_seconds
-        if now >= call.give_up_at:
-            return False
-        _begin(self._send_after_pause(call), self._tasks)
-        return True
+        if now < call.give_up_at:
+            _begin(self._send_after_pause(call), self._tasks)
+        else:
+            call.future.set_exception(store_unavailable())
 
     async def _send_after_pause(self, call: Call) -> None:
         call.pauses += 1

@@ -50,7 +50,8 @@ class BlockingRevocationFeed:
     async def read(self, places: Mapping[int, FeedPlace], last_question: str, *, wait_ms: int) -> FeedStep:
         """See ``RevocationFeed``."""
         try:
-            self._epoch = self._epoch or await self._find_epoch()
+            if not self._epoch:
+                self._epoch, _ = await self._state()
             places, found = dict(places), list[Revocation]()
             revocations, questions = await self._read(places, last_question, wait_ms or None)
             found += revocations
@@ -62,11 +63,12 @@ class BlockingRevocationFeed:
                 found += revocations
                 if not revocations:
                     break
-            seconds, microseconds = await self._redis.time()
+            # Asked afterwards: what was read is of this epoch, or the step says that it is another one by now.
+            self._epoch, now_ms = await self._state()
         except (RedisError, OSError, TimeoutError) as error:
             self._epoch = ""
             raise store_unavailable() from error
-        return FeedStep(found, questions, _milliseconds(seconds, microseconds), self._epoch)
+        return FeedStep(found, questions, now_ms, self._epoch)
 
     async def last_question(self) -> str:
         """See ``RevocationFeed``."""
@@ -82,13 +84,16 @@ class BlockingRevocationFeed:
         if self._sentinel is not None:
             await self._sentinel.aclose()
 
-    async def _find_epoch(self) -> str:
-        info: Mapping[str, Any] = await self._redis.info("replication")
+    async def _state(self) -> tuple[str, int]:
+        """The epoch, and the time (ms)."""
+        pipeline: Any = self._redis.pipeline(transaction=False)
+        info, time = await pipeline.info("replication").time().execute()
         if info.get("role") == "slave":
             # It may be far behind, and would not say so. The next connection goes where the name leads to by then.
             await self._redis.connection_pool.disconnect(inuse_connections=False)
+            self._epoch = ""
             raise store_unavailable()
-        return _epoch_of([str(info.get("master_replid"))])
+        return _epoch_of([str(info.get("master_replid"))]), _milliseconds(*time)
 
     async def _read(
         self, places: Mapping[int, FeedPlace], last_question: str, wait_ms: int | None

@@ -19,6 +19,7 @@ from identity.store.redis.keys import KeySpace
 from identity.store.redis.topology import Server, StoreConnection
 
 MIN_VERSION = (7, 0)
+SLOTS = 16_384
 _AWAY = Problem(
     "store_unreachable", "The session store does not answer; check redis.url and that the server runs."
 )
@@ -85,16 +86,19 @@ async def _info(server: Server) -> Mapping[str, Any] | None:
 
 
 def _incomplete(reached: Sequence[tuple[Server, Mapping[str, Any]]]) -> Sequence[Problem]:
-    """A cluster that does not serve, as most of its primaries see it."""
+    """Slots without a primary. It blocks where the cluster does not serve at all, as most of its primaries see it."""
     broken = [server.name for server, info in reached if info.get("cluster_state", "ok") != "ok"]
-    if len(broken) * 2 < len(reached) or not broken:
+    served = min(int(info.get("cluster_slots_ok", SLOTS)) for _, info in reached)
+    if not broken and served == SLOTS:
         return []
-    info = next(info for server, info in reached if server.name == broken[0])
+    blocks = len(broken) * 2 > len(reached)
+    what = "The cluster does not serve" if blocks else "A part of the cluster does not serve"
     return [
         Problem(
             "store_cluster_incomplete",
-            f"The cluster does not serve, as {', '.join(broken)} see it: {info.get('cluster_slots_ok', '?')} of 16384 slots "
-            "have a primary that is there. Bring it back or let a replica take over; look at: CLUSTER NODES",
+            f"{what}: {served} of {SLOTS} slots have a primary that is there. Bring it back or let a replica take over; "
+            "look at: CLUSTER NODES",
+            blocks=blocks,
         )
     ]
 
@@ -117,6 +121,10 @@ def _problems_of(server: Server, info: Mapping[str, Any]) -> Sequence[Problem]:
                 f"{place}maxmemory-policy is {policy}: the store would forget sessions and revocations when memory runs "
                 "short. Set it: CONFIG SET maxmemory-policy noeviction",
             )
+        )
+    if int(info.get("cluster_enabled", 0)) and not server.name:
+        problems.append(
+            Problem("store_is_a_cluster", "redis.url names one node of a cluster; write redis+cluster://")
         )
     if info.get("role") == "slave":
         problems.append(Problem("store_read_only", f"{place}redis.url names a replica; name the primary."))

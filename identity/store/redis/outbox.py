@@ -105,7 +105,16 @@ class RedisAuditOutbox:
         }
 
     async def _read_group(self, streams: Sequence[str], consumer: str, batch: int) -> Mapping[bytes, Any]:
-        command: tuple[Argument, ...] = ("XREADGROUP", "GROUP", GROUP, consumer, "COUNT", batch, "STREAMS", *streams)
+        command: tuple[Argument, ...] = (
+            "XREADGROUP",
+            "GROUP",
+            GROUP,
+            consumer,
+            "COUNT",
+            batch,
+            "STREAMS",
+            *streams,
+        )
         try:
             news = [">"] * len(streams)
             return await self._connection.command(*command, *news, key=streams[0], background=True) or {}
