@@ -24,6 +24,7 @@ import redis
 from redis.asyncio import Redis as AsyncRedis
 from redis.asyncio import RedisCluster as AsyncRedisCluster
 from redis.asyncio.cluster import ClusterNode as AsyncClusterNode
+from redis.asyncio.sentinel import Sentinel as AsyncSentinel
 from redis.cluster import ClusterNode
 from redis.crc import key_slot
 from redis.sentinel import Sentinel
@@ -392,6 +393,16 @@ def open_client(url: str) -> Any:
             return redis.Redis.from_url(url)
 
 
+class _WatchedRedis(AsyncRedis):
+    """Owns the sentinels that it asks."""
+
+    sentinel: AsyncSentinel
+
+    async def aclose(self, close_connection_pool: bool | None = None) -> None:
+        await super().aclose(close_connection_pool)
+        await self.sentinel.aclose()
+
+
 def open_async_client(url: str) -> Any:
     """A client that looks into a store of any kind."""
     address = StoreAddress.parse(url)
@@ -401,8 +412,10 @@ def open_async_client(url: str) -> Any:
                 startup_nodes=[AsyncClusterNode(host, port) for host, port in address.hosts]
             )
         case StoreKind.SENTINEL:
-            host, port = Sentinel(address.hosts).discover_master(address.service_name)
-            return AsyncRedis(host=host, port=port)
+            sentinel = AsyncSentinel(address.hosts)
+            client = sentinel.master_for(address.service_name, redis_class=_WatchedRedis)
+            client.sentinel = sentinel
+            return client
         case StoreKind.SERVER:
             return AsyncRedis.from_url(url)
 

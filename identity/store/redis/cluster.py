@@ -62,6 +62,7 @@ class ClusterConnection:
 
     def __init__(self, address: StoreAddress, bounds: Bounds) -> None:
         self._first_places = address.hosts
+        self._found_places: Sequence[_Place] = ()
         self._bounds = bounds
         self._options = connection_options(address, timeout_seconds=bounds.timeout_seconds)
         for name in ("host", "port", "db"):
@@ -118,10 +119,12 @@ class ClusterConnection:
     async def close(self) -> None:
         """See ``StoreConnection``."""
         self._is_closing = True
-        tasks = [*self._tasks, *([self._look] if self._look else [])]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        # Calls that pause, or wait for the map, give up in time.
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+        if self._look is not None:
+            self._look.cancel()
+            await asyncio.wait([self._look])
         await asyncio.gather(*self._ending, *(server.close() for server in self._servers.values()))
 
     def takes_over(self, call: Call, error: BaseException, host: str) -> bool:
@@ -224,9 +227,9 @@ class ClusterConnection:
         loop = asyncio.get_running_loop()
         await asyncio.sleep(max(0.0, self._looked_at + LOOK_PAUSE_SECONDS - loop.time()))
         # What is known may be away, and what was configured may be gone.
-        places = dict.fromkeys((*self._servers, *self._first_places))
+        places = dict.fromkeys((*self._servers, *self._found_places, *self._first_places))
         try:
-            found = await slot_map(list(places), self._options)
+            found, self._found_places = await slot_map(list(places), self._options)
         except (RedisError, RedisClusterException, OSError, TimeoutError) as error:
             _log.warning("no node of the cluster says where the slots are: %s", type(error).__name__)
         else:
@@ -252,8 +255,13 @@ def _begin(coroutine: Coroutine[Any, Any, None], tasks: set[asyncio.Task[None]])
     task.add_done_callback(tasks.discard)
 
 
-async def slot_map(places: Sequence[_Place], options: Mapping[str, Any]) -> Mapping[int, _Place]:
-    """Which primary has each slot, as one node says that answers. Raises ``RedisError`` and ``OSError``."""
+async def slot_map(
+    places: Sequence[_Place], options: Mapping[str, Any]
+) -> tuple[Mapping[int, _Place], Sequence[_Place]]:
+    """Which primary has each slot, and where all nodes are, as one says that answers.
+
+    Raises ``RedisError``, ``RedisClusterException`` and ``OSError``.
+    """
     patience_seconds = min(float(options["socket_timeout"]), MAX_LOOK_SECONDS)
     options = {
         **options,
@@ -268,7 +276,12 @@ async def slot_map(places: Sequence[_Place], options: Mapping[str, Any]) -> Mapp
     )
     try:
         await manager.initialize()
-        return {slot: (nodes[0].host, int(nodes[0].port)) for slot, nodes in manager.slots_cache.items()}
+        owners = {slot: _place(nodes[0]) for slot, nodes in manager.slots_cache.items()}
+        return owners, [_place(node) for node in manager.nodes_cache.values()]
     finally:
         await manager.aclose()
         await manager.aclose("startup_nodes")
+
+
+def _place(node: ClusterNode) -> _Place:
+    return node.host, int(node.port)
