@@ -112,6 +112,10 @@ fuzz: $(FUZZ_READY) ## Fuzz the verifier, coverage-guided, FUZZ_SECONDS (60) a t
 bench: $(READY) $(ENVOY_READY) ## Measure against bare echoes in the same run; CASES="aio-* refresh" measures a part
 	@$(BIN)/python -m benchmarks $(if $(CASES),--only $(CASES)) $(BENCH_ARGS)
 
+.PHONY: capacity
+capacity: $(READY) ## Fill stores with up to a million sessions and measure memory and latency; ten minutes, after changing what is stored
+	@$(BIN)/python -m benchmarks.capacity
+
 .PHONY: lock
 lock: $(READY) ## Pin the dependencies anew; `make lock UPGRADE=--upgrade` moves them to the newest
 	@requirements/lock.sh $(UPGRADE)

@@ -192,6 +192,7 @@ CASES = (
     *ENVOY_CASES,
     Case("refresh", "Refresh", servers.identity, Refresh),
     Case("issue", "IssueTokens", servers.identity, Issue),
+    Case("refresh-claims", "Refresh, asking a claims source", servers.identity_with_claims_source, Refresh),
     Case("refresh-relay", "Refresh, audit relay in the same process", servers.identity_with_relay, Refresh),
 )
 
@@ -221,7 +222,9 @@ async def running_cases(cases: Sequence[Case]) -> AsyncIterator[list[RunningCase
         ValkeyServer(config={"maxmemory-policy": "noeviction", "save": ""}) as valkey,
     ):
         sink, said = await _start(servers.otlp_sink, valkey.connection_url, Path(folder))
+        source, of_source = await _start(servers.claims_source, valkey.connection_url, Path(folder))
         # Inherited by the processes that follow.
+        os.environ[servers.CLAIMS_SOURCE_VARIABLE] = of_source["target"]
         os.environ["OTEL_EXPORTER_OTLP_ENDPOINT"] = f"http://{said['target']}"
         os.environ["OTEL_EXPORTER_OTLP_PROTOCOL"] = "grpc"
         os.environ["OTEL_EXPORTER_OTLP_INSECURE"] = "true"
@@ -241,6 +244,7 @@ async def running_cases(cases: Sequence[Case]) -> AsyncIterator[list[RunningCase
                 for pid in item.others:
                     os.kill(pid, signal.SIGKILL)
             sink.kill()
+            source.kill()
 
 
 async def _start(

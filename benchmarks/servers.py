@@ -1,9 +1,10 @@
-"""The service, and the receiver of its spans. Each tells its parent where it listens, then serves until it is ended."""
+"""The service, the receiver of its spans, and a claims source. Each tells its parent where it listens, then serves until it is ended."""
 
 from __future__ import annotations
 
 import asyncio
 import base64
+import os
 import secrets
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -12,7 +13,11 @@ import grpc
 import uvloop
 
 from benchmarks.lifetime import end_with_parent
+from grpc_identity.v1 import claims_source_pb2 as source_pb2
+from grpc_identity.v1 import claims_source_pb2_grpc as source_pb2_grpc
 from grpc_identity.v1 import clients_pb2
+
+CLAIMS_SOURCE_VARIABLE = "BENCHMARKS_CLAIMS_SOURCE"
 
 POLICY = clients_pb2.ClientPolicy(
     grants=["GRANT_ISSUE", "GRANT_REFRESH", "GRANT_REVOKE", "GRANT_VERIFY"],
@@ -37,7 +42,16 @@ def identity_with_relay(answer: Connection, store_url: str, data: Path) -> None:
     uvloop.run(_serve_identity(answer, store_url, data, relay=True))
 
 
-async def _serve_identity(answer: Connection, store_url: str, data: Path, *, relay: bool) -> None:
+def identity_with_claims_source(answer: Connection, store_url: str, data: Path) -> None:
+    """The service, asking a source that is another process and always says the same."""
+    end_with_parent()
+    target = os.environ[CLAIMS_SOURCE_VARIABLE]
+    uvloop.run(_serve_identity(answer, store_url, data, relay=False, claims_source=target))
+
+
+async def _serve_identity(
+    answer: Connection, store_url: str, data: Path, *, relay: bool, claims_source: str = ""
+) -> None:
     from identity.app import IdentityServer
     from identity.bootstrap import bootstrap_client
     from identity.config import Settings
@@ -55,12 +69,41 @@ async def _serve_identity(answer: Connection, store_url: str, data: Path, *, rel
         # Nobody reads the outbox where the relay is off; it must hold the whole run.
         audit={"relay": relay, "outbox_max_events": 10_000_000},
         limits={"refreshes_per_family_per_minute": 1_000_000},
+        claims_source={"target": claims_source, "timeout_ms": 10_000, "allowed_claims": ["tenant"]},
     )
     secret = await bootstrap_client(settings, client_id="bench", display_name="Benchmark", policy=POLICY)
     server = IdentityServer(settings)
     addresses = await server.start()
     answer.send({"target": addresses.grpc_target, "secret": secret})
     await asyncio.Event().wait()
+
+
+def claims_source(answer: Connection, store_url: str, data: Path) -> None:
+    """Knows everybody as the same customer."""
+    del store_url, data
+    end_with_parent()
+    uvloop.run(_serve_claims_source(answer))
+
+
+class _Source(source_pb2_grpc.ClaimsSourceServiceServicer):
+    async def GetClaims(  # noqa: N802 - gRPC's name
+        self, request: source_pb2.GetClaimsRequest, context: object
+    ) -> source_pb2.GetClaimsResponse:
+        del request, context
+        said = source_pb2.GetClaimsResponse(
+            state=source_pb2.SUBJECT_STATE_ACTIVE, roles={"roles": ["customer"]}
+        )
+        said.claims.update({"tenant": "acme"})
+        return said
+
+
+async def _serve_claims_source(answer: Connection) -> None:
+    server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
+    source_pb2_grpc.add_ClaimsSourceServiceServicer_to_server(_Source(), server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    answer.send({"target": f"127.0.0.1:{port}"})
+    await server.wait_for_termination()
 
 
 def otlp_sink(answer: Connection, store_url: str, data: Path) -> None:

@@ -37,7 +37,7 @@ from identity.errors import IdentityError
 from identity.http.app import create_app
 from identity.http.server import HttpServer
 from identity.keys.service import PublishedKeys
-from identity.parts import StoreParts, key_service, lifetimes_of
+from identity.parts import StoreParts, claims_source, current_claims, key_service, lifetimes_of
 from identity.rate_limiter import RateLimiter
 from identity.readiness import Problem
 from identity.rpc.admin_service import AdminService
@@ -45,7 +45,7 @@ from identity.rpc.authentication import CallerAuthenticator
 from identity.rpc.budgets import ClientBudgets
 from identity.rpc.calls import Calls
 from identity.rpc.identity_service import IdentityService, UseCases
-from identity.rpc.metrics import CallMetrics
+from identity.rpc.metrics import CallMetrics, RefreshMetrics
 from identity.rpc.server import Bounds, RpcServer, Transport, split_address
 from identity.rpc.verifier_state import VerifierWatch
 from identity.sessions.access_tokens import AccessTokenReader
@@ -94,6 +94,7 @@ class IdentityServer:
         self._metrics = CollectorRegistry()
         self._recorder = RefusalRecorder(self.store.outbox)
         self.keys = key_service(settings, self._clock)
+        self._claims_source = claims_source(settings, self._metrics)
         self._feed = VerifierFeed(
             self.store.feed, self._instance_id, keys_version=lambda: self.keys.published().version
         )
@@ -128,6 +129,8 @@ class IdentityServer:
         administration = ClientAdministration(
             registry, self.store.clients, self.store.revocations, hasher, self._clock
         )
+        if self._claims_source is not None:
+            self._claims_source.start()
         use_cases = self._use_cases()
         self._rpc = RpcServer(
             identity_service=IdentityService(calls, use_cases, self.keys, watch, self._census, self._clock),
@@ -185,6 +188,8 @@ class IdentityServer:
             await self._rpc.stop(grace)
         if self._http is not None:
             await self._http.stop()
+        if self._claims_source is not None:
+            await self._claims_source.close()
         await _end(self._tasks)
         await self._census.close()
         try:
@@ -212,6 +217,7 @@ class IdentityServer:
         lifetimes = lifetimes_of(settings)
         reader = AccessTokenReader(settings.issuer, self._key_set, self._clock)
         per_minute = settings.limits.effective_address_failures_per_minute
+        current = current_claims(settings, self._claims_source, self.store, self._recorder)
         return UseCases(
             issue=IssueTokens(
                 store=sessions,
@@ -223,6 +229,7 @@ class IdentityServer:
                 sealing_key=hmac.digest(
                     refresh_secrets.by_id[refresh_secrets.active_id], b"sealed answers", hashlib.sha256
                 ),
+                current_claims=current,
             ),
             refresh=Refresh(
                 store=sessions,
@@ -241,6 +248,8 @@ class IdentityServer:
                 buckets=settings.redis.buckets,
                 retry_window_seconds=settings.tokens.retry_window_seconds,
                 recovery_window_seconds=settings.tokens.recovery_window_seconds,
+                count=RefreshMetrics(self._metrics).count,
+                current_claims=current,
             ),
             revoke=Revoke(self.store.revocations, codec, reader, self._recorder),
             introspect=Introspect(self.store.reader, codec, reader),

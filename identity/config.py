@@ -29,6 +29,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from identity.errors import FieldViolation
 from identity.store.redis.address import StoreAddress
+from identity.tokens.access_token import MAX_PRIVATE_CLAIMS, is_claim_name
 
 ENV_PREFIX = "IDENTITY_"
 ENV_DELIMITER = "__"
@@ -218,6 +219,49 @@ class AuditSettings(_Section):
     relay_batch: Annotated[int, Field(ge=1, le=2048)] = Field(256, description="events a bucket and look")
 
 
+def _names(value: Any) -> Any:
+    return [name for name in value.replace(",", " ").split() if name] if isinstance(value, str) else value
+
+
+class ClaimsSourceSettings(_Section):
+    """The owner of user data, asked for current roles and claims before tokens are given."""
+
+    target: str = Field("", description="gRPC target of a ClaimsSourceService; empty: none is asked")
+    timeout_ms: Annotated[int, Field(ge=10, le=10_000)] = Field(500, description="a question may take")
+    ca_file: Path | None = Field(None, description="PEM roots of its certificate; default: the system's")
+    certificate_file: Path | None = Field(None, description="PEM client certificate chain; turns mTLS on")
+    private_key_file: Path | None = Field(None, description="PEM private key of the certificate")
+    allow_plaintext: bool = Field(False, description="plain text to other machines than this one")
+    allowed_claims: Annotated[tuple[str, ...], BeforeValidator(_names)] = Field(
+        (), description="names of further claims that are taken over into access tokens; at most 16"
+    )
+    when_away_at_issue: Literal["refuse", "proceed"] = Field(
+        "refuse", description="without an answer: start no session, or one with the roles the client asks for"
+    )
+    when_away_at_refresh: Literal["last_known", "refuse"] = Field(
+        "last_known", description="without an answer: go on with what was last known, or refuse"
+    )
+    breaker_failures: Annotated[int, Field(ge=1, le=100)] = Field(
+        5, description="unanswered questions in a row after which it is left alone"
+    )
+    breaker_max_open_seconds: Annotated[float, Field(ge=1, le=300)] = Field(
+        15.0, description="how long it is left alone at most before one question goes out again"
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if (self.certificate_file is None) != (self.private_key_file is None):
+            raise ValueError("needs both certificate_file and private_key_file, or neither")
+        if len(self.allowed_claims) > MAX_PRIVATE_CLAIMS:
+            raise ValueError(f"allowed_claims: at most {MAX_PRIVATE_CLAIMS}")
+        for name in self.allowed_claims:
+            if not is_claim_name(name):
+                raise ValueError(
+                    f"allowed_claims: {name!r} has a meaning in an access token already, or is no name"
+                )
+        return self
+
+
 class LogSettings(_Section):
     """What the service says of itself, on standard error."""
 
@@ -250,6 +294,7 @@ class Settings(BaseSettings):
     tokens: TokenSettings = TokenSettings()
     limits: LimitSettings = LimitSettings()
     audit: AuditSettings = AuditSettings()
+    claims_source: ClaimsSourceSettings = ClaimsSourceSettings()
     log: LogSettings = LogSettings()
 
     @classmethod

@@ -15,11 +15,12 @@ from identity.config import ConfigurationError, Settings
 from identity.keys.file_store import FileKeyStore
 from identity.keys.ports import KeyStoreError
 from identity.keys.sealing import SealError
-from identity.parts import StoreParts, key_encryption_key
+from identity.parts import StoreParts, claims_source_transport, key_encryption_key
 from identity.rpc.server import ListenError, require_loopback, split_address
 from identity.store.redis.fitness import look_at
 
 MAX_CLOCK_DIFFERENCE = timedelta(seconds=5)
+CONNECT_TIMEOUT_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,7 @@ async def examine(settings: Settings) -> Sequence[Finding]:
     findings.append(_listening(settings))
     findings += await asyncio.to_thread(_keys, settings, now)
     findings += await _store(settings, now)
+    findings += await _claims_source(settings)
     return findings
 
 
@@ -132,3 +134,19 @@ def _server(
         Finding(f"clock{place}", healthy, f"differs from the store's by {difference:.1f} s{hint}")
     )
     return findings
+
+
+async def _claims_source(settings: Settings) -> Sequence[Finding]:
+    try:
+        transport = claims_source_transport(settings)
+    except ConfigurationError as error:
+        return [Finding("claims source", False, str(error))]
+    if transport is None:
+        return []
+    try:
+        async with transport.open() as channel, asyncio.timeout(CONNECT_TIMEOUT_SECONDS):
+            await channel.channel_ready()
+    except TimeoutError:
+        message = f"no connection to {transport.target}; check claims_source.target and its TLS files"
+        return [Finding("claims source", False, message)]
+    return [Finding("claims source", True, transport.target)]

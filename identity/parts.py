@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from datetime import timedelta
+from pathlib import Path
 
+from prometheus_client import CollectorRegistry
+
+from grpc_identity.circuit_breaker import CircuitBreaker
+from identity.audit.ports import EventRecorder
+from identity.claims_source.grpc_source import GrpcClaimsSource, SourceTransport
+from identity.claims_source.metrics import SourceMetrics
 from identity.clients.policy import Lifetimes
 from identity.clock import Clock
 from identity.config import ConfigurationError, Settings
@@ -14,11 +22,13 @@ from identity.keys.schedule import Schedule
 from identity.keys.sealing import KeyEncryptionKey, load_kek_file
 from identity.keys.service import KeyService
 from identity.readiness import Problem
+from identity.sessions.current_claims import CurrentClaims, WhenAway
 from identity.store.redis.address import StoreAddress
 from identity.store.redis.clients import RedisClientStore
 from identity.store.redis.durability import Durability
 from identity.store.redis.fitness import store_problems
 from identity.store.redis.keys import KeySpace
+from identity.store.redis.known_claims import RedisKnownClaimsStore
 from identity.store.redis.opening import open_store
 from identity.store.redis.outbox import RedisAuditOutbox
 from identity.store.redis.reading import RedisSessionReader
@@ -55,6 +65,7 @@ class StoreParts:
         self.sessions = RedisSessionStore(context)
         self.revocations = RedisRevocationStore(context)
         self.reader = RedisSessionReader(context)
+        self.known_claims = RedisKnownClaimsStore(context)
         self.clients = RedisClientStore(self.connection, self.keys, outbox_max_events=bound)
         self.outbox = RedisAuditOutbox(self.connection, self.keys, max_events=bound)
         self.board = RedisInstanceBoard(self.connection, self.keys)
@@ -101,3 +112,60 @@ def key_service(settings: Settings, clock: Clock) -> KeyService:
         publish_ahead=timedelta(hours=keys.publish_ahead_hours), sign_for=timedelta(days=keys.sign_days)
     )
     return KeyService(FileKeyStore(keys.file), key_encryption_key(settings), schedule, clock, keys.algorithm)
+
+
+def claims_source_transport(settings: Settings) -> SourceTransport | None:
+    """The way to the claims source, if the settings name one. Raises ``ConfigurationError``."""
+    chosen = settings.claims_source
+    if not chosen.target:
+        return None
+    return SourceTransport(
+        chosen.target,
+        ca=_pem("claims_source.ca_file", chosen.ca_file),
+        certificate=_pem("claims_source.certificate_file", chosen.certificate_file),
+        private_key=_pem("claims_source.private_key_file", chosen.private_key_file),
+        allow_plaintext=chosen.allow_plaintext,
+    )
+
+
+def claims_source(settings: Settings, metrics: CollectorRegistry) -> GrpcClaimsSource | None:
+    """The claims source, if the settings name one. Raises ``ConfigurationError``."""
+    transport = claims_source_transport(settings)
+    if transport is None:
+        return None
+    chosen = settings.claims_source
+    return GrpcClaimsSource(
+        transport,
+        timeout_seconds=chosen.timeout_ms / 1000,
+        allowed_claims=chosen.allowed_claims,
+        breaker=CircuitBreaker(
+            monotonic=time.monotonic,
+            failures_to_open=chosen.breaker_failures,
+            max_open_seconds=chosen.breaker_max_open_seconds,
+        ),
+        metrics=SourceMetrics(metrics),
+        monotonic=time.monotonic,
+    )
+
+
+def current_claims(
+    settings: Settings, source: GrpcClaimsSource | None, store: StoreParts, recorder: EventRecorder
+) -> CurrentClaims | None:
+    """What the use cases ask before they give tokens; ``None`` where there is no source."""
+    if source is None:
+        return None
+    return CurrentClaims(
+        source,
+        store.known_claims,
+        store.revocations,
+        recorder,
+        WhenAway(settings.claims_source.when_away_at_issue),
+        WhenAway(settings.claims_source.when_away_at_refresh),
+    )
+
+
+def _pem(setting: str, file: Path | None) -> bytes | None:
+    try:
+        return None if file is None else file.read_bytes()
+    except OSError as error:
+        raise ConfigurationError([FieldViolation(setting, f"cannot read {file}: {error.strerror}")]) from None

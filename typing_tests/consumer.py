@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
-from typing import assert_type
+from typing import Any, assert_type
 
 import grpc
 import grpc.aio
@@ -95,6 +95,7 @@ def handler() -> str:
 async def verify(started: Verifier, token: str) -> Principal | None:
     try:
         assert_type(started.verify(token), Principal)
+        assert_type(started.verify(token).claims["tenant"], Any)
         return await started.verify_async(token)
     except TokenError as error:
         assert_type(error.reason, Reason)

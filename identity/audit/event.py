@@ -32,6 +32,7 @@ class EventType(StrEnum):
     SUBJECT_REVOKED = "subject.revoked"
     SUBJECT_ACCESS_TOKENS_REVOKED = "subject.access_tokens_revoked"
     OTHER_SESSIONS_REVOKED = "subject.other_sessions_revoked"
+    SUBJECT_CLAIMS_CHANGED = "subject.claims_changed"
     SUBJECT_ERASED = "subject.erased"
     CLIENT_REVOKED = "client.revoked"
     REVOCATION_OF_UNKNOWN = "revocation.of_unknown"

@@ -24,6 +24,7 @@ ENDINGS = {
     "SUBJECT_CUTOFF": "everything of the subject was revoked",
     "CLIENT_CUTOFF": "everything of the client was revoked",
     "CLIENT_DISABLED": "the client was disabled",
+    "SUBJECT_DISABLED": "the claims source said that the subject may have no tokens any more",
     "SESSION_CAP": "made room for another session of the subject at this client",
 }
 

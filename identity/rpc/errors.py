@@ -27,6 +27,7 @@ STATUS_CODES: Mapping[Reason, grpc.StatusCode] = MappingProxyType(
         Reason.SCOPE_NOT_ALLOWED: grpc.StatusCode.PERMISSION_DENIED,
         Reason.ROLE_NOT_ALLOWED: grpc.StatusCode.PERMISSION_DENIED,
         Reason.REVOCATION_NOT_ALLOWED: grpc.StatusCode.PERMISSION_DENIED,
+        Reason.SUBJECT_DISABLED: grpc.StatusCode.PERMISSION_DENIED,
         Reason.FIELD_INVALID: grpc.StatusCode.INVALID_ARGUMENT,
         Reason.TOKEN_TOO_LARGE: grpc.StatusCode.INVALID_ARGUMENT,
         Reason.IDEMPOTENCY_KEY_REUSED: grpc.StatusCode.FAILED_PRECONDITION,
@@ -41,6 +42,7 @@ STATUS_CODES: Mapping[Reason, grpc.StatusCode] = MappingProxyType(
         Reason.STORE_UNAVAILABLE: grpc.StatusCode.UNAVAILABLE,
         Reason.AUDIT_UNAVAILABLE: grpc.StatusCode.UNAVAILABLE,
         Reason.SIGNER_UNAVAILABLE: grpc.StatusCode.UNAVAILABLE,
+        Reason.CLAIMS_SOURCE_UNAVAILABLE: grpc.StatusCode.UNAVAILABLE,
         Reason.NOT_IMPLEMENTED: grpc.StatusCode.UNIMPLEMENTED,
         Reason.INTERNAL: grpc.StatusCode.INTERNAL,
     }

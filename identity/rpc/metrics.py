@@ -1,10 +1,12 @@
-"""Calls by method and status, for Prometheus. One dictionary look-up a call."""
+"""Calls by method and status, and refreshes by verdict, for Prometheus. One dictionary look-up a call."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter
+
+from identity.store.ports import SpendVerdict
 
 
 class CallMetrics:
@@ -26,3 +28,21 @@ class CallMetrics:
             child.inc()
 
         return count
+
+
+class RefreshMetrics:
+    """Counts what became of presented refresh tokens."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        counter = Counter(
+            "identity_refreshes",
+            "Refresh tokens presented, by verdict. REPORTED is a reuse that the client's policy lets live; RECOVERED says that "
+            "the store has lost writes.",
+            labelnames=("verdict",),
+            registry=registry,
+        )
+        self._children = {verdict: counter.labels(verdict.value) for verdict in SpendVerdict}
+
+    def count(self, verdict: SpendVerdict) -> None:
+        """One more of these."""
+        self._children[verdict].inc()

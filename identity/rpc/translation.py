@@ -93,7 +93,7 @@ def explanation(lineage: Lineage | None) -> admin_service_pb2.ExplainSessionResp
         steps=[
             sessions_pb2.SessionStep(
                 generation=step.generation,
-                spent_at=timestamp(step.spent_ms),
+                spent_at=timestamp(step.spent_seconds * 1000),
                 ip_address=step.ip_address,
                 retries_answered=step.retries,
                 recovered=step.recovered,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from grpc_identity.claims import ACCESS_TOKEN_TYPE, check_claims, parse_claims
@@ -35,6 +35,7 @@ class ReadAccessToken:
     acr: str
     amr: tuple[str, ...]
     actors: tuple[str, ...]
+    private: Mapping[str, object]
 
     @property
     def presented(self) -> PresentedToken:
@@ -82,4 +83,5 @@ class AccessTokenReader:
             acr=claims.acr or "",
             amr=tuple(sorted(claims.amr)),
             actors=claims.actors,
+            private=claims.private,
         )

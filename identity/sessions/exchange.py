@@ -2,7 +2,7 @@
 
 Rules:
 
-- the new token speaks for the same subject and session, with the same roles, and names the client that asked as the
+- the new token speaks for the same subject and session, with the same roles and private claims, and names the client that asked as the
   actor, before whoever acted already (section 4.1);
 - audiences and scopes only narrow: they are among those of the presented token, and the client's policy covers them.
   None asked for means those of the presented token;
@@ -23,7 +23,7 @@ from identity.sessions.access_tokens import AccessTokenReader, ReadAccessToken
 from identity.sessions.caller import Caller
 from identity.sessions.minting import AccessTokenMint, MintedTokens, Recording
 from identity.store.ports import ExchangeVerdict, SessionStore
-from identity.tokens.access_token import SessionClaims
+from identity.tokens.access_token import SessionClaims, serialised_private
 from identity.tokens.family_id import bucket_of
 
 MAX_ACTORS = 4
@@ -98,6 +98,7 @@ def _claims(token: ReadAccessToken, *, actor: str) -> SessionClaims:
         acr=token.acr,
         amr=token.amr,
         actors=(actor, *token.actors),
+        private=serialised_private(token.private),
     )
 
 

@@ -11,16 +11,19 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from identity.audit.event import new_event_id
+from identity.claims_source.ports import Active
 from identity.clients.policy import Grant, Lifetimes, require_grant, require_request, require_subject
 from identity.errors import IdentityError, Reason, audit_unavailable
 from identity.keys.ports import Signer
 from identity.sessions.caller import Caller
+from identity.sessions.current_claims import CurrentClaims, without_answer
 from identity.sessions.minting import AccessTokenMint, MintedTokens, Recording, SessionTokens
 from identity.store.ports import IdempotentIssue, NewFamily, SessionStore, Started, StartVerdict
-from identity.tokens.access_token import SessionClaims, serialised_roles
+from identity.tokens.access_token import SessionClaims, claims_of_session, serialised_roles
 from identity.tokens.family_id import FAMILY_ID_BYTES, FamilyId, bucket_of, subject_tag
 from identity.tokens.lifetimes import ClientKind, refresh_expires_at_ms
 from identity.tokens.refresh_token import RefreshToken, RefreshTokenCodec, new_family_secret
+from identity.tokens.session_terms import SessionTerms
 
 _NONCE_BYTES = 12
 
@@ -51,6 +54,7 @@ class IssueTokens:
     buckets: int
     retry_window_seconds: int
     sealing_key: bytes = field(repr=False)
+    current_claims: CurrentClaims | None = None
 
     async def __call__(self, caller: Caller, request: IssueRequest) -> MintedTokens:
         """Tokens, recorded before they exist. Raises what IssueTokens in the proto says."""
@@ -84,10 +88,24 @@ class IssueTokens:
 
     async def _start_session(self, caller: Caller, request: IssueRequest, signer: Signer) -> MintedTokens:
         token = RefreshToken(FamilyId.generate(request.subject), 0, new_family_secret())
-        session_claims = self._session_claims(caller, request, token.family)
-        claims = session_claims.serialised()
-        self.mint.check_size(signer, claims, request.audience, request.scopes)
+        answer, circumstances = None, caller.circumstances
+        if self.current_claims is not None:
+            answer = await self.current_claims.before_issue(caller, request.subject, token.family)
+            if answer is None:
+                circumstances = without_answer(circumstances)
         lifetime = self.lifetimes.session(caller.policy, request.client_kind)
+        terms = SessionTerms(
+            client_id=caller.client_id,
+            client_kind=request.client_kind,
+            lifetime=lifetime,
+            audience=request.audience,
+            scopes=request.scopes,
+            roles=serialised_roles(_roles(request, answer)),
+            acr=request.acr,
+            amr=request.amr,
+        )
+        claims = _session_claims(token, request, terms, answer)
+        self.mint.check_size(signer, claims, request.audience, request.scopes)
         event_id = new_event_id()
         idempotent = self._idempotent(caller, request, token)
         started = await self.store.start_family(
@@ -95,24 +113,22 @@ class IssueTokens:
                 family=token.family,
                 family_secret_hash=token.family_secret_hash,
                 subject=request.subject,
-                client_id=caller.client_id,
-                client_kind=request.client_kind,
-                lifetime=lifetime,
-                session_claims=session_claims.without_roles(),
-                roles=serialised_roles(request.roles),
-                audience=request.audience,
-                scopes=request.scopes,
+                terms=terms,
+                auth_time_seconds=request.auth_time_seconds,
                 end_user=caller.end_user,
                 max_sessions=self.lifetimes.max_sessions(caller.policy),
             ),
             event_id,
-            caller.circumstances,
+            circumstances,
             idempotent,
         )
         _raise_unless_started(started.verdict)
         if started.verdict is StartVerdict.REPEATED and idempotent is not None:
             token = self._unseal(started, idempotent)
-            claims = self._session_claims(caller, request, token.family).serialised()
+            claims = _session_claims(token, request, terms, answer)
+        if self.current_claims is not None and answer is not None:
+            answer = await self.current_claims.after_issue(caller, request.subject, token.family, answer)
+            claims = _session_claims(token, request, terms, answer)
         bucket = bucket_of(token.family.subject_tag, self.buckets)
         expires_at_ms = refresh_expires_at_ms(
             started.now_ms, started.absolute_expiry_ms, lifetime.idle_seconds * 1000
@@ -125,17 +141,6 @@ class IssueTokens:
             scopes=request.scopes,
             ttl_seconds=self.lifetimes.access_token(caller.policy),
             session=SessionTokens(str(token.family), self.codec.encode(token), expires_at_ms),
-        )
-
-    def _session_claims(self, caller: Caller, request: IssueRequest, family: FamilyId) -> SessionClaims:
-        return SessionClaims(
-            subject=request.subject,
-            client_id=caller.client_id,
-            session_id=str(family),
-            roles=request.roles,
-            auth_time_seconds=request.auth_time_seconds,
-            acr=request.acr,
-            amr=request.amr,
         )
 
     def _idempotent(
@@ -193,3 +198,20 @@ def _raise_unless_started(verdict: StartVerdict) -> None:
             raise audit_unavailable()
         case _:
             assert_never(verdict)
+
+
+def _roles(request: IssueRequest, answer: Active | None) -> tuple[str, ...]:
+    return request.roles if answer is None or answer.roles is None else answer.roles
+
+
+def _session_claims(
+    token: RefreshToken, request: IssueRequest, terms: SessionTerms, answer: Active | None
+) -> str:
+    return claims_of_session(
+        request.subject,
+        str(token.family),
+        terms,
+        request.auth_time_seconds,
+        serialised_roles(_roles(request, answer)),
+        "" if answer is None else answer.private,
+    )

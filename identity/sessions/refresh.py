@@ -20,22 +20,29 @@ generation g+k, k <= 64             current g, used in the last day (the store l
 ==================================  ====================================================  =====================
 
 Refreshing never ends access tokens in flight, and never extends the absolute lifetime.
+
+Where there is a claims source, the store first says what spending would give, and refuses what it would refuse; then the
+source is asked (``current_claims``); only then the token is spent.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 
-from identity.audit.event import Event, EventType, Outcome, new_event_id
+from identity.audit.event import Circumstances, Event, EventType, Outcome, new_event_id
 from identity.audit.ports import EventRecorder
 from identity.clients.policy import Grant, Lifetimes, require_grant
 from identity.errors import IdentityError, Reason, audit_unavailable
+from identity.keys.ports import Signer
 from identity.rate_limiter import RateLimiter
 from identity.sessions.caller import Caller
+from identity.sessions.current_claims import CurrentClaims, without_answer
 from identity.sessions.issue import digest_of
 from identity.sessions.minting import AccessTokenMint, MintedTokens, Recording, SessionTokens
-from identity.store.ports import SPEND_SUCCEEDED, SessionStore, Spend, SpendLimits, SpendVerdict, Spent
-from identity.tokens.family_id import bucket_of
+from identity.store.ports import NotSpent, SessionStore, Spend, SpendLimits, SpendVerdict, Spent
+from identity.tokens.access_token import claims_of_session
+from identity.tokens.family_id import FamilyId, bucket_of
 from identity.tokens.lifetimes import refresh_expires_at_ms
 from identity.tokens.refresh_token import RefreshToken, RefreshTokenCodec, RefreshTokenInvalidError
 
@@ -64,47 +71,71 @@ class Refresh:
     buckets: int
     retry_window_seconds: int
     recovery_window_seconds: int
+    count: Callable[[SpendVerdict], None]
+    current_claims: CurrentClaims | None = None
 
     async def __call__(self, caller: Caller, request: RefreshRequest) -> MintedTokens:
         """The next tokens of the session. Raises what Refresh in the proto says."""
         require_grant(caller.policy, Grant.REFRESH)
         signer = self.mint.signer()
         token = self._authentic(caller, request)
-        event_id = new_event_id()
-        spent = await self.store.spend(
-            Spend(
-                family=token.family,
-                generation=token.generation,
-                family_secret_hash=token.family_secret_hash,
-                client_id=caller.client_id,
-                idempotency_key_digest=(
-                    digest_of(request.idempotency_key) if request.idempotency_key else b""
-                ),
-                retry_window_ms=self.retry_window_seconds * 1000,
-                leeway_ms=self.lifetimes.refresh_leeway(caller.policy) * 1000,
-                scopes=request.scopes,
-                audience=request.audience,
-                end_user=caller.end_user,
-                limits=self.limits,
-                recovery_window_ms=self.recovery_window_seconds * 1000,
-                reuse_policy=caller.policy.reuse_policy,
-            ),
-            event_id,
-            caller.circumstances,
+        spend = Spend(
+            family=token.family,
+            generation=token.generation,
+            family_secret_hash=token.family_secret_hash,
+            client_id=caller.client_id,
+            idempotency_key_digest=digest_of(request.idempotency_key) if request.idempotency_key else b"",
+            retry_window_ms=self.retry_window_seconds * 1000,
+            leeway_ms=self.lifetimes.refresh_leeway(caller.policy) * 1000,
+            scopes=request.scopes,
+            audience=request.audience,
+            end_user=caller.end_user,
+            limits=self.limits,
+            recovery_window_ms=self.recovery_window_seconds * 1000,
+            reuse_policy=caller.policy.reuse_policy,
         )
-        _raise_unless_spent(spent)
+        circumstances = caller.circumstances
+        if self.current_claims is not None and not await self._bring_claims_up_to_date(
+            self.current_claims, caller, request, signer, spend
+        ):
+            circumstances = without_answer(circumstances)
+        event_id = new_event_id()
+        spent = await self._spend(spend, event_id, circumstances)
+        self.count(spent.verdict)
+        terms = spent.terms
         live = RefreshToken(token.family, spent.generation, token.family_secret)
-        expires_at_ms = refresh_expires_at_ms(spent.now_ms, spent.absolute_expiry_ms, spent.idle_ms)
+        expires_at_ms = refresh_expires_at_ms(
+            spent.now_ms, spent.absolute_expiry_ms, terms.lifetime.idle_seconds * 1000
+        )
         bucket = bucket_of(token.family.subject_tag, self.buckets)
         return await self.mint.mint(
             signer,
             Recording(bucket, spent.sequence, event_id, spent.now_ms),
-            session_claims=spent.session_claims,
-            audience=request.audience or spent.audience.split(),
-            scopes=request.scopes or tuple(spent.scope.split()),
+            session_claims=_claims(token.family, spent, spent.roles, spent.private_claims),
+            audience=request.audience or terms.audience,
+            scopes=request.scopes or terms.scopes,
             ttl_seconds=self.lifetimes.access_token(caller.policy),
             session=SessionTokens(str(token.family), self.codec.encode(live), expires_at_ms),
         )
+
+    async def _bring_claims_up_to_date(
+        self, current: CurrentClaims, caller: Caller, request: RefreshRequest, signer: Signer, spend: Spend
+    ) -> bool:
+        looked = await self._spend(replace(spend, look_only=True), new_event_id(), caller.circumstances)
+        audience = request.audience or looked.terms.audience
+        scopes = request.scopes or looked.terms.scopes
+
+        def require_fit(roles: str, private: str) -> None:
+            self.mint.check_size(signer, _claims(spend.family, looked, roles, private), audience, scopes)
+
+        return await current.before_refresh(caller, spend.family, looked, require_fit)
+
+    async def _spend(self, spend: Spend, event_id: bytes, circumstances: Circumstances) -> Spent:
+        spent = await self.store.spend(spend, event_id, circumstances)
+        if isinstance(spent, NotSpent):
+            self.count(spent.verdict)
+            raise _refusal(spent)
+        return spent
 
     def _authentic(self, caller: Caller, request: RefreshRequest) -> RefreshToken:
         try:
@@ -112,6 +143,7 @@ class Refresh:
         except RefreshTokenInvalidError:
             address = caller.end_user.ip_address
             wait_seconds = self.forgeries.spend(address) if address else 0.0
+            self.count(SpendVerdict.RATE_LIMITED if wait_seconds else SpendVerdict.UNKNOWN)
             reason = Reason.RATE_LIMITED if wait_seconds else Reason.REFRESH_TOKEN_INVALID
             self.recorder.record(
                 Event(EventType.REFRESH_REFUSED, Outcome.REFUSED, caller.circumstances, reason)
@@ -140,16 +172,18 @@ _REASONS = {
 }
 
 
-def _raise_unless_spent(spent: Spent) -> None:
-    match spent.verdict:
-        case _ if spent.verdict in SPEND_SUCCEEDED:
-            return
+def _claims(family: FamilyId, spent: Spent, roles: str, private: str) -> str:
+    return claims_of_session(spent.subject, str(family), spent.terms, spent.auth_time_seconds, roles, private)
+
+
+def _refusal(refused: NotSpent) -> IdentityError:
+    match refused.verdict:
         case SpendVerdict.RATE_LIMITED:
-            raise _rate_limited(spent.retry_after_ms / 1000)
+            return _rate_limited(refused.retry_after_ms / 1000)
         case SpendVerdict.OUTBOX_FULL:
-            raise audit_unavailable()
-        case refused:
-            raise _refused(_REASONS[refused])
+            return audit_unavailable()
+        case verdict:
+            return _refused(_REASONS[verdict])
 
 
 def _refused(reason: Reason) -> IdentityError:

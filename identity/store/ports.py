@@ -20,23 +20,19 @@ from identity.audit.event import Circumstances, EndUser, EventType
 from identity.tokens.access_token import TokenId
 from identity.tokens.family import Step
 from identity.tokens.family_id import FamilyId, SubjectTag, subject_tag
-from identity.tokens.lifetimes import ClientKind, SessionLifetime
+from identity.tokens.lifetimes import ClientKind
+from identity.tokens.session_terms import SessionTerms
 
 
 @dataclass(frozen=True, slots=True)
 class NewFamily:
-    """A session to start. ``session_claims`` and ``roles`` are serialised; the roles may change later."""
+    """A session to start. ``auth_time_seconds`` is when the subject has proved who it is, where that is known."""
 
     family: FamilyId
     family_secret_hash: bytes = field(repr=False)
     subject: str
-    client_id: str
-    client_kind: ClientKind
-    lifetime: SessionLifetime
-    session_claims: str
-    roles: str
-    audience: tuple[str, ...]
-    scopes: tuple[str, ...]
+    terms: SessionTerms
+    auth_time_seconds: int | None
     end_user: EndUser
     max_sessions: int
 
@@ -131,7 +127,7 @@ class SpendLimits:
 
 @dataclass(frozen=True, slots=True)
 class Spend:
-    """A refresh token to spend."""
+    """A refresh token to spend; with ``look_only`` not yet."""
 
     family: FamilyId
     generation: int
@@ -146,6 +142,7 @@ class Spend:
     limits: SpendLimits
     recovery_window_ms: int
     reuse_policy: str
+    look_only: bool = False
 
 
 class SpendVerdict(StrEnum):
@@ -173,18 +170,27 @@ SPEND_SUCCEEDED = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """``retry_after_ms`` with ``RATE_LIMITED``; all else with success, ``generation`` being the live one."""
+    """A token was spent. ``generation`` is the live one; ``roles`` (JSON) and ``private_claims`` (JSON members, each after a
+    comma) are those of now. Of a look, ``sequence`` is that of the newest event."""
 
     verdict: SpendVerdict
     now_ms: int
+    sequence: int
+    generation: int
+    absolute_expiry_ms: int
+    subject: str
+    auth_time_seconds: int | None
+    roles: str
+    private_claims: str
+    terms: SessionTerms
+
+
+@dataclass(frozen=True, slots=True)
+class NotSpent:
+    """A token was refused; ``retry_after_ms`` with ``RATE_LIMITED`` only."""
+
+    verdict: SpendVerdict
     retry_after_ms: int = 0
-    sequence: int = 0
-    generation: int = 0
-    absolute_expiry_ms: int = 0
-    idle_ms: int = 0
-    session_claims: str = ""
-    scope: str = ""
-    audience: str = ""
 
 
 class EndReason(StrEnum):
@@ -196,6 +202,7 @@ class EndReason(StrEnum):
     REVOKED_BY_ADMIN = "REVOKED_BY_ADMIN"
     REVOKED_WITH_OTHERS = "REVOKED_WITH_OTHERS"
     SESSION_CAP = "SESSION_CAP"
+    SUBJECT_DISABLED = "SUBJECT_DISABLED"
     SUBJECT_CUTOFF = "SUBJECT_CUTOFF"
     CLIENT_CUTOFF = "CLIENT_CUTOFF"
     CLIENT_DISABLED = "CLIENT_DISABLED"
@@ -287,8 +294,11 @@ class SessionStore(Protocol):
         """Records that a client exchanges a token, unless the token has expired or was taken back."""
         ...
 
-    async def spend(self, spend: Spend, event_id: bytes, circumstances: Circumstances) -> Spent:
-        """Decides on a presented refresh token and records the decision. Rotates at most once."""
+    async def spend(self, spend: Spend, event_id: bytes, circumstances: Circumstances) -> Spent | NotSpent:
+        """Decides on a presented refresh token and records the decision. Rotates at most once.
+
+        A look decides, and refuses, as if the token were spent; where it would succeed, it changes and records nothing.
+        """
         ...
 
 

@@ -1,14 +1,14 @@
 """The access token: a JWT as RFC 9068 profiles it, put together without parsing anything twice.
 
-What a session fixes (``sub``, ``client_id``, ``sid``, ``roles``, ``auth_time``, ``acr``, ``amr``) is serialised
-once, when the session starts, and stored with it; each token adds ``aud``, ``scope``, ``iat``, ``exp`` and
-``jti``. ``aud`` and ``scope`` stay apart because a refresh may narrow them.
+What a session fixes are ``sub``, ``client_id``, ``sid``, ``roles``, ``auth_time``, ``acr`` and ``amr``; a claims source may add private
+claims. Each token adds ``aud``, ``scope``, ``iat``, ``exp`` and ``jti``. ``aud`` and ``scope`` stay apart because a refresh may narrow them.
 
 Rules it keeps:
 
 - header ``alg``, ``kid``, ``typ: at+jwt`` and nothing else (RFC 9068, section 2.1);
 - at most 15 minutes of life and at most 1 KiB of text;
-- ``roles`` stay apart from the rest, because a session may be given others while it lives;
+- ``roles`` and private claims (RFC 7519, section 4.3) stay apart from the rest, because a session may be given others
+  while it lives; a private claim has no name that means something already;
 - ``jti`` is of fixed length and carries the bucket and the store's sequence number at which the token was
   recorded. A cut-off ("everything of this subject up to here") compares sequence numbers and no clocks, so
   what was issued just after it, in the same second, lives.
@@ -18,8 +18,10 @@ from __future__ import annotations
 
 import json
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+
+from identity.tokens.session_terms import SessionTerms
 
 MAX_TTL_SECONDS = 15 * 60
 MAX_TOKEN_BYTES = 1024
@@ -28,6 +30,15 @@ EVENT_ID_BYTES = 10
 _SIGNATURE_BYTES = {"ES256": 64, "EdDSA": 64, "RS256": 256}
 _TOKEN_ID_CHARS = 24
 _NO_ROLES = "[]"
+_SESSION_CLAIMS = frozenset({"sub", "client_id", "sid", "auth_time", "acr", "amr", "act"})
+RESERVED_CLAIMS = _SESSION_CLAIMS | {
+    # RFC 7519, section 4.1; RFC 9068, section 2.2; RFC 7800; RFC 8693, section 4; RFC 9396; OpenID Connect Core, section 2.
+    "iss", "aud", "exp", "nbf", "iat", "jti", "scope", "roles", "groups", "entitlements", "cnf", "may_act",
+    "authorization_details", "azp", "nonce", "at_hash", "c_hash",
+}  # fmt: skip
+"""Names that no private claim may have."""
+MAX_PRIVATE_CLAIMS = 16
+MAX_NAME_CHARACTERS = 128
 
 
 class TokenTooLargeError(Exception):
@@ -52,13 +63,15 @@ class SessionClaims:
     amr: tuple[str, ...] = ()
     actors: tuple[str, ...] = ()
     """Who acts for the subject (``act``, RFC 8693, section 4.1), the present one first."""
+    private: str = ""
+    """As ``serialised_private`` gives them."""
 
     def serialised(self) -> str:
         """The members of a JSON object, without its braces."""
-        return with_roles(self.without_roles(), serialised_roles(self.roles))
+        return with_roles(self.lasting() + self.private, serialised_roles(self.roles))
 
-    def without_roles(self) -> str:
-        """As ``serialised``, for where the roles may change."""
+    def lasting(self) -> str:
+        """As ``serialised``, without what may change: roles and private claims."""
         members: dict[str, object] = {"sub": self.subject, "client_id": self.client_id}
         if self.session_id is not None:
             members["sid"] = self.session_id
@@ -71,6 +84,27 @@ class SessionClaims:
         if self.actors:
             members["act"] = _act(self.actors)
         return _dumps(members)[1:-1]
+
+
+def claims_of_session(
+    subject: str,
+    session_id: str,
+    terms: SessionTerms,
+    auth_time_seconds: int | None,
+    roles: str,
+    private: str = "",
+) -> str:
+    """What every access token of a session says, serialised; ``roles`` is a JSON array, ``private`` as
+    ``serialised_private`` gives it."""
+    claims = SessionClaims(
+        subject,
+        terms.client_id,
+        session_id,
+        auth_time_seconds=auth_time_seconds,
+        acr=terms.acr,
+        amr=terms.amr,
+    )
+    return with_roles(claims.lasting() + private, roles)
 
 
 def _act(actors: Sequence[str]) -> dict[str, object]:
@@ -86,6 +120,23 @@ def serialised_roles(roles: Sequence[str]) -> str:
 def with_roles(claims: str, roles: str) -> str:
     """Serialised claims with serialised roles; none at all leave the claim out."""
     return claims if roles == _NO_ROLES else f'{claims},"roles":{roles}'
+
+
+def is_name(text: str) -> bool:
+    """Printable ASCII without space, quote and backslash, as RFC 6749, section 3.3 has scopes."""
+    return 0 < len(text) <= MAX_NAME_CHARACTERS and all(
+        "!" <= character <= "~" and character not in '"\\' for character in text
+    )
+
+
+def is_claim_name(name: str) -> bool:
+    """Whether a private claim may have it."""
+    return name not in RESERVED_CLAIMS and is_name(name)
+
+
+def serialised_private(claims: Mapping[str, object]) -> str:
+    """The members of a JSON object, each after a comma, in the order of their names; empty for none."""
+    return "".join(f",{_dumps(name)}:{_dumps(claims[name])}" for name in sorted(claims))
 
 
 @dataclass(frozen=True, slots=True)

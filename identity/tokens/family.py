@@ -120,7 +120,7 @@ class Step:
     """One generation of a session, from when it was given until it was spent."""
 
     generation: int
-    spent_ms: int
+    spent_seconds: int
     ip_address: str
     retries: int = 0
     recovered: bool = False
@@ -251,7 +251,7 @@ def _within_limits(
     if verdict == "REPEATED":
         family = family.with_retry()
     elif verdict != "REPORTED":
-        step = Step(shown.generation, now_ms, shown.ip_address, recovered=verdict == "RECOVERED")
+        step = Step(shown.generation, now_ms // 1000, shown.ip_address, recovered=verdict == "RECOVERED")
         family = family.with_step(step, rules.max_steps)
         family = replace(family, generation=live, rotation_key=shown.idempotency_key, rotated_ms=now_ms)
     return Decision(verdict, family, address)

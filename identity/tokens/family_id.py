@@ -18,6 +18,8 @@ from typing import NewType, Self
 SUBJECT_TAG_BYTES = 10
 RANDOM_BYTES = 14
 FAMILY_ID_BYTES = SUBJECT_TAG_BYTES + RANDOM_BYTES
+# All that hold any of the random bits; of the 13 before, each is the same in every family of a subject.
+NAME_CHARS = 19
 
 _SESSION_ID = compile_pattern(r"[A-Za-z0-9_-]{32}")
 
@@ -57,6 +59,16 @@ class FamilyId:
     def subject_tag(self) -> SubjectTag:
         """The tag of the subject the family belongs to."""
         return SubjectTag(self.raw[:SUBJECT_TAG_BYTES])
+
+    @property
+    def name(self) -> str:
+        """The end of its text, which differs from one family of a subject to the next: ``NAME_CHARS`` characters."""
+        return str(self)[-NAME_CHARS:]
+
+    @classmethod
+    def of_name(cls, tag: SubjectTag, name: str) -> Self | None:
+        """The family of a subject with this name; ``None`` for what is no name."""
+        return cls.parse(str(cls(tag + bytes(RANDOM_BYTES)))[:-NAME_CHARS] + name)
 
     def __str__(self) -> str:
         return urlsafe_b64encode(self.raw).decode()

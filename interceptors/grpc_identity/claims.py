@@ -12,7 +12,7 @@ Content (``check_claims``), at one moment and for one place:
 - ``iss`` is the issuer, compared character by character; one of ``aud`` is one of ours;
 - ``exp`` has not passed, ``nbf`` and ``iat`` have, give or take a leeway of at most 30 seconds.
 
-Raises ``TokenError``. Unknown claims are ignored (RFC 7519, section 4).
+Raises ``TokenError``. Claims that are not known here are kept as they are, and decide nothing (RFC 7519, sections 4 and 4.3).
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 
 from grpc_identity.encoding import parse_json_object
 from grpc_identity.errors import Reason, TokenError
+from grpc_identity.private_claims import NO_PRIVATE_CLAIMS, PrivateClaims
 
 __all__ = [
     "ACCESS_TOKEN_TYPE",
@@ -41,6 +42,12 @@ MAX_ACTORS = 8
 MAX_KNOWN_SETS = 256
 _LAST_SECOND = 253_402_300_799  # the end of the year 9999
 _NONE = frozenset[str]()
+_KNOWN = frozenset(
+    {
+        "iss", "sub", "aud", "exp", "iat", "nbf", "jti", "client_id", "scope", "sid", "roles", "auth_time", "acr", "amr",
+        "act", "cnf",
+    }
+)  # fmt: skip
 
 
 class AccessTokenClaims(NamedTuple):
@@ -48,7 +55,7 @@ class AccessTokenClaims(NamedTuple):
 
     ``session_id`` is ``None`` for a token that belongs to no session. ``actors`` are the subjects of the ``act``
     chain (RFC 8693, section 4.1), the one who acts now first. ``is_bound`` says that the token has a ``cnf`` and is
-    good only together with a proof of the key named there (RFC 7800).
+    good only together with a proof of the key named there (RFC 7800). ``private`` are the claims that are not known here.
     """
 
     issuer: str
@@ -67,6 +74,7 @@ class AccessTokenClaims(NamedTuple):
     amr: frozenset[str] = frozenset()
     actors: tuple[str, ...] = ()
     is_bound: bool = False
+    private: PrivateClaims = NO_PRIVATE_CLAIMS
 
 
 def parse_claims(payload: bytes) -> AccessTokenClaims:
@@ -79,7 +87,7 @@ def parse_claims(payload: bytes) -> AccessTokenClaims:
     expires_at = _seconds(claims, "exp")
     if issued_at >= expires_at:
         raise _invalid("exp is not after iat")
-    # In the order of the fields: naming sixteen of them costs as much as making the tuple.
+    # In the order of the fields: naming seventeen of them costs as much as making the tuple.
     return AccessTokenClaims(
         _text(claims, "iss"),
         _text(claims, "sub"),
@@ -97,6 +105,7 @@ def parse_claims(payload: bytes) -> AccessTokenClaims:
         _texts(claims, "amr") if "amr" in claims else _NONE,
         _actors(claims["act"]) if "act" in claims else (),
         _is_bound(claims) if "cnf" in claims else False,
+        NO_PRIVATE_CLAIMS if claims.keys() <= _KNOWN else PrivateClaims.without(_KNOWN, claims),
     )
 
 

@@ -149,6 +149,7 @@ class SessionEnd(StrEnum):
     REFRESH_TOKEN_REUSED = "REFRESH_TOKEN_REUSED"  # noqa: S105 - a reason, not a token
     REFRESH_TOKEN_EXPIRED = "REFRESH_TOKEN_EXPIRED"  # noqa: S105
     REFRESH_TOKEN_INVALID = "REFRESH_TOKEN_INVALID"  # noqa: S105
+    SUBJECT_DISABLED = "SUBJECT_DISABLED"
 
 
 class SessionEndedError(TokenSourceError):

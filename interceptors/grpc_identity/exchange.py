@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from grpc_identity.channels import ChannelFactory
+from grpc_identity.circuit_breaker import CircuitBreaker
 from grpc_identity.clock import Clock, monotonic_clock, wall_clock
 from grpc_identity.errors import TokenSourceError, TokenUnavailableError
 from grpc_identity.forwarding import ForwardedToken
@@ -32,7 +33,7 @@ from grpc_identity.token_grants import (
     held_token,
 )
 from grpc_identity.token_source import ASK_TIMEOUT_SECONDS, WAIT_SECONDS
-from grpc_identity.token_state import CircuitBreaker, HeldToken
+from grpc_identity.token_state import HeldToken
 from grpc_identity.v1.identity_service_pb2 import ExchangeTokenRequest, ExchangeTokenResponse
 from grpc_identity.v1.identity_service_pb2_grpc import IdentityServiceStub
 

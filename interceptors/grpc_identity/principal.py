@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from grpc_identity.claims import AccessTokenClaims
 from grpc_identity.errors import NoPrincipalError
+from grpc_identity.private_claims import NO_PRIVATE_CLAIMS, PrivateClaims
 
 __all__ = ["Principal", "current_principal", "current_principal_or_none"]
 
@@ -24,7 +25,8 @@ class Principal(NamedTuple):
     as long to make as reading the claims does.)
 
     ``subject`` is the person or service the token speaks for; ``client_id`` is the program that was given it;
-    ``actors`` are those who act for the subject, if any, the present one first.
+    ``actors`` are those who act for the subject, if any, the present one first. ``claims`` are the token's further claims,
+    which have a meaning between issuer and service only: ``principal.claims["tenant"]``.
     """
 
     issuer: str
@@ -41,13 +43,14 @@ class Principal(NamedTuple):
     acr: str | None = None
     amr: frozenset[str] = frozenset()
     actors: tuple[str, ...] = ()
+    claims: PrivateClaims = NO_PRIVATE_CLAIMS
 
     @classmethod
     def from_claims(cls, claims: AccessTokenClaims) -> Principal:
         """The caller that verified and checked claims describe."""
         (
             issuer, subject, audience, client_id, token_id, issued_at, expires_at, _,
-            scopes, session_id, roles, auth_time, acr, amr, actors, _,
+            scopes, session_id, roles, auth_time, acr, amr, actors, _, private,
         ) = claims  # fmt: skip
         return cls(
             issuer,
@@ -64,6 +67,7 @@ class Principal(NamedTuple):
             acr,
             amr,
             actors,
+            private,
         )
 
 

@@ -22,21 +22,17 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from grpc_identity.circuit_breaker import CircuitBreaker
 from grpc_identity.clock import Clock
 from grpc_identity.errors import SessionEndedError, TokenRefusedError, TokenSourceError, TokenUnavailableError
 
-__all__ = ["CircuitBreaker", "HeldToken", "TokenState"]
+__all__ = ["HeldToken", "TokenState"]
 
 RENEW_AT_FRACTION = 0.8
 RENEW_AHEAD_SECONDS = 60.0
 RENEW_NOT_BEFORE_FRACTION = 0.1
 RENEW_JITTER_FRACTION = 0.1
 UNUSABLE_AHEAD_SECONDS = 5.0
-FIRST_BACK_OFF_SECONDS = 0.2
-FAILURES_TO_OPEN = 3
-FIRST_OPEN_SECONDS = 1.0
-MAX_OPEN_SECONDS = 15.0
-MAX_RETRY_AFTER_SECONDS = 60.0
 REPEAT_UNASKED_SECONDS = 150.0
 SETTLED_AFTER_SECONDS = 60.0
 FREE_INVALIDATIONS = 3
@@ -68,49 +64,6 @@ class HeldToken:
         if self.renew_after_seconds is None:
             return latest * (1 - RENEW_JITTER_FRACTION * jitter)
         return max(self.lifetime_seconds * RENEW_NOT_BEFORE_FRACTION, min(latest, self.renew_after_seconds))
-
-
-class CircuitBreaker:
-    """How long to leave the identity service alone after failures.
-
-    Closed, it spaces attempts; open, it lets one probe through each time its (growing) time is over. That there is
-    only one at a time is up to the caller, who has only one in flight anyway.
-    """
-
-    __slots__ = ("_failures", "_jitter", "_monotonic", "_next_attempt_at")
-
-    def __init__(self, *, monotonic: Clock, jitter: Callable[[], float] = random.random) -> None:
-        self._monotonic = monotonic
-        self._jitter = jitter
-        self._failures = 0
-        self._next_attempt_at = monotonic()
-
-    @property
-    def is_open(self) -> bool:
-        """Whether callers should be told at once that there is nothing to be had."""
-        return self._failures >= FAILURES_TO_OPEN
-
-    def seconds_until_attempt(self) -> float:
-        """Zero when an attempt, or the probe, may be made."""
-        return max(0.0, self._next_attempt_at - self._monotonic())
-
-    def succeeded(self) -> None:
-        """The service has answered."""
-        self._failures = 0
-        self._next_attempt_at = self._monotonic()
-
-    def failed(self, *, open_now: bool = False, retry_after_seconds: float | None = None) -> None:
-        """It has not; ``retry_after_seconds`` is what it asked for."""
-        self._failures = max(self._failures + 1, FAILURES_TO_OPEN if open_now else 0)
-        exponent = self._failures - 1
-        delay = FIRST_BACK_OFF_SECONDS * 2**exponent
-        if self.is_open:
-            exponent = min(self._failures - FAILURES_TO_OPEN, _MAX_EXPONENT)
-            delay = min(FIRST_OPEN_SECONDS * 2**exponent, MAX_OPEN_SECONDS)
-        delay *= 1 - self._jitter() / 2
-        if retry_after_seconds is not None:
-            delay = max(delay, min(retry_after_seconds, MAX_RETRY_AFTER_SECONDS))
-        self._next_attempt_at = self._monotonic() + delay
 
 
 class TokenState:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from identity.config import ConfigurationError, load_settings, setting_names
+from identity.tokens.access_token import RESERVED_CLAIMS
 
 ISSUER = {"issuer": "https://id.example"}
 SECRET = "redis://:CANARY-password@127.0.0.1:6379/0"
@@ -71,6 +72,12 @@ def test_variables_of_the_commands_are_not_settings() -> None:
         ({"redis.buckets": "0"}, "redis.buckets"),
         ({"redis": "x"}, "redis"),
         ({"log.level": "LOUD"}, "log.level"),
+        ({"claims_source.timeout_ms": "5"}, "claims_source.timeout_ms"),
+        ({"claims_source.when_away_at_issue": "last_known"}, "claims_source.when_away_at_issue"),
+        ({"claims_source.when_away_at_refresh": "proceed"}, "claims_source.when_away_at_refresh"),
+        ({"claims_source.certificate_file": "x.pem"}, "both certificate_file and private_key_file"),
+        ({"claims_source.allowed_claims": "two words\\"}, "is no name"),
+        ({"claims_source.allowed_claims": " ".join(f"c{n}" for n in range(17))}, "at most 16"),
     ],
     ids=str,
 )
@@ -92,6 +99,20 @@ def test_a_secret_may_come_from_a_file_but_not_twice(tmp_path: Path) -> None:
     assert settings.redis.url.get_secret_value() == SECRET
     assert "not both" in refusal(flags={"redis.url_file": str(file), "redis.url": SECRET})
     assert "cannot read url_file" in refusal(flags={"redis.url_file": "/nonexistent"})
+
+
+@pytest.mark.parametrize("name", sorted(RESERVED_CLAIMS))
+def test_a_claim_that_means_something_already_cannot_be_allowed(name: str) -> None:
+    assert f"'{name}' has a meaning" in refusal(flags={"claims_source.allowed_claims": f"tenant,{name}"})
+
+
+def test_names_of_claims_come_as_a_list_or_with_commas_or_spaces(tmp_path: Path) -> None:
+    file = tmp_path / "identity.toml"
+    file.write_text('issuer = "https://id.example"\n[claims_source]\nallowed_claims = ["tenant", "plan"]\n')
+    environ = {"IDENTITY_CLAIMS_SOURCE__ALLOWED_CLAIMS": "tenant, plan"}
+    for settings in (load_settings(file, {}, {}), load_settings(None, ISSUER, environ)):
+        assert settings.claims_source.allowed_claims == ("tenant", "plan")
+    assert not load_settings(None, ISSUER, {}).claims_source.target
 
 
 def test_secrets_show_nowhere() -> None:

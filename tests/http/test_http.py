@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
 
+import grpc
 import httpx
 import pytest_asyncio
 
@@ -57,6 +59,18 @@ async def test_health_readiness_and_metrics(service: Any, http: httpx.AsyncClien
         'identity_rpc_calls_total{code="OK",method="/grpc_identity.v1.IdentityService/GetJWKS"} 1.0'
         in metrics
     )
+
+
+async def test_what_became_of_refresh_tokens_is_counted(service: Any, http: httpx.AsyncClient) -> None:
+    issue = pb.IssueTokensRequest(subject="alice", audience=["orders"])
+    first = (await service.identity.IssueTokens(issue, metadata=service.login)).tokens.refresh_token
+    for token, key in ((first, "a"), (first, "a"), (first, "b"), ("gidr_forged", "c")):
+        request = pb.RefreshRequest(refresh_token=token, idempotency_key=key)
+        with contextlib.suppress(grpc.aio.AioRpcError):
+            await service.identity.Refresh(request, metadata=service.login)
+    metrics = (await http.get("/metrics")).text
+    for verdict, times in (("ROTATED", 1), ("REPEATED", 1), ("REUSED", 1), ("UNKNOWN", 1), ("RECOVERED", 0)):
+        assert f'identity_refreshes_total{{verdict="{verdict}"}} {times}.0' in metrics
 
 
 async def test_everything_else_is_refused_in_json_and_nothing_is_sniffed(http: httpx.AsyncClient) -> None:

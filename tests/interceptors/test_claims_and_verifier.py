@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import pickle
 from typing import Any
 
 import pytest
 
 from grpc_identity import Issuer, TokenError, Verifier
+from grpc_identity.private_claims import NO_PRIVATE_CLAIMS, PrivateClaims
 from grpc_identity.testing import Flaw, InMemoryIssuer
 
 
@@ -136,3 +138,21 @@ def test_a_token_of_the_service_is_read_by_an_issuer_with_its_document(
 def test_an_issuer_that_cannot_be_trusted_is_refused_at_once(arguments: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r".+"):
         Issuer("https://id.example", **arguments)
+
+
+def test_claims_that_no_rfc_knows_are_there_and_cannot_be_changed(issuer: InMemoryIssuer, now: Now) -> None:
+    further = {"tenant": "acme", "plans": ["a", "b"], "address": {"lines": ["x"]}, "age": 3}
+    verifier = Verifier(issuer.trusted(), clock=now)
+    principal = verifier.verify(issuer.mint(claims=further))
+    assert dict(principal.claims) == {
+        "tenant": "acme",
+        "plans": ("a", "b"),
+        "address": PrivateClaims({"lines": ("x",)}),
+        "age": 3,
+    }
+    with pytest.raises(TypeError):
+        principal.claims["tenant"] = "mallory"  # type: ignore[index]
+    assert pickle.loads(pickle.dumps(principal)) == principal
+    assert hash(principal) == hash(pickle.loads(pickle.dumps(principal)))
+    plain = verifier.verify(issuer.mint(roles=["admin"], claims={"auth_time": 5, "acr": "2", "amr": ["pwd"]}))
+    assert plain.claims is NO_PRIVATE_CLAIMS

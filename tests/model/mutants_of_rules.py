@@ -42,17 +42,37 @@ SWAPS = (
     (r"\bnot ", ""),
 )
 _OWN_EVENT = "the cut-off is an event of its own, so no session has started with the same number"
+_OF_A_SOURCE = "there is no claims source in these histories; tests/claims_source holds this"
 _DECIDED_BEFORE = "the same generation was decided on before"
+_NO_BYTES = "a number of no bytes is 0 to struct, too"
+_WIDER = "more bytes than a number needs hold the same number"
+_WIDTH = (
+    "local width = step.seconds == 0 and 0 or step.seconds < 256 and 1 or step.seconds < 65536 and 2 or 4"
+)
+# Text that spending has no use for.
+_UNUSED = ("names[#names + 1] = ",)
 # What is mutated, and why nothing can be seen of that.
 EQUIVALENT = {
-    "if of_subject[2] and tonumber(started) <= tonumber(of_subject[3]) then -> "
-    "if of_subject[2] and tonumber(started) < tonumber(of_subject[3]) then": _OWN_EVENT,
-    "if revoked or (cut_off and tonumber(started) <= tonumber(cut_off)) or is_cut_off(client_key, started) then -> "
-    "if revoked or (cut_off and tonumber(started) < tonumber(cut_off)) or is_cut_off(client_key, started) then": (
+    "if of_subject[2] and started <= tonumber(of_subject[3]) then -> "
+    "if of_subject[2] and started < tonumber(of_subject[3]) then": _OWN_EVENT,
+    "if revoked or (cut_off and started <= tonumber(cut_off)) or is_cut_off(client_key, started) then -> "
+    "if revoked or (cut_off and started < tonumber(cut_off)) or is_cut_off(client_key, started) then": (
         _OWN_EVENT
     ),
+    "if of_subject[4] and started <= tonumber(of_subject[5]) then -> "
+    "if of_subject[4] and started < tonumber(of_subject[5]) then": _OF_A_SOURCE,
+    "if of_subject[4] and started <= tonumber(of_subject[5]) then -> if false then": _OF_A_SOURCE,
+    "if ARGV[25] == 'LOOK' then -> if false then": _OF_A_SOURCE,
+    "return spent(tonumber(redis.call('GET', sequence_counter) or '0')) -> "
+    "return spent(tonumber(redis.call('GET', sequence_counter) and '0'))": _OF_A_SOURCE,
     "elseif presented > current then -> elseif presented >= current then": _DECIDED_BEFORE,
     "ahead > 0 -> ahead >= 0": _DECIDED_BEFORE,
+    f"{_WIDTH} -> {_WIDTH.replace('0 or', '0 and')}": _WIDER,
+    f"{_WIDTH} -> {_WIDTH.replace('1 or', '1 and')}": _WIDER,
+    "if width > 0 then -> if width >= 0 then": _NO_BYTES,
+    "if width > 0 then -> if true then": _NO_BYTES,
+    "return string.char(flags) .. (width > 0 and struct.pack('>I' .. width, step.seconds) or '') -> "
+    "return string.char(flags) .. (width >= 0 and struct.pack('>I' .. width, step.seconds) or '')": _NO_BYTES,
 }
 
 
@@ -66,15 +86,16 @@ class Mutant:
 
 
 def _lua_mutants() -> Iterator[Mutant]:
-    spend = files(scripts).joinpath("spend.lua").read_text()
-    prelude = files(scripts).joinpath("prelude.lua").read_text()
+    prelude, family, spend = (
+        files(scripts).joinpath(f"{part}.lua").read_text() for part in ("prelude", "family", "spend")
+    )
     decides_from = prelude.index("-- Whether a cut-off")
-    whole = prelude + spend
+    whole = prelude + family + spend
     lines = whole.splitlines(keepends=True)
     position = 0
     for number, line in enumerate(lines):
         position += len(line)
-        if position <= decides_from or line.lstrip().startswith("--"):
+        if position <= decides_from or line.lstrip().startswith(("--", *_UNUSED)):
             continue
         for change in sorted({*_swapped(line), *_decided(line)}):
             mutated = "".join((*lines[:number], change, *lines[number + 1 :]))

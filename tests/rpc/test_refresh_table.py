@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import grpc
@@ -203,27 +204,39 @@ async def test_a_client_without_leeway_is_strict_without_keys_too(
 
 async def test_a_store_that_lost_writes_is_caught_up_with(service: Any, new_session: Any) -> None:
     session = await new_session()
-    family = FamilyId.parse(session.tokens.session_id)
-    assert family is not None
-    for _ in range(3):
-        await session.refresh()
-    store = service.server.store
-    await store.connection.command("HSET", store.keys.of_family(family).family(family), "generation", 1)
+    await session.refresh()
+    lose_what_follows = await forgetful(service, session)
+    await session.refresh()
+    await session.refresh()
+    await lose_what_follows()
     tokens = await session.refresh()
     assert codec_of(service).decode(tokens.refresh_token).generation == 4
     await session.refresh()
 
 
 async def test_a_fast_forward_undoes_no_revocation(service: Any, new_session: Any, refused: Any) -> None:
-    session = await new_session()
+    """Where the cut-off has outlived the refreshes before it."""
+    session = await new_session("alice")
+    lose_what_follows = await forgetful(service, session)
+    await session.refresh()
+    await session.refresh()
+    await service.identity.Revoke(pb.RevokeRequest(subject="alice"), metadata=service.login)
+    await lose_what_follows()
+    assert (await refused(session.refresh())).reason == "FAMILY_REVOKED"
+
+
+async def forgetful(service: Any, session: Any) -> Callable[[], Awaitable[None]]:
+    """Has the store forget what happens to a session from here on, once that is called."""
     family = FamilyId.parse(session.tokens.session_id)
     assert family is not None
-    await session.refresh()
-    await session.refresh()
-    await service.identity.Revoke(pb.RevokeRequest(session_id=str(family)), metadata=service.login)
     store = service.server.store
-    await store.connection.command("HSET", store.keys.of_family(family).family(family), "generation", 0)
-    assert (await refused(session.refresh())).reason == "FAMILY_REVOKED"
+    key = store.keys.of_family(family).family(family)
+    before = await store.connection.command("GET", key)
+
+    async def forget() -> None:
+        await store.connection.command("SET", key, before, "KEEPTTL")
+
+    return forget
 
 
 async def test_a_fast_forward_is_bounded(service: Any, new_session: Any, refused: Any) -> None:

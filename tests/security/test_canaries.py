@@ -44,7 +44,6 @@ async def dump_of(service: Any) -> bytes:
     readers: dict[bytes, Any] = {
         b"string": redis.get,
         b"hash": redis.hgetall,
-        b"zset": lambda key: redis.zrange(key, 0, -1, withscores=True),
         b"stream": redis.xrange,
     }
     async for key in redis.scan_iter(match=f"{service.settings.redis.key_prefix}:*"):

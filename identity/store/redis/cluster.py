@@ -80,32 +80,32 @@ class ClusterConnection:
     def run(
         self,
         script: Script,
-        keys: Sequence[str],
+        keys: Sequence[str | bytes],
         arguments: Sequence[Argument],
         durability: Durability = Durability.NONE,
     ) -> Awaitable[Any]:
         """See ``StoreConnection``."""
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        slot = key_slot(keys[0].encode())
+        slot = _slot_of(keys[0])
         return self._send(Call(script, (len(keys), *keys, *arguments), durability, future, slot))
 
     def command(
         self,
         *command: Argument,
-        key: str | None = None,
+        key: str | bytes | None = None,
         durability: Durability = Durability.NONE,
         background: bool = False,
     ) -> Awaitable[Any]:
         """See ``StoreConnection``."""
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        slot = key_slot(str(command[1] if key is None else key).encode())
+        slot = _slot_of(command[1] if key is None else key)
         return self._send(Call(None, command, durability, future, slot, background))
 
     def together(self, keys: Sequence[str]) -> Sequence[Sequence[str]]:
         """See ``StoreConnection``."""
         by_slot: dict[int, list[str]] = defaultdict(list)
         for key in keys:
-            by_slot[key_slot(key.encode())].append(key)
+            by_slot[_slot_of(key)].append(key)
         return list(by_slot.values())
 
     async def primaries(self) -> Sequence[Server]:
@@ -247,6 +247,10 @@ class ClusterConnection:
             if server not in in_use:
                 del self._servers[place]
                 _begin(server.close(), self._ending)
+
+
+def _slot_of(key: Argument) -> int:
+    return key_slot(key if isinstance(key, bytes) else str(key).encode())
 
 
 def _begin(coroutine: Coroutine[Any, Any, None], tasks: set[asyncio.Task[None]]) -> None:

@@ -32,17 +32,21 @@ class BucketKeys:
         return self.prefix + "sequence"
 
     def family(self, family: FamilyId) -> str:
-        """State of a family."""
-        return f"{self.family_prefix}{family}"
+        """State of a family: named by the end of its id, since what comes before is its subject's."""
+        return self.family_prefix + family.name
 
     @property
     def family_prefix(self) -> str:
         """What the keys of all families start with."""
         return self.prefix + "family:"
 
+    def shared(self, digest: bytes) -> bytes:
+        """What many families have in common."""
+        return f"{self.prefix}shared:".encode() + digest
+
     def families(self, tag: SubjectTag) -> str:
-        """Families of a subject."""
-        return f"{self.prefix}families:{_text(tag)}"
+        """List of the families of a subject."""
+        return f"{self.prefix}index:{_text(tag)}"
 
     def subject(self, tag: SubjectTag) -> str:
         """Cut-off of a subject."""

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Sequence
-from typing import Any
 
 from identity.audit.event import EndUser
 from identity.store.ports import (
@@ -16,16 +14,13 @@ from identity.store.ports import (
     PresentedToken,
     SpendVerdict,
 )
+from identity.store.redis.family_record import FamilyRecord, newest_first, unpacked_terms
+from identity.store.redis.keys import BucketKeys
 from identity.store.redis.scripted import ScriptedStore
-from identity.tokens.family import Step
-from identity.tokens.family_id import FamilyId, subject_tag
-from identity.tokens.lifetimes import ClientKind
+from identity.tokens.family_id import NAME_CHARS, FamilyId, subject_tag
+from identity.tokens.session_terms import SessionTerms
 
-_STATE_FIELDS = (
-    "secret", "subject", "client", "kind", "generation", "created", "used",
-    "expiry", "idle", "scope", "audience", "user", "sequence", "revoked",
-)  # fmt: skip
-_ENDING_FIELDS = ("revoked", "ended", "cause", "by")
+_OF_CUT_OFF = ("ended", "cause", "by", "sequence")
 
 
 class RedisSessionReader(ScriptedStore):
@@ -33,39 +28,26 @@ class RedisSessionReader(ScriptedStore):
 
     async def find_family(self, family: FamilyId) -> FamilyState | None:
         """See ``SessionReader``."""
-        bucket = self._keys.of_family(family)
-        fields, subject_cut_off, now_ms = await asyncio.gather(
-            self._connection.command("HMGET", bucket.family(family), *_STATE_FIELDS),
-            self._connection.command("HGET", bucket.subject(family.subject_tag), "sequence"),
-            self._now_ms(bucket),
-        )
-        if fields[0] is None:
-            return None
-        client_cut_off = await self._connection.command("HGET", bucket.client(fields[2].decode()), "sequence")
-        return _family_state(family, fields, (subject_cut_off, client_cut_off), now_ms)
+        lineage = await self.explain_family(family)
+        return None if lineage is None else lineage.state
 
     async def explain_family(self, family: FamilyId) -> Lineage | None:
         """See ``SessionReader``."""
-        state = await self.find_family(family)
-        if state is None:
-            return None
         bucket = self._keys.of_family(family)
-        stored, of_subject, of_client = await asyncio.gather(
-            self._connection.command("HMGET", bucket.family(family), *_ENDING_FIELDS, "steps"),
-            self._connection.command(
-                "HMGET", bucket.subject(family.subject_tag), *_ENDING_FIELDS[1:], "sequence"
-            ),
-            self._connection.command(
-                "HMGET", bucket.client(state.client_id), *_ENDING_FIELDS[1:], "sequence"
-            ),
+        stored, of_subject, now_ms = await asyncio.gather(
+            self._connection.command("GET", bucket.family(family)),
+            self._cut_off(bucket.subject(family.subject_tag)),
+            self._now_ms(bucket),
         )
-        earlier, *steps = (stored[4] or b"0").decode().split()
-        return Lineage(
-            state,
-            _ending(state, stored, of_subject, of_client),
-            tuple(read_step(text) for text in steps),
-            int(earlier),
-        )
+        if stored is None:
+            return None
+        record = FamilyRecord.parse(stored)
+        shared = await self._shared(bucket, {record.terms, record.user_agent})
+        terms = unpacked_terms(shared[record.terms])
+        of_client = await self._cut_off(bucket.client(terms.client_id))
+        state = _family_state(family, record, terms, shared, (of_subject, of_client), now_ms)
+        ending = record.ending or _ending(state, of_subject, of_client)
+        return Lineage(state, ending, record.steps, record.earlier_steps)
 
     async def is_access_token_denied(self, token: PresentedToken) -> bool:
         """See ``SessionReader``."""
@@ -87,25 +69,50 @@ class RedisSessionReader(ScriptedStore):
         """See ``SessionReader``."""
         tag = subject_tag(subject)
         bucket = self._keys.of_tag(tag)
-        names, subject_cut_off, now_ms = await asyncio.gather(
-            self._connection.command("ZRANGE", bucket.families(tag), offset, offset + limit - 1, "REV"),
-            self._connection.command("HGET", bucket.subject(tag), "sequence"),
+        first, last = -(offset + limit) * NAME_CHARS, -offset * NAME_CHARS - 1
+        names, of_subject, now_ms = await asyncio.gather(
+            self._connection.command("GETRANGE", bucket.families(tag), first, last),
+            self._cut_off(bucket.subject(tag)),
             self._now_ms(bucket),
         )
-        families = [parsed for name in names if (parsed := FamilyId.parse(name.decode())) is not None]
-        rows = await asyncio.gather(
-            *(self._connection.command("HMGET", bucket.family(family), *_STATE_FIELDS) for family in families)
+        families = newest_first(names, tag)
+        stored = await asyncio.gather(
+            *(self._connection.command("GET", bucket.family(family)) for family in families)
         )
-        client_ids = sorted({row[2].decode() for row in rows if row[0] is not None})
-        cut_offs = await asyncio.gather(
-            *(self._connection.command("HGET", bucket.client(name), "sequence") for name in client_ids)
-        )
-        client_cut_offs = dict(zip(client_ids, cut_offs, strict=True))
+        records = {
+            family: FamilyRecord.parse(value)
+            for family, value in zip(families, stored, strict=True)
+            if value is not None
+        }
+        digests = {digest for record in records.values() for digest in (record.terms, record.user_agent)}
+        shared = await self._shared(bucket, digests)
+        terms = {family: unpacked_terms(shared[record.terms]) for family, record in records.items()}
+        client_ids = sorted({granted.client_id for granted in terms.values()})
+        cut_offs = await asyncio.gather(*(self._cut_off(bucket.client(name)) for name in client_ids))
+        of_clients = dict(zip(client_ids, cut_offs, strict=True))
         return [
-            _family_state(family, row, (subject_cut_off, client_cut_offs[row[2].decode()]), now_ms)
-            for family, row in zip(families, rows, strict=True)
-            if row[0] is not None
+            _family_state(
+                family,
+                record,
+                terms[family],
+                shared,
+                (of_subject, of_clients[terms[family].client_id]),
+                now_ms,
+            )
+            for family, record in records.items()
         ]
+
+    async def _cut_off(self, key: str) -> Sequence[bytes | None]:
+        answer: Sequence[bytes | None] = await self._connection.command("HMGET", key, *_OF_CUT_OFF)
+        return answer
+
+    async def _shared(self, bucket: BucketKeys, digests: set[bytes]) -> dict[bytes, bytes]:
+        """What many families have in common, by digest; the empty digest is that of nothing."""
+        wanted = sorted(digests - {b""})
+        texts = await asyncio.gather(
+            *(self._connection.command("GET", bucket.shared(digest)) for digest in wanted)
+        )
+        return {b"": b""} | {digest: text or b"" for digest, text in zip(wanted, texts, strict=True)}
 
 
 async def _nothing() -> None:
@@ -113,58 +120,42 @@ async def _nothing() -> None:
 
 
 def _family_state(
-    family: FamilyId, row: Sequence[Any], cut_offs: Sequence[bytes | None], now_ms: int
+    family: FamilyId,
+    record: FamilyRecord,
+    terms: SessionTerms,
+    shared: dict[bytes, bytes],
+    cut_offs: Sequence[Sequence[bytes | None]],
+    now_ms: int,
 ) -> FamilyState:
-    (
-        secret,
-        subject,
-        client,
-        kind,
-        generation,
-        created,
-        used,
-        expiry,
-        idle,
-        scope,
-        audience,
-        user,
-        started,
-        revoked,
-    ) = row
-    is_cut_off = any(cut_off is not None and int(started) <= int(cut_off) for cut_off in cut_offs)
-    is_expired = now_ms >= min(int(expiry), int(used) + int(idle))
-    end_user = json.loads(user)
+    absolute_expiry_ms = record.created_ms + terms.lifetime.absolute_seconds * 1000
+    idle_ms = terms.lifetime.idle_seconds * 1000
+    is_revoked = record.ending is not None or any(
+        sequence is not None and record.started_at_sequence <= int(sequence) for *_, sequence in cut_offs
+    )
+    is_expired = now_ms >= min(absolute_expiry_ms, record.used_ms + idle_ms)
     return FamilyState(
         family=family,
-        family_secret_hash=secret,
-        subject=subject.decode(),
-        client_id=client.decode(),
-        client_kind=ClientKind(kind.decode()),
-        generation=int(generation),
-        created_ms=int(created),
-        last_used_ms=int(used),
-        absolute_expiry_ms=int(expiry),
-        idle_ms=int(idle),
-        scope=scope.decode(),
-        audience=audience.decode(),
-        end_user=EndUser(end_user.get("ip", ""), end_user.get("ua", ""), end_user.get("device", "")),
-        started_at_sequence=int(started),
-        ended=(
-            SpendVerdict.REVOKED
-            if revoked is not None or is_cut_off
-            else SpendVerdict.EXPIRED
-            if is_expired
-            else None
-        ),
+        family_secret_hash=record.secret_hash,
+        subject=record.subject,
+        client_id=terms.client_id,
+        client_kind=terms.client_kind,
+        generation=record.generation,
+        created_ms=record.created_ms,
+        last_used_ms=record.used_ms,
+        absolute_expiry_ms=absolute_expiry_ms,
+        idle_ms=idle_ms,
+        scope=" ".join(terms.scopes),
+        audience=" ".join(terms.audience),
+        end_user=EndUser(record.ip_address, shared[record.user_agent].decode(), record.device_label),
+        started_at_sequence=record.started_at_sequence,
+        ended=SpendVerdict.REVOKED if is_revoked else SpendVerdict.EXPIRED if is_expired else None,
         now_ms=now_ms,
     )
 
 
 def _ending(
-    state: FamilyState, stored: Sequence[Any], of_subject: Sequence[Any], of_client: Sequence[Any]
+    state: FamilyState, of_subject: Sequence[bytes | None], of_client: Sequence[bytes | None]
 ) -> Ending | None:
-    if stored[0] is not None:
-        return _told(EndReason(stored[0].decode()), stored[1:4])
     for reason, (*told, sequence) in (
         (EndReason.SUBJECT_CUTOFF, of_subject),
         (EndReason.CLIENT_CUTOFF, of_client),
@@ -184,9 +175,3 @@ def _ending(
 def _told(reason: EndReason, told: Sequence[bytes | None]) -> Ending:
     at_ms, cause, client_id = told
     return Ending(reason, int(at_ms or 0), (cause or b"").decode(), (client_id or b"").decode())
-
-
-def read_step(text: str) -> Step:
-    """A step as the script has written it."""
-    generation, spent_ms, ip_address, retries, recovered = text.split("|")
-    return Step(int(generation), int(spent_ms), ip_address, int(retries), recovered == "R")

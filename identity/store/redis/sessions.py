@@ -9,6 +9,7 @@ from identity.store.ports import (
     ExchangeVerdict,
     IdempotentIssue,
     NewFamily,
+    NotSpent,
     PresentedToken,
     ServiceGrant,
     Spend,
@@ -18,9 +19,15 @@ from identity.store.ports import (
     StartVerdict,
 )
 from identity.store.redis import scripts
+from identity.store.redis.family_record import (
+    IDEMPOTENCY_DIGEST_BYTES,
+    packed_address,
+    packed_terms,
+    shared_text,
+    unpacked_terms,
+)
 from identity.store.redis.keys import BucketKeys
 from identity.store.redis.scripted import ScriptedStore, recording, session_id_of
-from identity.tokens.access_token import with_roles
 
 # How long an ended family can still be told from an unknown one.
 TOMBSTONE_MS = 24 * 3600 * 1000
@@ -43,14 +50,18 @@ class RedisSessionStore(ScriptedStore):
         """See ``SessionStore``."""
         bucket = self._keys.of_family(new.family)
         family_key = bucket.family(new.family)
+        terms_digest, terms = packed_terms(new.terms)
+        agent_digest, agent = shared_text(new.end_user.user_agent)
         keys = (
             *recording(bucket),
             family_key,
             bucket.families(new.family.subject_tag),
-            bucket.client(new.client_id),
+            bucket.client(new.terms.client_id),
             bucket.idempotency(idempotent.key_digest) if idempotent else family_key,
             bucket.subject(new.family.subject_tag),
             bucket.revocations,
+            bucket.shared(terms_digest),
+            bucket.shared(agent_digest) if agent_digest else family_key,
         )
         answer = await self._connection.run(
             scripts.START_FAMILY,
@@ -60,20 +71,18 @@ class RedisSessionStore(ScriptedStore):
                 str(new.family),
                 new.family_secret_hash,
                 new.subject,
-                new.client_id,
-                new.client_kind.value,
-                new.lifetime.absolute_seconds * 1000,
-                new.lifetime.idle_seconds * 1000,
-                new.session_claims,
-                " ".join(new.audience),
-                " ".join(new.scopes),
-                new.end_user.serialised(),
+                new.auth_time_seconds or 0,
+                terms,
+                terms_digest,
+                packed_address(new.end_user.ip_address),
+                new.end_user.device_label,
+                agent,
+                agent_digest,
                 TOMBSTONE_MS,
                 idempotent.request_digest if idempotent else b"",
                 idempotent.sealed if idempotent else b"",
                 idempotent.window_seconds * 1000 if idempotent else 0,
                 MAX_LISTED_SESSIONS,
-                new.roles,
                 new.max_sessions,
             ),
             self._refreshing,
@@ -118,11 +127,12 @@ class RedisSessionStore(ScriptedStore):
         )
         return Exchanged(ExchangeVerdict(answer[0].decode()), *answer[1:])
 
-    async def spend(self, spend: Spend, event_id: bytes, circumstances: Circumstances) -> Spent:
+    async def spend(self, spend: Spend, event_id: bytes, circumstances: Circumstances) -> Spent | NotSpent:
         """See ``SessionStore``."""
         bucket = self._keys.of_family(spend.family)
         family_key = bucket.family(spend.family)
         address = spend.end_user.ip_address
+        agent_digest, agent = shared_text(spend.end_user.user_agent)
         answer = await self._connection.run(
             scripts.SPEND,
             (
@@ -132,6 +142,7 @@ class RedisSessionStore(ScriptedStore):
                 bucket.client(spend.client_id),
                 bucket.address(address) if address else family_key,
                 bucket.revocations,
+                bucket.shared(agent_digest) if agent_digest else family_key,
             ),
             (
                 *self._event(event_id, circumstances),
@@ -139,20 +150,23 @@ class RedisSessionStore(ScriptedStore):
                 spend.generation,
                 spend.family_secret_hash,
                 spend.client_id,
-                spend.idempotency_key_digest,
+                spend.idempotency_key_digest[:IDEMPOTENCY_DIGEST_BYTES],
                 spend.retry_window_ms,
                 spend.leeway_ms,
                 " ".join(spend.scopes),
                 " ".join(spend.audience),
-                spend.end_user.serialised(),
+                spend.end_user.device_label,
                 spend.limits.per_family,
                 spend.limits.address_successes,
                 spend.limits.address_failures,
                 MAX_FAST_FORWARD,
-                address,
+                packed_address(address),
                 MAX_STEPS,
                 spend.recovery_window_ms,
                 spend.reuse_policy,
+                agent_digest,
+                agent,
+                "LOOK" if spend.look_only else "",
             ),
             self._refreshing,
         )
@@ -160,20 +174,21 @@ class RedisSessionStore(ScriptedStore):
         if verdict in _THEFTS:
             await self._settle(bucket)
         if verdict not in SPEND_SUCCEEDED:
-            return Spent(verdict, *answer[1:3])
-        now_ms, retry_after_ms, sequence, generation, expiry_ms, idle_ms = answer[1:7]
-        claims, roles, scope, audience = (text.decode() for text in answer[7:11])
+            return NotSpent(verdict, *answer[2:])
+        now_ms, sequence, generation, expiry_ms, subject, auth_time_seconds, roles, private, terms = answer[
+            1:
+        ]
         return Spent(
             verdict,
             now_ms,
-            retry_after_ms,
             sequence,
             generation,
             expiry_ms,
-            idle_ms,
-            with_roles(claims, roles),
-            scope,
-            audience,
+            subject.decode(),
+            auth_time_seconds or None,
+            roles.decode(),
+            private.decode(),
+            unpacked_terms(terms),
         )
 
     async def _settle(self, bucket: BucketKeys) -> None:

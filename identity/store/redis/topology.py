@@ -34,7 +34,7 @@ class StoreConnection(Protocol):
     def run(
         self,
         script: Script,
-        keys: Sequence[str],
+        keys: Sequence[str | bytes],
         arguments: Sequence[Argument],
         durability: Durability = Durability.NONE,
     ) -> Awaitable[Any]:
@@ -44,7 +44,7 @@ class StoreConnection(Protocol):
     def command(
         self,
         *command: Argument,
-        key: str | None = None,
+        key: str | bytes | None = None,
         durability: Durability = Durability.NONE,
         background: bool = False,
     ) -> Awaitable[Any]:
@@ -127,10 +127,15 @@ class ServerConnection:
         redis, sentinel = open_primary(address, timeout_seconds=bounds.timeout_seconds)
         self._server = Server(redis, bounds, sentinel=sentinel)
 
+    @property
+    def redis(self) -> Redis:
+        """The client of the one server, for those who look inside."""
+        return self._server.redis
+
     def run(
         self,
         script: Script,
-        keys: Sequence[str],
+        keys: Sequence[str | bytes],
         arguments: Sequence[Argument],
         durability: Durability = Durability.NONE,
     ) -> Awaitable[Any]:
@@ -142,7 +147,7 @@ class ServerConnection:
     def command(
         self,
         *command: Argument,
-        key: str | None = None,
+        key: str | bytes | None = None,
         durability: Durability = Durability.NONE,
         background: bool = False,
     ) -> Awaitable[Any]:

@@ -102,10 +102,12 @@ class IdentityServiceServicer(object):
 
     def IssueTokens(self, request, context):
         """Starts a session for `subject`; without a subject, issues the caller a token of its own and
-        starts none.
+        starts none. Where there is a claims source, it is asked about the subject first, and its roles take the place of
+        those asked for.
 
         Errors: SUBJECT_NOT_ALLOWED, AUDIENCE_NOT_ALLOWED, SCOPE_NOT_ALLOWED, ROLE_NOT_ALLOWED,
-        TOKEN_TOO_LARGE, IDEMPOTENCY_KEY_REUSED, FAMILY_REVOKED (a retry, after the session was ended).
+        TOKEN_TOO_LARGE, IDEMPOTENCY_KEY_REUSED, FAMILY_REVOKED (a retry, after the session was ended), SUBJECT_DISABLED,
+        CLAIMS_SOURCE_UNAVAILABLE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -114,10 +116,11 @@ class IdentityServiceServicer(object):
     def Refresh(self, request, context):
         """Spends a refresh token: a new access token and the session's next refresh token. A retry with the
         same idempotency key gets the same refresh token again. A spent token that comes back otherwise
-        was stolen: the whole session ends.
+        was stolen: the whole session ends. Where there is a claims source, it is asked about the subject before the token
+        is spent; a disabled subject's session ends.
 
         Errors: REFRESH_TOKEN_INVALID, REFRESH_TOKEN_EXPIRED, REFRESH_TOKEN_REUSED, FAMILY_REVOKED,
-        AUDIENCE_NOT_ALLOWED, SCOPE_NOT_ALLOWED.
+        AUDIENCE_NOT_ALLOWED, SCOPE_NOT_ALLOWED, TOKEN_TOO_LARGE, SUBJECT_DISABLED, CLAIMS_SOURCE_UNAVAILABLE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

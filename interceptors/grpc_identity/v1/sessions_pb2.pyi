@@ -23,6 +23,7 @@ class SessionEndReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     SESSION_END_REASON_CLIENT_CUTOFF: _ClassVar[SessionEndReason]
     SESSION_END_REASON_CLIENT_DISABLED: _ClassVar[SessionEndReason]
     SESSION_END_REASON_SESSION_CAP: _ClassVar[SessionEndReason]
+    SESSION_END_REASON_SUBJECT_DISABLED: _ClassVar[SessionEndReason]
 
 class RevocationReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -52,6 +53,7 @@ SESSION_END_REASON_SUBJECT_CUTOFF: SessionEndReason
 SESSION_END_REASON_CLIENT_CUTOFF: SessionEndReason
 SESSION_END_REASON_CLIENT_DISABLED: SessionEndReason
 SESSION_END_REASON_SESSION_CAP: SessionEndReason
+SESSION_END_REASON_SUBJECT_DISABLED: SessionEndReason
 REVOCATION_REASON_UNSPECIFIED: RevocationReason
 REVOCATION_REASON_LOGOUT: RevocationReason
 REVOCATION_REASON_CREDENTIAL_CHANGE: RevocationReason

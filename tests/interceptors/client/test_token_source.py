@@ -200,7 +200,8 @@ async def test_a_storage_that_fails_costs_no_session_and_no_secret(
     assert "gidr_" not in caplog.text
 
 
-@pytest.mark.parametrize("end", list(SessionEnd))
+# A disabled subject takes a claims source: tests/claims_source/test_clients.py.
+@pytest.mark.parametrize("end", [end for end in SessionEnd if end is not SessionEnd.SUBJECT_DISABLED])
 async def test_the_end_of_a_session_is_a_typed_error_and_one_event(
     start: Any, new_session: Any, service: Any, end: SessionEnd, wait_until: Any
 ) -> None:

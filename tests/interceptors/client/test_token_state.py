@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import pytest
 
 from grpc_identity import SessionEnd, SessionEndedError, TokenRefusedError, TokenUnavailableError
-from grpc_identity.token_state import FAILURES_TO_OPEN, CircuitBreaker, HeldToken, TokenState
+from grpc_identity.circuit_breaker import FAILURES_TO_OPEN, CircuitBreaker
+from grpc_identity.token_state import HeldToken, TokenState
 
 
 @dataclass

@@ -16,22 +16,22 @@ class Script:
     sha: str
 
 
-def _load(name: str, *, prelude: bool = True) -> Script:
+def _load(name: str, *before: str) -> Script:
+    """A script with what it is built on: text of the same folder, placed before it."""
     folder = files(__name__)
-    source = (folder / f"{name}.lua").read_bytes()
-    if prelude:
-        source = (folder / "prelude.lua").read_bytes() + source
+    source = b"".join((folder / f"{part}.lua").read_bytes() for part in ("prelude", *before, name))
     return Script(name, source, sha1(source, usedforsecurity=False).hexdigest())
 
 
-START_FAMILY = _load("start_family")
+START_FAMILY = _load("start_family", "family")
 GRANT_SERVICE_TOKEN = _load("grant_service_token")
-EXCHANGE_TOKEN = _load("exchange_token")
-SPEND = _load("spend")
-REVOKE_FAMILY = _load("revoke_family")
+EXCHANGE_TOKEN = _load("exchange_token", "family")
+SPEND = _load("spend", "family")
+REVOKE_FAMILY = _load("revoke_family", "family")
 REVOKE_ACCESS_TOKEN = _load("revoke_access_token")
 CUT_OFF = _load("cut_off")
-REVOKE_OTHERS = _load("revoke_others")
-ERASE_SUBJECT = _load("erase_subject")
+NOTE_CLAIMS = _load("note_claims", "family")
+REVOKE_OTHERS = _load("revoke_others", "family")
+ERASE_SUBJECT = _load("erase_subject", "family")
 RECORD = _load("record")
 PUT_CLIENT = _load("put_client")

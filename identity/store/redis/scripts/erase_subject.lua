@@ -1,7 +1,7 @@
 -- Ends everything of a subject and removes what is stored of it, in one step. What stays is the cut-off, by which verifiers
 -- and late tokens are refused, under a name that cannot be read back.
 --
--- KEYS[3]  families of the subject (sorted set)
+-- KEYS[3]  index of the subject's families
 -- KEYS[4]  cut-offs of the subject (hash)
 -- KEYS[5]  feed of revocations
 -- ARGV[5]  what the record calls the subject from now on
@@ -14,7 +14,7 @@
 if outbox_is_overfull() then
   return 'OUTBOX_FULL'
 end
-local names = redis.call('ZRANGE', KEYS[3], 0, -1)
+local names = names_in(redis.call('GET', KEYS[3]) or '')
 for _, name in ipairs(names) do
   redis.call('EXISTS', ARGV[7] .. name)
 end

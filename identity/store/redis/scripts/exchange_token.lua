@@ -28,8 +28,8 @@ if redis.call('HGET', KEYS[7], 'disabled') == '1' then
 end
 
 local function session_has_ended()
-  local family = redis.call('HMGET', KEYS[4], 'sequence', 'revoked')
-  return not family[1] or family[2] or is_cut_off(KEYS[5], family[1]) or is_cut_off(KEYS[6], family[1])
+  local family = read_family(KEYS[4])
+  return not family or family.ending ~= '' or is_cut_off(KEYS[5], family.sequence) or is_cut_off(KEYS[6], family.sequence)
 end
 
 local access_cut_off = redis.call('HGET', KEYS[5], 'access_sequence')

@@ -79,12 +79,6 @@ local function refusal_to_revoke(owner, subject, session, only_client)
   return nil
 end
 
--- Writes down that a family is over: why, when, what was said for it, and which client did it.
-local function end_family(key, reason, cause)
-  redis.call('HSET', key, 'revoked', reason, 'ended', text(now_ms), 'cause', cause,
-    'by', cjson.decode(circumstances).client)
-end
-
 -- Whether a cut-off of a subject or client (hash with the field `sequence`) lies at or after `started`.
 local function is_cut_off(key, started)
   local cut_off = redis.call('HGET', key, 'sequence')

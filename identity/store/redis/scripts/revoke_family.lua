@@ -12,8 +12,8 @@
 if outbox_is_overfull() then
   return 'OUTBOX_FULL'
 end
-local family = redis.call('HMGET', KEYS[3], 'client', 'subject', 'revoked')
-local owner, subject = family[1], family[2]
+local family = read_family(KEYS[3])
+local owner, subject = family and terms_of(family).client, family and family.subject
 local refusal = refusal_to_revoke(owner, subject, ARGV[5], ARGV[6])
 if refusal then
   return refusal
@@ -21,8 +21,8 @@ end
 local sequence = record('session.revoked', 'success', ARGV[7], subject, ARGV[5], '')
 -- Also when it was revoked before: whoever asks again may have reason to.
 announce(KEYS[4], 'session', ARGV[5], sequence)
-if family[3] then
+if family.ending ~= '' then
   return 'ALREADY'
 end
-end_family(KEYS[3], ARGV[8], ARGV[7])
+end_family(KEYS[3], family, ARGV[8], ARGV[7])
 return 'REVOKED'

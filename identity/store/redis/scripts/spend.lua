@@ -1,11 +1,12 @@
 -- Decides on a presented refresh token whose MAC was good, and records the decision. The order of the checks
 -- is the specification: a theft is found before any limit is looked at, and a limit before anything rotates.
 --
--- KEYS[3]  family (hash; the fields are listed in docs/store.md)
+-- KEYS[3]  family
 -- KEYS[4]  cut-off of the subject
 -- KEYS[5]  cut-off of the client
 -- KEYS[6]  budgets of the end user's address (hash); equals KEYS[3] where the address is not known
 -- KEYS[7]  feed of revocations
+-- KEYS[8]  user agent, shared; equals KEYS[3] where it is not known
 -- ARGV[5]  family id              ARGV[6]  presented generation
 -- ARGV[7]  hash of the presented family secret
 -- ARGV[8]  client id of the caller
@@ -14,29 +15,31 @@
 -- ARGV[11] leeway without a key, ms
 -- ARGV[12] scopes asked for, by spaces; '' for all
 -- ARGV[13] audience asked for, by spaces; '' for all
--- ARGV[14] end user (JSON); '{}' keeps what is stored
+-- ARGV[14] the end user's device, '' where it is not known
 -- ARGV[15] refreshes per minute of a family
 -- ARGV[16] successes per minute of an address       ARGV[17] failures per minute of an address
 -- ARGV[18] how many generations a fast-forward may skip
--- ARGV[19] the end user's address, '' where it is not known
--- ARGV[20] how many steps of the lineage to keep
+-- ARGV[19] the end user's address (4 or 16 bytes), '' where it is not known
+-- ARGV[20] how many steps of the lineage to keep, two or more
 -- ARGV[21] how long after its last use a family may be fast-forwarded, ms
 -- ARGV[22] 'REPORT' to let a family live whose spent token came back; 'ENFORCE' to end it
+-- ARGV[23] digest of the end user's user agent, '' where it is not known; ARGV[24] the user agent
+-- ARGV[25] 'LOOK' to decide, and to record a refusal, but to spend nothing yet; ''
 --
--- Returns {verdict, now ms, retry after ms, sequence, live generation, absolute expiry ms, idle ms,
---          claims, roles, scope, audience}; from `retry after` on only where the verdict has it.
+-- Returns {verdict, now ms, sequence, live generation, absolute expiry ms, subject, auth_time s, roles, private claims,
+-- terms} of what was spent; of a look the sequence is that of the newest event. Else {verdict, now ms}, with how many ms to
+-- wait after RATE_LIMITED.
 
 local family_key, subject_key, client_key, address_key = KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local session, presented, secret_hash, client = ARGV[5], tonumber(ARGV[6]), ARGV[7], ARGV[8]
 local idempotency_key = ARGV[9]
 local address_known = address_key ~= family_key
+local address, agent_digest, device = ARGV[19], ARGV[23], ARGV[14]
 
-local family = redis.call('HMGET', family_key, 'secret', 'client', 'subject', 'generation', 'key', 'rotated',
-  'used', 'expiry', 'idle', 'sequence', 'claims', 'scope', 'audience', 'revoked', 'limiter', 'roles', 'steps',
-  'user')
-local stored_hash, owner, subject, rotation_key = family[1], family[2], family[3] or '', family[5]
-local current, rotated_ms, used_ms = tonumber(family[4]), tonumber(family[6]), tonumber(family[7])
-local expiry_ms, idle_ms, started, revoked = tonumber(family[8]), tonumber(family[9]), family[10], family[14]
+local family = read_family(family_key)
+local subject = family and family.subject or ''
+local revoked = family and family.ending ~= ''
+local current = family and family.generation
 
 -- A failure counts against the address. Beyond its budget the answer says nothing but to wait, whatever was
 -- wrong; a theft is never withheld.
@@ -60,52 +63,27 @@ end
 -- What speaks for a theft, and what for a client that is only confused: how many generations ago the token was spent
 -- and when, whether it came from the same address, program and device as the last use, and whether with a key.
 local function evidence()
-  local spent_ms = presented == current - 1 and rotated_ms
-    or tonumber(string.match(family[17] or '', ' ' .. text(presented) .. '|(%d+)|'))
-  local before, now = cjson.decode(family[18] or '{}'), cjson.decode(ARGV[14])
-  local function compared(name)
-    if not before[name] or not now[name] then
+  local spent_ms = presented == current - 1 and family.rotated or spent_at(family, presented)
+  local function compared(before, now)
+    if before == '' or now == '' then
       return 'unknown'
     end
-    return before[name] == now[name] and 'same' or 'other'
+    return before == now and 'same' or 'other'
   end
   return cjson.encode({
     distance = current - presented, since_spent_ms = spent_ms and now_ms - spent_ms or -1, key = idempotency_key ~= '',
-    address = compared('ip'), user_agent = compared('ua'), device = compared('device')})
+    address = compared(family.address, address), user_agent = compared(family.agent, agent_digest),
+    device = compared(family.device, device)})
 end
 
 local function stolen(verdict, type, reason, ended_by)
   if revoked then
     return refuse(verdict, reason)
   end
-  end_family(family_key, ended_by, '')
   local told = verdict == 'REUSED' and evidence() or ''
+  end_family(family_key, family, ended_by, '')
   announce(KEYS[7], 'session', session, record(type, 'refused', reason, subject, session, presented, nil, told))
   return {verdict, now_ms}
-end
-
--- The lineage with one more step, or one more retry of the last: how many came before those that are kept, then of
--- each the generation, when it was spent, the address ('' where it is not known), retries, and R if it was a recovery.
-local function lineage(stored, step, is_retry)
-  local steps, earlier = {}, 0
-  for entry in string.gmatch(stored or '', '%S+') do
-    if string.find(entry, '|', 1, true) then
-      steps[#steps + 1] = entry
-    else
-      earlier = tonumber(entry)
-    end
-  end
-  if is_retry then
-    local before, retries, after = string.match(steps[#steps] or '', '^(.*|)(%d+)(|R?)$')
-    steps[#steps] = before and before .. (tonumber(retries) + 1) .. after
-  else
-    steps[#steps + 1] = step
-    if #steps > tonumber(ARGV[20]) then
-      table.remove(steps, 1)
-      earlier = earlier + 1
-    end
-  end
-  return earlier .. ' ' .. table.concat(steps, ' ')
 end
 
 -- Whether every one of `wanted` (by spaces) is in `granted` (by spaces).
@@ -120,21 +98,25 @@ local function is_subset(wanted, granted)
 end
 
 -- A token with a good MAC and a wrong family secret was made by someone who has the server's secret only.
-if not stored_hash or stored_hash ~= secret_hash then
+if not family or family.secret ~= secret_hash then
   return refuse('UNKNOWN', 'REFRESH_TOKEN_INVALID')
 end
-if owner ~= client then
+local terms, started = terms_of(family), family.sequence
+if terms.client ~= client then
   return stolen('WRONG_CLIENT', 'refresh.wrong_client', 'REFRESH_TOKEN_INVALID', 'WRONG_CLIENT')
 end
-local of_subject = redis.call('HMGET', subject_key, 'sequence', 'roles', 'roles_sequence')
-local cut_off, roles = of_subject[1], family[16]
-if of_subject[2] and tonumber(started) <= tonumber(of_subject[3]) then
+local of_subject = redis.call('HMGET', subject_key, 'sequence', 'roles', 'roles_sequence', 'claims', 'claims_sequence')
+local cut_off, roles, private = of_subject[1], terms.roles, ''
+if of_subject[2] and started <= tonumber(of_subject[3]) then
   roles = of_subject[2]
 end
-if revoked or (cut_off and tonumber(started) <= tonumber(cut_off)) or is_cut_off(client_key, started) then
+if of_subject[4] and started <= tonumber(of_subject[5]) then
+  private = of_subject[4]
+end
+if revoked or (cut_off and started <= tonumber(cut_off)) or is_cut_off(client_key, started) then
   return refuse('REVOKED', 'FAMILY_REVOKED')
 end
-if now_ms >= expiry_ms or now_ms >= used_ms + idle_ms then
+if now_ms >= ends_at(family, terms) then
   return refuse('EXPIRED', 'REFRESH_TOKEN_EXPIRED')
 end
 
@@ -142,14 +124,14 @@ local verdict, live
 if presented == current then
   verdict, live = 'ROTATED', current + 1
 elseif presented > current then
-  if presented - current > tonumber(ARGV[18]) or now_ms >= used_ms + tonumber(ARGV[21]) then
+  if presented - current > tonumber(ARGV[18]) or now_ms >= family.used + tonumber(ARGV[21]) then
     return refuse('UNKNOWN', 'REFRESH_TOKEN_INVALID')
   end
   verdict, live = 'RECOVERED', presented + 1
 else
-  local age_ms = now_ms - rotated_ms
-  local same_key = rotation_key ~= '' and rotation_key == idempotency_key and age_ms < tonumber(ARGV[10])
-  local no_keys = rotation_key == '' and age_ms < tonumber(ARGV[11])
+  local age_ms = now_ms - family.rotated
+  local same_key = family.key ~= '' and family.key == idempotency_key and age_ms < tonumber(ARGV[10])
+  local no_keys = family.key == '' and age_ms < tonumber(ARGV[11])
   if presented == current - 1 and (same_key or no_keys) then
     verdict, live = 'REPEATED', current
   elseif ARGV[22] == 'REPORT' then
@@ -159,17 +141,17 @@ else
   end
 end
 
-if not is_subset(ARGV[12], family[12]) then
+if not is_subset(ARGV[12], terms.scope) then
   return refuse('SCOPE_EXCEEDED', 'SCOPE_NOT_ALLOWED')
 end
-if not is_subset(ARGV[13], family[13]) then
+if not is_subset(ARGV[13], terms.audience) then
   return refuse('AUDIENCE_EXCEEDED', 'AUDIENCE_NOT_ALLOWED')
 end
 if outbox_is_full() then
   return {'OUTBOX_FULL', now_ms}
 end
 
-local family_arrival, wait = limiter_step(family[15], tonumber(ARGV[15]))
+local family_arrival, wait = limiter_step(family.used + family.debt, tonumber(ARGV[15]))
 local address_arrival
 if wait == 0 and address_known then
   address_arrival, wait = limiter_step(redis.call('HGET', address_key, 'successes'), tonumber(ARGV[16]))
@@ -178,32 +160,44 @@ if wait > 0 then
   record('refresh.refused', 'refused', 'RATE_LIMITED', subject, session, presented)
   return {'RATE_LIMITED', now_ms, wait}
 end
+
+local function spent(sequence)
+  return {verdict, now_ms, sequence, live, family.created + terms.absolute_ms, subject, family.auth_time, roles, private,
+    terms.packed}
+end
+
+if ARGV[25] == 'LOOK' then
+  return spent(tonumber(redis.call('GET', sequence_counter) or '0'))
+end
+
 if address_arrival then
   redis.call('HSET', address_key, 'successes', text(address_arrival))
   redis.call('PEXPIRE', address_key, 120000)
 end
 
+local sequence
 if verdict == 'REPORTED' then
   -- As if it had been enforced, but for the outcome.
-  local sequence = record('refresh.reuse_detected', 'success', 'REFRESH_TOKEN_REUSED', subject, session, presented, nil,
+  sequence = record('refresh.reuse_detected', 'success', 'REFRESH_TOKEN_REUSED', subject, session, presented, nil,
     evidence())
-  redis.call('HSET', family_key, 'limiter', text(family_arrival), 'used', text(now_ms))
-  return {verdict, now_ms, 0, sequence, live, expiry_ms, idle_ms, family[11], roles, family[12], family[13]}
-end
-
-local types = {ROTATED = 'tokens.refreshed', REPEATED = 'refresh.retry_answered', RECOVERED = 'family.recovered'}
-local sequence = record(types[verdict], 'success', '', subject, session, live)
-local step = string.format('%d|%s|%s|0|%s', presented, text(now_ms), ARGV[19], verdict == 'RECOVERED' and 'R' or '')
-local written = {'limiter', text(family_arrival), 'used', text(now_ms),
-  'steps', lineage(family[17], step, verdict == 'REPEATED')}
-if verdict ~= 'REPEATED' then
-  for _, value in ipairs({'generation', live, 'key', idempotency_key, 'rotated', text(now_ms)}) do
-    written[#written + 1] = value
+else
+  local types = {ROTATED = 'tokens.refreshed', REPEATED = 'refresh.retry_answered', RECOVERED = 'family.recovered'}
+  sequence = record(types[verdict], 'success', '', subject, session, live)
+  local user_known = address ~= '' or agent_digest ~= '' or device ~= ''
+  local known_address = user_known and address or family.address
+  if verdict == 'REPEATED' then
+    family.lineage = with_retry(family, known_address)
+  else
+    family.lineage = with_step(family, address, known_address, presented - current, tonumber(ARGV[20]))
+    family.generation, family.key, family.rotated = live, idempotency_key, now_ms
+  end
+  if user_known then
+    if agent_digest ~= '' and agent_digest ~= family.agent then
+      share(KEYS[8], ARGV[24])
+    end
+    family.address, family.agent, family.device = address, agent_digest, device
   end
 end
-if ARGV[14] ~= '{}' then
-  written[#written + 1] = 'user'
-  written[#written + 1] = ARGV[14]
-end
-redis.call('HSET', family_key, unpack(written))
-return {verdict, now_ms, 0, sequence, live, expiry_ms, idle_ms, family[11], roles, family[12], family[13]}
+family.used, family.debt = now_ms, math.floor(family_arrival - now_ms + 0.5)
+write_family(family_key, family)
+return spent(sequence)
