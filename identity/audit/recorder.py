@@ -31,6 +31,7 @@ class RefusalRecorder:
         self._queued: deque[Event] = deque()
         self._folded: Counter[tuple[EventType, str, str, str]] = Counter()
         self._wake = asyncio.Event()
+        self._writing = asyncio.Lock()
         self.dropped = 0
 
     def record(self, event: Event) -> None:
@@ -65,13 +66,15 @@ class RefusalRecorder:
             await self._write_some()
 
     async def _write_some(self) -> None:
-        if not self._queued:
-            for event in self._unfold():
-                self._queued.append(event)
-        batch = [self._queued[place] for place in range(min(_BATCH, len(self._queued)))]
-        await self._outbox.append(batch)
-        for _ in batch:
-            self._queued.popleft()
+        # One batch at a time, whoever asks: what was written is taken off the front.
+        async with self._writing:
+            if not self._queued:
+                for event in self._unfold():
+                    self._queued.append(event)
+            batch = [self._queued[place] for place in range(min(_BATCH, len(self._queued)))]
+            await self._outbox.append(batch)
+            for _ in batch:
+                self._queued.popleft()
 
     def _unfold(self) -> list[Event]:
         folded, self._folded = self._folded, Counter()
