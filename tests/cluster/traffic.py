@@ -91,8 +91,14 @@ class Traffic:
         return people
 
     async def refusals_of(self, people: list[Person]) -> set[str]:
-        """What they hear who come back."""
-        return {await self.refresh(person, "back", number) for number, person in enumerate(people)}
+        """What they hear who come back, once the store is there for them."""
+        heard = set()
+        async with asyncio.timeout(30):
+            for number, person in enumerate(people):
+                while (refusal := await self.refresh(person, "back", number)) == "STORE_UNAVAILABLE":
+                    await asyncio.sleep(PAUSE_SECONDS)
+                heard.add(refusal)
+        return heard
 
     async def refresh(self, person: Person, key: str, number: int = 0) -> str:
         """One call: empty when it was answered, or why not."""
