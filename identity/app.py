@@ -284,12 +284,13 @@ class IdentityServer:
         problems = [*await self.store.problems(), *self.keys.problems()]
         if problems != list(self._problems):
             for problem in problems:
-                _log.warning("not ready: %s: %s", problem.name, problem.message)
+                state = "not ready" if problem.blocks else "impaired"
+                _log.warning("%s: %s: %s", state, problem.name, problem.message)
             if not problems:
                 _log.info("ready")
         self._problems = tuple(problems)
         if self._rpc is not None:
-            await self._rpc.set_serving(not problems)
+            await self._rpc.set_serving(not any(problem.blocks for problem in problems))
 
     async def _watch_readiness(self) -> None:
         while True:

@@ -22,11 +22,13 @@ from pydantic import (
     Field,
     SecretStr,
     ValidationError,
+    field_validator,
     model_validator,
 )
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from identity.errors import FieldViolation
+from identity.store.redis.address import StoreAddress
 from identity.tokens.access_token import MAX_PRIVATE_CLAIMS, is_claim_name
 
 ENV_PREFIX = "IDENTITY_"
@@ -100,7 +102,10 @@ class RedisSettings(_Section):
 
     url: SecretStr = Field(
         SecretStr("redis://127.0.0.1:6379/0"),
-        description="redis://, rediss:// or unix://; may carry a password",
+        description=(
+            "redis://host:6379/0, unix:///path, redis+sentinel://h1:26379,h2:26379/<service name>/0 or "
+            "redis+cluster://h1:6379,h2:6379; rediss for TLS; may carry user:password@"
+        ),
     )
     url_file: Path | None = Field(None, description="file that holds the url")
     key_prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,32}$")] = Field(
@@ -124,6 +129,12 @@ class RedisSettings(_Section):
     @classmethod
     def _read_files(cls, section: Any) -> Any:
         return _from_file(section, "url")
+
+    @field_validator("url")
+    @classmethod
+    def _check_url(cls, url: SecretStr) -> SecretStr:
+        StoreAddress.parse(url.get_secret_value())
+        return url
 
 
 class KeySettings(_Section):

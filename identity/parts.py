@@ -23,33 +23,32 @@ from identity.keys.sealing import KeyEncryptionKey, load_kek_file
 from identity.keys.service import KeyService
 from identity.readiness import Problem
 from identity.sessions.current_claims import CurrentClaims, WhenAway
+from identity.store.redis.address import StoreAddress
 from identity.store.redis.clients import RedisClientStore
-from identity.store.redis.connection import BatchingConnection, connect
 from identity.store.redis.durability import Durability
 from identity.store.redis.fitness import store_problems
 from identity.store.redis.keys import KeySpace
 from identity.store.redis.known_claims import RedisKnownClaimsStore
+from identity.store.redis.opening import open_store
 from identity.store.redis.outbox import RedisAuditOutbox
 from identity.store.redis.reading import RedisSessionReader
 from identity.store.redis.revocations import RedisRevocationStore
 from identity.store.redis.scripted import ScriptContext, StoreClock
 from identity.store.redis.sessions import RedisSessionStore
-from identity.store.redis.verifiers import RedisInstanceBoard, RedisRevocationFeed
-
-FOLLOWING_TIMEOUT_SECONDS = 5.0
+from identity.store.redis.topology import Bounds
+from identity.store.redis.verifiers import RedisInstanceBoard
 
 
 class StoreParts:
-    """The Redis adapters of one process, over one connection."""
+    """The Redis adapters of one process, over one connection to the store."""
 
     def __init__(self, settings: Settings) -> None:
-        timeout_seconds = settings.redis.timeout_ms / 1000
-        self.connection = BatchingConnection(
-            connect(settings.redis.url.get_secret_value(), timeout_seconds=timeout_seconds),
-            max_batch=settings.redis.max_batch,
-            timeout_seconds=timeout_seconds,
-        )
         self.keys = KeySpace(settings.redis.key_prefix, settings.redis.buckets)
+        self.connection, self.feed = open_store(
+            StoreAddress.parse(settings.redis.url.get_secret_value()),
+            Bounds(settings.redis.timeout_ms / 1000, settings.redis.max_batch),
+            self.keys,
+        )
         bound = settings.audit.outbox_max_events
         self.clock = StoreClock()
         refreshing = Durability.named(settings.redis.refresh_durability)
@@ -69,19 +68,11 @@ class StoreParts:
         self.known_claims = RedisKnownClaimsStore(context)
         self.clients = RedisClientStore(self.connection, self.keys, outbox_max_events=bound)
         self.outbox = RedisAuditOutbox(self.connection, self.keys, max_events=bound)
-
-        # Following blocks its connection, for longer than any other call may take.
-        self._following = connect(
-            settings.redis.url.get_secret_value(),
-            timeout_seconds=FOLLOWING_TIMEOUT_SECONDS,
-            max_connections=2,
-        )
-        self.feed = RedisRevocationFeed(self._following, self.keys)
         self.board = RedisInstanceBoard(self.connection, self.keys)
 
     async def close(self) -> None:
         """Waits for what is on its way, then disconnects."""
-        await self._following.aclose()
+        await self.feed.close()
         await self.connection.close()
 
     async def problems(self) -> Sequence[Problem]:

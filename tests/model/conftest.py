@@ -15,7 +15,7 @@ from typing import Any
 
 import grpc
 import pytest
-from redis import Redis
+from stores import open_client
 
 from grpc_identity.v1 import clients_pb2, identity_service_pb2_grpc
 from identity.app import IdentityServer
@@ -50,7 +50,7 @@ class Stepwise:
     """The service, its store, and callers that wait for each answer."""
 
     server: IdentityServer
-    store: Redis
+    store: Any
     keys: KeySpace
     channel: grpc.Channel
     metadata: dict[str, tuple[tuple[str, str], ...]]
@@ -127,7 +127,7 @@ def stepwise(valkey: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         for name, secret in client_secrets.items()
     }
     with grpc.insecure_channel(target) as channel:
-        yield Stepwise(server, Redis.from_url(valkey), KeySpace(prefix, BUCKETS), channel, metadata)
+        yield Stepwise(server, open_client(valkey), KeySpace(prefix, BUCKETS), channel, metadata)
     run(server.stop(0))
     loop.call_soon_threadsafe(loop.stop)
     thread.join()

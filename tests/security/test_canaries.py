@@ -7,6 +7,7 @@ import logging
 from typing import Any
 
 import grpc
+from stores import open_async_client
 
 from grpc_identity.v1 import admin_service_pb2 as admin_pb
 from grpc_identity.v1 import clients_pb2
@@ -36,18 +37,19 @@ def every_method() -> list[tuple[str, Any]]:
     return methods
 
 
-async def dump_of(store: Any) -> bytes:
+async def dump_of(service: Any) -> bytes:
     """Everything the store holds, keys and values."""
-    redis = store.connection.redis
+    redis = open_async_client(service.settings.redis.url.get_secret_value())
     parts: list[bytes] = []
     readers: dict[bytes, Any] = {
         b"string": redis.get,
         b"hash": redis.hgetall,
         b"stream": redis.xrange,
     }
-    async for key in redis.scan_iter(match=f"{store.keys.settings.split(':')[0]}:*"):
+    async for key in redis.scan_iter(match=f"{service.settings.redis.key_prefix}:*"):
         kind = await redis.type(key)
         parts += [key, repr(await readers[kind](key)).encode()]
+    await redis.aclose()
     return b"\n".join(parts)
 
 
@@ -129,7 +131,7 @@ async def test_no_secret_and_no_token_turns_up_in_logs_spans_errors_or_the_store
     secrets_and_tokens |= {base64.b64encode(value).decode().rstrip("=") for value in raw}
 
     # The store before the outbox is emptied, then the spans that came out of it.
-    stored = (await dump_of(service.server.store)).decode("utf-8", "replace")
+    stored = (await dump_of(service)).decode("utf-8", "replace")
     await wait_until(lambda: collector.of_type("client.secret_rotated"))
     places = {
         "a log": caplog.text,
