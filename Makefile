@@ -57,7 +57,7 @@ test: $(READY) $(PROTO_READY) ## Run the tests against a real Valkey, gRPC and O
 
 .PHONY: test-long
 test-long: $(READY) ## Walk 10,000 histories of refreshing; a quarter of an hour, before a release or after changing the rules
-	@MODEL_EXAMPLES=10000 $(BIN)/python -m pytest -n0 tests/model
+	@MODEL_EXAMPLES=10000 $(BIN)/python -m pytest --dist load tests/model
 
 .PHONY: test-cluster
 test-cluster: $(READY) ## Run the tests of sessions on a cluster, then on a primary that sentinels watch; some ten minutes
