@@ -91,6 +91,11 @@ class Filled:
         memory = await self.redis.info("memory")
         return int(memory["used_memory"])
 
+    async def script_us(self) -> float:
+        """What the store says that it has spent on a script."""
+        commands = await self.redis.info("commandstats")
+        return float(commands["cmdstat_evalsha"]["usec_per_call"])
+
     async def start(self, subject: str = "") -> None:
         """One more session, through the same script as any."""
         subject = subject or str(uuid.uuid4())
@@ -166,10 +171,16 @@ async def _measure(sizes: Sequence[int]) -> dict[str, list[dict[str, float]]]:
         print(f"refreshing each of {sizes[0]:,} sessions {STEPS} times ...", flush=True)
         lived = await _open(stack)
         await _in_batches(lived, [lived.start] * sizes[0])
+        await lived.redis.config_resetstat()
         for generation in range(STEPS):
             await _in_batches(lived, [_call(lived.spend, family, generation) for family in lived.families])
         with_lineage = [
-            {"sessions": sizes[0], "refreshes_each": STEPS, "bytes_each": await _bytes_each(lived)}
+            {
+                "sessions": sizes[0],
+                "refreshes_each": STEPS,
+                "bytes_each": await _bytes_each(lived),
+                "script_us_under_load": await lived.script_us(),
+            }
         ]
         print("refreshing in turns ...", flush=True)
         await _refresh_in_turns(list(stores.values()))
@@ -237,7 +248,6 @@ async def _refresh_in_turns(stores: list[Filled]) -> None:
 
 
 async def _latency(size: int, filled: Filled, smallest: Filled) -> dict[str, float]:
-    scripts = (await filled.redis.info("commandstats"))["cmdstat_evalsha"]
     cuts, base = (statistics.quantiles(store.seconds, n=100) for store in (filled, smallest))
     return {
         "sessions": size,
@@ -245,7 +255,7 @@ async def _latency(size: int, filled: Filled, smallest: Filled) -> dict[str, flo
         "p99_ms": round(cuts[98] * 1000, 2),
         "p50_to_the_smallest": round(cuts[49] / base[49], 2),
         "p99_to_the_smallest": round(cuts[98] / base[98], 2),
-        "script_us": float(scripts["usec_per_call"]),
+        "script_us": await filled.script_us(),
     }
 
 
