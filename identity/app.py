@@ -201,6 +201,7 @@ class IdentityServer:
             _log.warning("some events could not be handed over; those in the outbox go with the next start")
         if self._sink is not None:
             await self._sink.close()
+        await self.keys.close()
         await self.store.close()
         self._closed.set()
 

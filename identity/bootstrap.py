@@ -45,5 +45,6 @@ async def bootstrap_client(
                 client_id, display_name, policy_value(policy), circumstances
             )
     finally:
+        await keys.close()
         await store.close()
     return secret.text

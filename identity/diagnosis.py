@@ -35,7 +35,7 @@ async def examine(settings: Settings) -> Sequence[Finding]:
     now = SystemClock().now()
     findings = [Finding("configuration", True, f"issuer {settings.issuer}, {settings.environment}")]
     findings.append(_listening(settings))
-    findings += await asyncio.to_thread(_keys, settings, now)
+    findings += await _keys(settings, now)
     findings += await _store(settings, now)
     findings += await _claims_source(settings)
     return findings
@@ -54,11 +54,11 @@ def _listening(settings: Settings) -> Finding:
     return Finding("gRPC port", True, f"{settings.grpc.listen}, {how}")
 
 
-def _keys(settings: Settings, now: datetime) -> Sequence[Finding]:
+async def _keys(settings: Settings, now: datetime) -> Sequence[Finding]:
     path = settings.keys.file
     try:
         kek = key_encryption_key(settings)
-        keyring = FileKeyStore(path).load()
+        keyring = await FileKeyStore(path).load()
     except (ConfigurationError, KeyStoreError, SealError) as error:
         return [Finding("keys", False, str(error))]
     if keyring is None:

@@ -17,7 +17,10 @@ from identity.clients.policy import Lifetimes
 from identity.clock import Clock
 from identity.config import ConfigurationError, Settings
 from identity.errors import FieldViolation
+from identity.keys.custody import Custody
 from identity.keys.file_store import FileKeyStore
+from identity.keys.keyring import LOCAL
+from identity.keys.providers.local import LocalKeys
 from identity.keys.schedule import Schedule
 from identity.keys.sealing import KeyEncryptionKey, load_kek_file
 from identity.keys.service import KeyService
@@ -120,7 +123,8 @@ def key_service(settings: Settings, clock: Clock) -> KeyService:
     schedule = Schedule(
         publish_ahead=timedelta(hours=keys.publish_ahead_hours), sign_for=timedelta(days=keys.sign_days)
     )
-    return KeyService(FileKeyStore(keys.file), key_encryption_key(settings), schedule, clock, keys.algorithm)
+    custody = Custody(key_encryption_key(settings), {LOCAL: LocalKeys()}, clock, keys.algorithm)
+    return KeyService(FileKeyStore(keys.file), custody, schedule, clock)
 
 
 def claims_source_transport(settings: Settings) -> SourceTransport | None:

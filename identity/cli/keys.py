@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 
@@ -28,7 +29,7 @@ def list_keys(
     from identity.keys.file_store import FileKeyStore
 
     path = _keyring_of(data_dir) if data_dir else settings_of(config, overrides).keys.file
-    keyring = FileKeyStore(path).load()
+    keyring = asyncio.run(FileKeyStore(path).load())
     if keyring is None:
         fail(f"there is no keyring at {path}; the service makes one when it first starts")
     if as_json:

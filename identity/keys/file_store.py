@@ -6,6 +6,7 @@ beside it makes compare-and-set hold among processes.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import fcntl
 import json
@@ -28,8 +29,15 @@ class FileKeyStore:
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def load(self) -> Keyring | None:
+    async def load(self) -> Keyring | None:
         """See ``KeyStore``."""
+        return await asyncio.to_thread(self._load)
+
+    async def compare_and_set(self, keyring: Keyring) -> bool:
+        """See ``KeyStore``."""
+        return await asyncio.to_thread(self._compare_and_set, keyring)
+
+    def _load(self) -> Keyring | None:
         try:
             raw = self._path.read_bytes()
         except FileNotFoundError:
@@ -43,11 +51,10 @@ class FileKeyStore:
         except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
             raise KeyStoreError(f"the keyring {self._path} is damaged; restore it from a backup") from error
 
-    def compare_and_set(self, keyring: Keyring) -> bool:
-        """See ``KeyStore``."""
+    def _compare_and_set(self, keyring: Keyring) -> bool:
         try:
             with self._locked():
-                stored = self.load()
+                stored = self._load()
                 if (stored.revision if stored else 0) != keyring.revision - 1:
                     return False
                 self._replace(json.dumps(_document(keyring), indent=1))

@@ -13,6 +13,9 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Any
 
+LOCAL = "local"
+"""The provider whose private keys lie in the keyring itself."""
+
 
 class KeyState(StrEnum):
     """Where a key is in its life; the same names as in the proto."""
@@ -35,7 +38,8 @@ class KeyRecord:
     """One signing key. ``activates_at`` to ``retires_at`` it signs; it is published until ``removes_at``.
 
     The seal is bound to ``kid``, and ``kid`` is the thumbprint of ``public_jwk``: who opens it knows that the public
-    half is ours. From retirement on it holds nothing, and after removal it is gone.
+    half is ours. It holds what ``provider`` finds the private half by. Where that is the half itself, it holds nothing from
+    retirement on; after removal it is gone.
     """
 
     kid: str
@@ -47,7 +51,7 @@ class KeyRecord:
     removes_at: datetime
     public_jwk: Mapping[str, Any]
     sealed_private_key: bytes = field(repr=False)
-    provider: str = "local"
+    provider: str = LOCAL
 
 
 @dataclass(frozen=True, slots=True)

@@ -123,8 +123,6 @@ def _times(state: KeyState, activates_at: datetime, schedule: Schedule) -> NewKe
 
 
 def _in_state(key: KeyRecord, state: KeyState, now: datetime) -> KeyRecord:
-    if state is KeyState.REMOVED:
-        return replace(key, state=state, sealed_private_key=b"")
     if state is not KeyState.RETIRED:
         return replace(key, state=state)
     # It may have signed until this very moment, whatever was planned.

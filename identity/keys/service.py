@@ -13,29 +13,22 @@ import asyncio
 import hashlib
 import json
 import logging
-import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from identity.clock import Clock
 from identity.keys import schedule as rules
-from identity.keys.authenticity import authentic, seal_name, without_private_half
-from identity.keys.keyring import EMPTY, KeyRecord, Keyring, KeyState, SealedSecret, SecretPurpose
-from identity.keys.ports import KeyStore, KeyStoreError, NoActiveKeyError, Signer
-from identity.keys.schedule import NewKeyTimes, Schedule
-from identity.keys.sealing import KeyEncryptionKey, SealError
-from identity.keys.signers.local import (
-    LocalSigner,
-    from_der,
-    generate_private_key,
-    public_jwk,
-    to_der,
-)
+from identity.keys.custody import Custody
+from identity.keys.keyring import EMPTY, KeyRecord, Keyring, KeyState, SecretPurpose
+from identity.keys.ports import KeyStore, KeyStoreError, NoActiveKeyError, ProviderError, Signer
+from identity.keys.schedule import Schedule
+from identity.keys.sealing import SealError
 from identity.readiness import Problem
 
 TICK_SECONDS = 15.0
-SECRET_BYTES = 32
+FIRST_NUMBER = 1
 _ATTEMPTS = 20
 
 _log = logging.getLogger(__name__)
@@ -61,14 +54,11 @@ class RefreshTokenSecrets:
 class KeyService:
     """``on_change`` is told of every key this process has moved on: its id and its new state."""
 
-    def __init__(
-        self, store: KeyStore, kek: KeyEncryptionKey, schedule: Schedule, clock: Clock, algorithm: str
-    ) -> None:
+    def __init__(self, store: KeyStore, custody: Custody, schedule: Schedule, clock: Clock) -> None:
         self._store = store
-        self._kek = kek
+        self._custody = custody
         self._schedule = schedule
         self._clock = clock
-        self._algorithm = algorithm
         self._keyring = EMPTY
         self._published = PublishedKeys((), "", 0)
         self._signer: Signer | None = None
@@ -84,9 +74,13 @@ class KeyService:
     async def start(self) -> None:
         """Loads the keyring, making the first key and the secrets if there is none.
 
-        Raises ``KeyStoreError`` and ``SealError``.
+        Raises ``KeyStoreError``, ``SealError`` and, where there is no key yet, ``ProviderError``.
         """
         await self.tick()
+
+    async def close(self) -> None:
+        """Lets go of the providers."""
+        await self._custody.close()
 
     async def run(self) -> None:
         """Keeps the keys on schedule until cancelled."""
@@ -94,8 +88,7 @@ class KeyService:
             await asyncio.sleep(TICK_SECONDS)
             try:
                 await self.tick()
-                self._failure = ""
-            except (KeyStoreError, SealError) as error:
+            except (KeyStoreError, SealError, ProviderError) as error:
                 self._failure = str(error)
                 _log.error("the keyring could not be brought up to date: %s", error)
             except Exception:
@@ -106,23 +99,27 @@ class KeyService:
     async def tick(self) -> None:
         """Takes every step that is due, or learns that another process has.
 
-        Raises ``KeyStoreError`` and ``SealError``; what was in use before stays in use then.
+        Raises ``KeyStoreError``, ``SealError`` and ``ProviderError``; what was in use before stays in use then, except
+        a key whose time is over: while its successor's provider is away, nothing signs.
         """
         async with self._ticking:
             await self._tick()
 
     async def _tick(self) -> None:
         for _ in range(_ATTEMPTS):
-            stored = await asyncio.to_thread(self._load)
-            wanted = await asyncio.to_thread(self._brought_up_to_date, stored)
+            stored = await self._load()
+            self._failure = ""
+            wanted, made = await self._brought_up_to_date(stored)
             if wanted is stored:
-                self._use(stored)
+                await self._use(stored)
                 return
-            if await asyncio.to_thread(self._store.compare_and_set, wanted):
-                self._use(wanted)
+            if await self._store.compare_and_set(wanted):
                 for key, state in rules.changes(stored, wanted):
                     self._announce(key, state, stored)
+                await self._use(wanted)
                 return
+            if made is not None:
+                await self._custody.discard(made)
         raise KeyStoreError("others keep changing the keyring; is one keyring shared by too many processes?")
 
     def active_signer(self) -> Signer:
@@ -139,13 +136,13 @@ class KeyService:
         """The secrets that authenticate refresh tokens."""
         kept = self._keyring.secrets_for(SecretPurpose.REFRESH_TOKEN)
         return RefreshTokenSecrets(
-            {secret.number: self._kek.open(secret.sealed, secret.name) for secret in kept}, kept[-1].number
+            {secret.number: self._custody.secret(secret) for secret in kept}, kept[-1].number
         )
 
     def client_secret_pepper(self) -> bytes:
         """The key under which client secrets are hashed."""
         secret = self._keyring.secrets_for(SecretPurpose.CLIENT_SECRET_PEPPER)[-1]
-        return self._kek.open(secret.sealed, secret.name)
+        return self._custody.secret(secret)
 
     def problems(self) -> Sequence[Problem]:
         """What keeps the keys from being ready."""
@@ -156,16 +153,16 @@ class KeyService:
             found.append(Problem("keyring_unavailable", self._failure))
         return found
 
-    def _load(self) -> Keyring:
+    async def _load(self) -> Keyring:
         known = self._keyring
-        stored = self._store.load()
+        stored = await self._store.load()
         if stored is None and known is EMPTY:
             return EMPTY
         if stored is None:
             raise KeyStoreError(
                 "the keyring is gone; put it back, or restart the service to begin with new keys"
             )
-        stored = authentic(stored, self._kek)
+        stored = await asyncio.to_thread(self._custody.authentic, stored)
         if stored.revision < known.revision or (stored.revision == known.revision and stored != known):
             raise KeyStoreError(
                 f"the keyring is not the one this service has at revision {known.revision}; if it was restored from "
@@ -173,67 +170,81 @@ class KeyService:
             )
         return stored
 
-    def _brought_up_to_date(self, stored: Keyring) -> Keyring:
+    async def _brought_up_to_date(self, stored: Keyring) -> tuple[Keyring, KeyRecord | None]:
+        """The keyring with every step taken that is due, and the key that was made for it."""
         now = self._clock.now()
         wanted = stored
         missing = [purpose for purpose in SecretPurpose if not stored.secrets_for(purpose)]
         if missing:
-            made = tuple(self._new_secret(purpose) for purpose in missing)
+            made = tuple(self._custody.new_secret(purpose, FIRST_NUMBER) for purpose in missing)
             wanted = wanted.next(secrets=(*wanted.secrets, *made))
-        wanted = self._without_spent_keys(rules.advanced(wanted, now), stored)
-        times = rules.new_key_due(wanted, now, self._schedule)
-        if times is not None:
-            wanted = wanted.next(keys=(*wanted.keys, self._new_key(times)))
+        wanted = await self._without_spent_keys(rules.advanced(wanted, now), stored)
+        new_key = await self._new_key(wanted, now)
+        if new_key is not None:
+            wanted = wanted.next(keys=(*wanted.keys, new_key))
         if wanted is stored:
-            return stored
-        return Keyring(stored.revision + 1, wanted.keys, wanted.secrets)
+            return stored, None
+        return Keyring(stored.revision + 1, wanted.keys, wanted.secrets), new_key
 
-    def _without_spent_keys(self, keyring: Keyring, before: Keyring) -> Keyring:
-        retired = {key.kid for key, state in rules.changes(before, keyring) if state is KeyState.RETIRED}
-        if not retired:
+    async def _new_key(self, keyring: Keyring, now: datetime) -> KeyRecord | None:
+        times = rules.new_key_due(keyring, now, self._schedule)
+        if times is None:
+            return None
+        try:
+            return await self._custody.new_key(times)
+        except ProviderError as error:
+            if keyring.active is None:
+                raise
+            # The other steps are taken; there is a day left for this one.
+            self._failure = str(error)
+            _log.error("no successor could be made for the signing key: %s", error)
+            return None
+
+    async def _without_spent_keys(self, keyring: Keyring, before: Keyring) -> Keyring:
+        known = {key.kid: key.state for key in before.keys}
+        keys = []
+        for key in keyring.keys:
+            if key.state is KeyState.RETIRED and known.get(key.kid) is not KeyState.RETIRED:
+                keys.append(self._custody.retired(key))
+            elif key.state is KeyState.REMOVED and key.sealed_private_key:
+                keys.append(await self._removed(key))
+            else:
+                keys.append(key)
+        if all(new is old for new, old in zip(keys, keyring.keys, strict=True)):
             return keyring
-        keys = (without_private_half(key, self._kek) if key.kid in retired else key for key in keyring.keys)
         return keyring.next(keys=tuple(keys))
 
-    def _new_secret(self, purpose: SecretPurpose) -> SealedSecret:
-        bare = SealedSecret(purpose, 1, self._clock.now(), b"")
-        sealed = self._kek.seal(secrets.token_bytes(SECRET_BYTES), bare.name)
-        return SealedSecret(purpose, bare.number, bare.created_at, sealed)
+    async def _removed(self, key: KeyRecord) -> KeyRecord:
+        try:
+            return await self._custody.removed(key)
+        except (SealError, ProviderError) as error:
+            # It signs nothing that anybody accepts; the next turn tries again.
+            _log.warning("the private half of the removed key %s could not be destroyed: %s", key.kid, error)
+            return key
 
-    def _new_key(self, times: NewKeyTimes) -> KeyRecord:
-        private_key = generate_private_key(self._algorithm)
-        jwk = public_jwk(private_key)
-        return KeyRecord(
-            kid=jwk["kid"],
-            algorithm=self._algorithm,
-            state=times.state,
-            created_at=self._clock.now(),
-            activates_at=times.activates_at,
-            retires_at=times.retires_at,
-            removes_at=times.removes_at,
-            public_jwk=jwk,
-            sealed_private_key=self._kek.seal(to_der(private_key), seal_name(jwk["kid"])),
-        )
-
-    def _use(self, keyring: Keyring) -> None:
-        self._signer = self._signer_of(keyring.active)
+    async def _use(self, keyring: Keyring) -> None:
+        # What is published does not wait for a provider.
         self._keyring = keyring
         jwks = tuple(key.public_jwk for key in keyring.published)
         age_seconds = int(rules.max_age(keyring, self._clock.now()).total_seconds())
         if jwks != self._published.jwks or age_seconds != self._published.max_age_seconds:
             digest = hashlib.sha256(json.dumps([dict(jwk) for jwk in jwks], sort_keys=True).encode())
             self._published = PublishedKeys(jwks, digest.hexdigest()[:16], age_seconds)
+        await self._sign_with(keyring.active)
 
-    def _signer_of(self, active: KeyRecord | None) -> Signer | None:
-        if active is None or (self._signer is not None and self._signer.kid == active.kid):
-            return self._signer if active else None
-        der = self._kek.open(active.sealed_private_key, seal_name(active.kid))
-        try:
-            return LocalSigner(active.kid, active.algorithm, from_der(der))
-        except (TypeError, ValueError):
-            raise SealError(
-                f"the keyring was altered, restore it from a backup: {active.kid!r} has no private half"
-            ) from None
+    async def _sign_with(self, active: KeyRecord | None) -> None:
+        signer, self._signer = self._signer, None
+        if active is None:
+            return
+        if signer is not None and signer.kid in {key.kid for key in self._keyring.published}:
+            # Until its successor is at hand, which may take a provider a moment.
+            self._signer = signer
+        if signer is None or signer.kid != active.kid:
+            try:
+                self._signer = await self._custody.signer(active)
+            except BaseException:
+                self._signer = None
+                raise
 
     def _announce(self, key: KeyRecord, state: KeyState, before: Keyring) -> None:
         if all(known.kid != key.kid for known in before.keys):

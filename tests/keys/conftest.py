@@ -10,7 +10,10 @@ from typing import Any
 
 import pytest
 
+from identity.keys.custody import Custody
 from identity.keys.file_store import FileKeyStore
+from identity.keys.keyring import LOCAL
+from identity.keys.providers.local import LocalKeys
 from identity.keys.schedule import Schedule
 from identity.keys.sealing import KeyEncryptionKey
 from identity.keys.service import KeyService
@@ -74,6 +77,7 @@ def make(keyring_file: KeyringFile, kek: KeyEncryptionKey, clock: ManualClock) -
     """Services that share one keyring file."""
 
     def build(algorithm: str = "ES256", kek: KeyEncryptionKey = kek) -> KeyService:
-        return KeyService(FileKeyStore(keyring_file.path), kek, Schedule(), clock, algorithm)
+        custody = Custody(kek, {LOCAL: LocalKeys()}, clock, algorithm)
+        return KeyService(FileKeyStore(keyring_file.path), custody, Schedule(), clock)
 
     return build

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from identity.keys.providers.local import generate_private_key, public_jwk
 from identity.keys.sealing import SealError
 from identity.keys.service import KeyService
-from identity.keys.signers.local import generate_private_key, public_jwk
 
 Document = dict[str, Any]
 

@@ -18,10 +18,10 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from identity.keys.file_store import FileKeyStore
 from identity.keys.keyring import KeyState
 from identity.keys.ports import KeyStoreError, NoActiveKeyError
+from identity.keys.providers.local import LocalSigner
 from identity.keys.schedule import SPREAD
 from identity.keys.sealing import KeyEncryptionKey, SealError, create_kek_file, load_kek_file
 from identity.keys.service import KeyService
-from identity.keys.signers.local import LocalSigner
 
 
 async def test_the_first_start_makes_what_is_needed_and_the_next_finds_it(
