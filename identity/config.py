@@ -129,9 +129,15 @@ class RedisSettings(_Section):
 class KeySettings(_Section):
     """Signing keys and the secrets beside them."""
 
-    file: Path = Field(Path("keyring.json"), description="the keyring")
+    store: Literal["redis", "file"] = Field(
+        "redis", description="where the keyring is: with the sessions, or in a file, for one machine"
+    )
+    file: Path = Field(Path("keyring.json"), description="the keyring, where keys.store is file")
     kek: SecretStr | None = Field(None, description="key-encryption key: 32 bytes in base64")
     kek_file: Path | None = Field(None, description="file that holds it, mode 0600")
+    previous_kek_file: Path | None = Field(
+        None, description="file of the one before, which still opens; until: identity keys reseal"
+    )
     algorithm: Literal["ES256", "RS256", "EdDSA"] = Field(
         "ES256", description="of keys that are made from now on"
     )
