@@ -146,6 +146,13 @@ class KeySettings(_Section):
     )
     sign_days: Annotated[float, Field(gt=0, le=90)] = Field(90.0, description="a key signs this long")
 
+    @model_validator(mode="after")
+    def _check_file(self) -> Self:
+        if self.store != "file" and "file" in self.model_fields_set:
+            # Passed over in silence, it would have the service begin with new keys beside those in the file.
+            raise ValueError('file is where the keyring is only with store = "file"')
+        return self
+
 
 class TokenSettings(_Section):
     """Lifetimes, where a client's policy names none."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -112,12 +113,15 @@ async def test_a_service_that_starts_without_its_store_and_keyring_says_so_and_s
 
 
 async def test_a_service_with_its_keys_in_a_file_starts_without_its_store_and_becomes_ready_with_it(
-    own_valkey: ValkeyServer, make_settings: Any, wait_until: Any
+    own_valkey: ValkeyServer, make_settings: Any, tmp_path: Path, wait_until: Any
 ) -> None:
     port = own_valkey.port
     own_valkey.stop()
     server = IdentityServer(
-        make_settings(redis={"url": f"redis://127.0.0.1:{port}", "timeout_ms": 300}, keys={"store": "file"})
+        make_settings(
+            redis={"url": f"redis://127.0.0.1:{port}", "timeout_ms": 300},
+            keys={"store": "file", "file": tmp_path / "keyring.json"},
+        )
     )
     addresses = await server.start()
     async with httpx.AsyncClient(base_url=addresses.http_url) as client:
