@@ -124,7 +124,7 @@ class KeyService:
             await asyncio.sleep(FOLLOW_SECONDS)
             pause = RETRY_SECONDS if self._failure else TICK_SECONDS
             try:
-                if loop.time() - ticked_at >= pause or (not self._failure and await self._has_news()):
+                if loop.time() - ticked_at >= pause or (not self._failure and await self.has_news()):
                     ticked_at = loop.time()
                     await self.tick()
             except KeyStoreAwayError as error:
@@ -189,7 +189,8 @@ class KeyService:
             _log.error("the keyring could not be brought up to date: %s", message)
         self._failure = message
 
-    async def _has_news(self) -> bool:
+    async def has_news(self) -> bool:
+        """Whether a step is due, or others have taken one; cheap. Raises ``KeyStoreError``."""
         now = self.clock.now()
         may_ask = asyncio.get_running_loop().time() >= self._ask_again_at
         is_due = (
