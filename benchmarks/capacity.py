@@ -204,7 +204,11 @@ async def _open(stack: AsyncExitStack) -> Filled:
         grpc={"listen": "127.0.0.1:0"},
         http={"enabled": False},
         redis={"url": valkey.connection_url, "timeout_ms": 10_000},
-        keys={"file": folder / "keyring.json", "kek": base64.b64encode(secrets.token_bytes(32)).decode()},
+        keys={
+            "store": "file",
+            "file": folder / "keyring.json",
+            "kek": base64.b64encode(secrets.token_bytes(32)).decode(),
+        },
         audit={"relay": False, "outbox_max_events": 10_000_000},
     )
     secret = await bootstrap_client(settings, client_id="bench", display_name="Benchmark", policy=POLICY)

@@ -140,9 +140,15 @@ class RedisSettings(_Section):
 class KeySettings(_Section):
     """Signing keys and the secrets beside them."""
 
-    file: Path = Field(Path("keyring.json"), description="the keyring")
+    store: Literal["redis", "file"] = Field(
+        "redis", description="where the keyring is: with the sessions, or in a file, for one machine"
+    )
+    file: Path = Field(Path("keyring.json"), description="the keyring, where keys.store is file")
     kek: SecretStr | None = Field(None, description="key-encryption key: 32 bytes in base64")
     kek_file: Path | None = Field(None, description="file that holds it, mode 0600")
+    previous_kek_file: Path | None = Field(
+        None, description="file of the one before, which still opens; until: identity keys reseal"
+    )
     algorithm: Literal["ES256", "RS256", "EdDSA"] = Field(
         "ES256", description="of keys that are made from now on"
     )
@@ -150,6 +156,13 @@ class KeySettings(_Section):
         24.0, description="a key is published this long before it signs"
     )
     sign_days: Annotated[float, Field(gt=0, le=90)] = Field(90.0, description="a key signs this long")
+
+    @model_validator(mode="after")
+    def _check_file(self) -> Self:
+        if self.store != "file" and "file" in self.model_fields_set:
+            # Passed over in silence, it would have the service begin with new keys beside those in the file.
+            raise ValueError('file is where the keyring is only with store = "file"')
+        return self
 
 
 class TokenSettings(_Section):

@@ -10,9 +10,9 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
+from identity.backup import stored_keyring
 from identity.clock import SystemClock
 from identity.config import ConfigurationError, Settings
-from identity.keys.file_store import FileKeyStore
 from identity.keys.ports import KeyStoreError
 from identity.keys.sealing import SealError
 from identity.parts import StoreParts, claims_source_transport, key_encryption_key
@@ -37,7 +37,7 @@ async def examine(settings: Settings) -> Sequence[Finding]:
     now = SystemClock().now()
     findings = [Finding("configuration", True, f"issuer {settings.issuer}, {settings.environment}")]
     findings.append(_listening(settings))
-    findings += await asyncio.to_thread(_keys, settings, now)
+    findings += await _keys(settings, now)
     findings += await _store(settings, now)
     findings += await _claims_source(settings)
     return findings
@@ -56,17 +56,19 @@ def _listening(settings: Settings) -> Finding:
     return Finding("gRPC port", True, f"{settings.grpc.listen}, {how}")
 
 
-def _keys(settings: Settings, now: datetime) -> Sequence[Finding]:
+async def _keys(settings: Settings, now: datetime) -> Sequence[Finding]:
+    is_in_file = settings.keys.store == "file"
     path = settings.keys.file
     try:
         kek = key_encryption_key(settings)
-        keyring = FileKeyStore(path).load()
+        keyring = await stored_keyring(settings)
     except (ConfigurationError, KeyStoreError, SealError) as error:
         return [Finding("keys", False, str(error))]
     if keyring is None:
-        return [Finding("keys", True, f"none yet at {path}; the service makes them when it first starts")]
+        where = f"at {path}" if is_in_file else "in the store"
+        return [Finding("keys", True, f"none yet {where}; the service makes them when it first starts")]
     findings = []
-    if path.stat().st_mode & 0o077:
+    if is_in_file and path.stat().st_mode & 0o077:
         findings.append(Finding("keyring file", False, f"others may read {path}; mend it: chmod 600 {path}"))
     try:
         for secret in keyring.secrets:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -17,7 +18,11 @@ from identity.clients.policy import Lifetimes
 from identity.clock import Clock
 from identity.config import ConfigurationError, Settings
 from identity.errors import FieldViolation
+from identity.keys.custody import Custody
 from identity.keys.file_store import FileKeyStore
+from identity.keys.keyring import LOCAL
+from identity.keys.ports import KeyStore
+from identity.keys.providers.local import LocalKeys
 from identity.keys.schedule import Schedule
 from identity.keys.sealing import KeyEncryptionKey, load_kek_file
 from identity.keys.service import KeyService
@@ -27,6 +32,7 @@ from identity.store.redis.address import StoreAddress
 from identity.store.redis.clients import RedisClientStore
 from identity.store.redis.durability import Durability
 from identity.store.redis.fitness import store_problems
+from identity.store.redis.keyring import RedisKeyStore
 from identity.store.redis.keys import KeySpace
 from identity.store.redis.known_claims import RedisKnownClaimsStore
 from identity.store.redis.opening import open_store
@@ -67,6 +73,7 @@ class StoreParts:
         self.reader = RedisSessionReader(context)
         self.known_claims = RedisKnownClaimsStore(context)
         self.clients = RedisClientStore(self.connection, self.keys, outbox_max_events=bound)
+        self.keyring = RedisKeyStore(self.connection, self.keys, outbox_max_events=bound, durability=revoking)
         self.outbox = RedisAuditOutbox(self.connection, self.keys, max_events=bound)
         self.board = RedisInstanceBoard(self.connection, self.keys)
 
@@ -96,22 +103,33 @@ def lifetimes_of(settings: Settings) -> Lifetimes:
 def key_encryption_key(settings: Settings) -> KeyEncryptionKey:
     """The key that opens the keyring. Raises ``SealError`` and ``ConfigurationError``."""
     keys = settings.keys
+    previous = load_kek_file(keys.previous_kek_file) if keys.previous_kek_file is not None else None
     if keys.kek is not None:
-        return KeyEncryptionKey.from_base64(keys.kek.get_secret_value())
+        return replace(KeyEncryptionKey.from_base64(keys.kek.get_secret_value()), previous=previous)
     if keys.kek_file is not None:
-        return load_kek_file(keys.kek_file)
+        return replace(load_kek_file(keys.kek_file), previous=previous)
     raise ConfigurationError(
         [FieldViolation("keys.kek_file", "is required: private keys are not kept in the clear")]
     )
 
 
-def key_service(settings: Settings, clock: Clock) -> KeyService:
+def key_store(settings: Settings, store: StoreParts, recorder: EventRecorder | None = None) -> KeyStore:
+    """Where the settings have the keyring. ``recorder`` is for the events of a keyring in a file."""
+    if settings.keys.store == "file":
+        return FileKeyStore(settings.keys.file, recorder)
+    return store.keyring
+
+
+def key_service(
+    settings: Settings, clock: Clock, store: StoreParts, recorder: EventRecorder | None = None
+) -> KeyService:
     """The keys as the settings name them. Raises ``SealError`` and ``ConfigurationError``."""
     keys = settings.keys
     schedule = Schedule(
         publish_ahead=timedelta(hours=keys.publish_ahead_hours), sign_for=timedelta(days=keys.sign_days)
     )
-    return KeyService(FileKeyStore(keys.file), key_encryption_key(settings), schedule, clock, keys.algorithm)
+    custody = Custody(key_encryption_key(settings), {LOCAL: LocalKeys()}, clock, keys.algorithm)
+    return KeyService(key_store(settings, store, recorder), custody, schedule, clock)
 
 
 def claims_source_transport(settings: Settings) -> SourceTransport | None:

@@ -186,7 +186,7 @@ def make_settings(valkey: str, tmp_path: Path) -> Callable[..., Settings]:
             "grpc": {"listen": "127.0.0.1:0"},
             "http": {"listen": "127.0.0.1:0"},
             "redis": {"url": valkey, "key_prefix": f"t{secrets.token_hex(6)}", "buckets": 8},
-            "keys": {"file": tmp_path / "keyring.json", "kek_file": kek},
+            "keys": {"kek_file": kek},
             "audit": {"relay": False},
             "limits": {"refreshes_per_family_per_minute": 1000},
         }

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from identity.errors import IdentityError, Reason
-from identity.keys.ports import NoActiveKeyError, Signer
+from identity.keys.ports import NoActiveKeyError, Signer, SignerUnavailableError
 from identity.tokens.access_token import (
     EVENT_ID_BYTES,
     AccessTokenAssembler,
@@ -85,14 +85,17 @@ class AccessTokenMint:
         ttl_seconds: int,
         session: SessionTokens | None,
     ) -> MintedTokens:
-        """The tokens of a recorded decision, issued at the moment of it."""
+        """The tokens of a recorded decision, issued at the moment of it.
+
+        Raises ``SIGNER_UNAVAILABLE``; the same call with its idempotency key finds the decision again.
+        """
         issued_at_seconds = recording.now_ms // 1000
         token_id = TokenId(recording.bucket, recording.sequence, recording.event_id)
         signing_input = self._signing_input(
             signer, session_claims, audience, " ".join(scopes), issued_at_seconds, ttl_seconds, str(token_id)
         )
         return MintedTokens(
-            access_token=compact(signing_input, await signer.sign(signing_input)),
+            access_token=compact(signing_input, await _signature(signer, signing_input)),
             access_token_expires_at_ms=(issued_at_seconds + ttl_seconds) * 1000,
             refresh_after_ms=refresh_after_ms(recording.now_ms, ttl_seconds, random.random()),
             scopes=scopes,
@@ -124,3 +127,12 @@ class AccessTokenMint:
             raise IdentityError(
                 Reason.TOKEN_TOO_LARGE, f"{error}; ask for fewer or shorter audiences, scopes and roles."
             ) from error
+
+
+async def _signature(signer: Signer, signing_input: bytes) -> bytes:
+    try:
+        return await signer.sign(signing_input)
+    except SignerUnavailableError as error:
+        raise IdentityError(
+            Reason.SIGNER_UNAVAILABLE, "The signing key cannot be reached.", retry_after_seconds=1.0
+        ) from error

@@ -71,6 +71,11 @@ class VerifierFeed:
         """Is set at the next change, and never again."""
         return self._changed
 
+    def keys_changed(self) -> None:
+        """Wakes those who wait: this server's keys are others now."""
+        self._known_keys = self._keys_version()
+        self._wake()
+
     def close(self) -> None:
         """Asks everyone who waits to end."""
         self.closing = True

@@ -69,7 +69,6 @@ def fleet_settings(valkey: str, tmp_path: Path) -> dict[str, Any]:
         "http": {"enabled": False},
         "redis": {"url": valkey, "key_prefix": f"c{secrets.token_hex(6)}", "buckets": BUCKETS},
         "keys": {
-            "file": str(tmp_path / "keyring.json"),
             "kek": base64.b64encode(secrets.token_bytes(32)).decode(),
         },
         "audit": {"relay": False, "outbox_max_events": 10_000_000},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import stat
 import subprocess
@@ -19,18 +20,22 @@ from identity.keys.service import KeyService
 
 # Each takes ten steps and prints the revisions it has written; who is late loads again.
 WRITER = """
+import asyncio
 import sys
 from pathlib import Path
-from typing import Any
 from identity.keys.file_store import FileKeyStore
 from identity.keys.keyring import EMPTY
-store, written = FileKeyStore(Path(sys.argv[1])), []
+
+async def write():
+    store, written = FileKeyStore(Path(sys.argv[1])), []
+    while len(written) < 10:
+        keyring = (await store.load() or EMPTY).next()
+        if await store.compare_and_set(keyring):
+            written.append(keyring.revision)
+    print(*written)
+
 sys.stdin.readline()
-while len(written) < 10:
-    keyring = (store.load() or EMPTY).next()
-    if store.compare_and_set(keyring):
-        written.append(keyring.revision)
-print(*written)
+asyncio.run(write())
 """
 
 
@@ -56,28 +61,28 @@ def test_processes_that_race_write_each_revision_once(tmp_path: Path) -> None:
     assert [writer.returncode for writer in writers] == [0] * 4
     revisions = [int(number) for output in outputs for number in output.split()]
     assert sorted(revisions) == list(range(1, 41))
-    assert FileKeyStore(path).load() == Keyring(revision=40)
+    assert asyncio.run(FileKeyStore(path).load()) == Keyring(revision=40)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
 async def test_a_writer_that_comes_second_is_told(make: Callable[..., KeyService], keyring_file: Any) -> None:
     await make().start()
     store = FileKeyStore(keyring_file.path)
-    keyring = store.load()
+    keyring = await store.load()
     assert keyring is not None
-    assert store.compare_and_set(keyring.next())
-    assert not store.compare_and_set(keyring.next())
-    assert not store.compare_and_set(Keyring().next())
+    assert await store.compare_and_set(keyring.next())
+    assert not await store.compare_and_set(keyring.next())
+    assert not await store.compare_and_set(Keyring().next())
 
 
-def test_what_a_killed_writer_left_is_in_nobodys_way(tmp_path: Path) -> None:
+async def test_what_a_killed_writer_left_is_in_nobodys_way(tmp_path: Path) -> None:
     path = tmp_path / "keyring.json"
     left = tmp_path / "keyring.json.new"
     left.write_text("{")
     left.chmod(0o644)
-    assert FileKeyStore(path).load() is None
-    assert FileKeyStore(path).compare_and_set(Keyring().next())
-    assert FileKeyStore(path).load() == Keyring(revision=1)
+    assert await FileKeyStore(path).load() is None
+    assert await FileKeyStore(path).compare_and_set(Keyring().next())
+    assert await FileKeyStore(path).load() == Keyring(revision=1)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert not left.exists()
 
@@ -98,13 +103,13 @@ def test_what_a_killed_writer_left_is_in_nobodys_way(tmp_path: Path) -> None:
     ],
     ids=range(10),
 )
-def test_a_damaged_keyring_is_an_error_and_never_replaced(tmp_path: Path, raw: bytes) -> None:
+async def test_a_damaged_keyring_is_an_error_and_never_replaced(tmp_path: Path, raw: bytes) -> None:
     path = tmp_path / "keyring.json"
     path.write_bytes(raw)
     with pytest.raises(KeyStoreError, match="restore it from a backup"):
-        FileKeyStore(path).load()
+        await FileKeyStore(path).load()
     with pytest.raises(KeyStoreError):
-        FileKeyStore(path).compare_and_set(Keyring().next())
+        await FileKeyStore(path).compare_and_set(Keyring().next())
     assert path.read_bytes() == raw
 
 
@@ -114,11 +119,11 @@ async def test_a_time_without_its_zone_is_damage(make: Callable[..., KeyService]
     document["keys"][0]["retires_at"] = "2026-04-01T00:00:00"
     keyring_file.write(document)
     with pytest.raises(KeyStoreError, match="damaged"):
-        FileKeyStore(keyring_file.path).load()
+        await FileKeyStore(keyring_file.path).load()
 
 
-def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
+async def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
     store = FileKeyStore(tmp_path / "absent" / "keyring.json")
-    assert store.load() is None
+    assert await store.load() is None
     with pytest.raises(KeyStoreError, match="its folder must exist"):
-        store.compare_and_set(Keyring().next())
+        await store.compare_and_set(Keyring().next())

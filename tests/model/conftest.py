@@ -99,7 +99,11 @@ def stepwise(valkey: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         grpc={"listen": "127.0.0.1:0"},
         http={"enabled": False},
         redis={"url": valkey, "key_prefix": prefix, "buckets": BUCKETS, "timeout_ms": STORE_TIMEOUT_MS},
-        keys={"file": folder / "keyring.json", "kek": base64.b64encode(secrets.token_bytes(32)).decode()},
+        keys={
+            "store": "file",
+            "file": folder / "keyring.json",
+            "kek": base64.b64encode(secrets.token_bytes(32)).decode(),
+        },
         audit={"relay": False, "outbox_max_events": 10_000_000},
         limits={
             "refreshes_per_family_per_minute": RULES.per_family,

@@ -1,7 +1,8 @@
-"""Signing in this process with a private key held in memory."""
+"""Private keys in the keyring itself, sealed there, and in this process's memory while they sign."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +17,7 @@ from cryptography.hazmat.primitives.serialization import (
 from jwt.algorithms import get_default_algorithms
 
 from grpc_identity.jwk import to_jwk
+from identity.keys.ports import NewKey, ProviderError
 
 PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey
 RSA_BITS = 3072
@@ -66,3 +68,25 @@ class LocalSigner:
         """See ``Signer``."""
         signature: bytes = _SIGNERS[self.algorithm].sign(signing_input, self.private_key)
         return signature
+
+
+class LocalKeys:
+    """A ``KeyProvider`` whose private part is the private key: PKCS #8, in DER."""
+
+    async def generate(self, algorithm: str) -> NewKey:
+        """See ``KeyProvider``. An RSA key takes a while to find."""
+        key = await asyncio.to_thread(generate_private_key, algorithm)
+        return NewKey(public_jwk(key), to_der(key))
+
+    async def signer(self, kid: str, algorithm: str, private_part: bytes) -> LocalSigner:
+        """See ``KeyProvider``."""
+        try:
+            return LocalSigner(kid, algorithm, from_der(private_part))
+        except (TypeError, ValueError):
+            raise ProviderError(f"the private half of {kid} is not a private key of this service") from None
+
+    async def destroy(self, private_part: bytes) -> None:
+        """See ``KeyProvider``: it is gone with the seal that held it."""
+
+    async def close(self) -> None:
+        """See ``KeyProvider``."""
