@@ -15,9 +15,9 @@ from identity.keys import document
 from identity.keys.keyring import Keyring
 from identity.keys.ports import KeyStoreAwayError, KeyStoreError
 from identity.store.redis import scripts
-from identity.store.redis.connection import BatchingConnection
 from identity.store.redis.durability import Durability
 from identity.store.redis.keys import KeySpace
+from identity.store.redis.topology import StoreConnection
 
 _AWAY = "the keyring is in the session store, which does not answer; check redis.url and that the server runs"
 
@@ -29,7 +29,7 @@ class RedisKeyStore:
 
     def __init__(
         self,
-        connection: BatchingConnection,
+        connection: StoreConnection,
         keys: KeySpace,
         *,
         outbox_max_events: int,
