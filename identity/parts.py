@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 
@@ -19,8 +19,9 @@ from identity.config import ConfigurationError, Settings
 from identity.errors import FieldViolation
 from identity.keys.custody import Custody
 from identity.keys.file_store import FileKeyStore
-from identity.keys.keyring import LOCAL
-from identity.keys.providers.local import LocalKeys
+from identity.keys.ports import KeyProvider, ProviderError
+from identity.keys.providers.by_uri import providers_by_scheme, scheme_of
+from identity.keys.providers.remote import RemoteLimits
 from identity.keys.schedule import Schedule
 from identity.keys.sealing import KeyEncryptionKey, load_kek_file
 from identity.keys.service import KeyService
@@ -123,8 +124,24 @@ def key_service(settings: Settings, clock: Clock) -> KeyService:
     schedule = Schedule(
         publish_ahead=timedelta(hours=keys.publish_ahead_hours), sign_for=timedelta(days=keys.sign_days)
     )
-    custody = Custody(key_encryption_key(settings), {LOCAL: LocalKeys()}, clock, keys.algorithm)
+    custody = Custody(
+        key_encryption_key(settings),
+        key_providers(settings),
+        clock,
+        keys.algorithm,
+        new_keys_in=scheme_of(keys.provider),
+    )
     return KeyService(FileKeyStore(keys.file), custody, schedule, clock)
+
+
+def key_providers(settings: Settings) -> Mapping[str, KeyProvider]:
+    """Where keys are, by the scheme that the keyring names each place by. Raises ``ConfigurationError``."""
+    keys = settings.keys
+    limits = RemoteLimits(keys.provider_timeout_ms / 1000, keys.provider_concurrency)
+    try:
+        return providers_by_scheme(keys.provider, keys.former_providers, limits)
+    except ProviderError as error:
+        raise ConfigurationError([FieldViolation("keys.provider", str(error))]) from None
 
 
 def claims_source_transport(settings: Settings) -> SourceTransport | None:

@@ -22,7 +22,15 @@ from identity.clock import Clock
 from identity.keys import schedule as rules
 from identity.keys.custody import Custody
 from identity.keys.keyring import EMPTY, KeyRecord, Keyring, KeyState, SecretPurpose
-from identity.keys.ports import KeyStore, KeyStoreError, NoActiveKeyError, ProviderError, Signer
+from identity.keys.ports import (
+    KeyStore,
+    KeyStoreError,
+    NoActiveKeyError,
+    ProviderError,
+    Signer,
+    SignerBusyError,
+    SignerUnavailableError,
+)
 from identity.keys.schedule import Schedule
 from identity.keys.sealing import SealError
 from identity.readiness import Problem
@@ -149,6 +157,13 @@ class KeyService:
         found = []
         if self._signer is None:
             found.append(Problem("no_signing_key", "No signing key is active; look at: identity keys list"))
+        else:
+            try:
+                self._signer.check()
+            except SignerBusyError:
+                pass
+            except SignerUnavailableError as error:
+                found.append(Problem("signer_unavailable", str(error)))
         if self._failure:
             found.append(Problem("keyring_unavailable", self._failure))
         return found
