@@ -4,7 +4,9 @@ than the service itself: extras of the distribution."""
 from __future__ import annotations
 
 import importlib
+import logging
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
@@ -13,8 +15,25 @@ from identity.keys.ports import KeyProvider, ProviderError
 from identity.keys.providers.local import LocalKeys
 from identity.keys.providers.remote import RemoteLimits
 
-EXTRAS: Mapping[str, str] = MappingProxyType({"pkcs11": "pkcs11", "transit": "transit"})
-"""The extra that each scheme needs; its module has the name of the scheme."""
+
+@dataclass(frozen=True, slots=True)
+class Packages:
+    """The extra that a provider needs, and the loggers of what is in it."""
+
+    extra: str
+    loggers: tuple[str, ...] = ()
+
+
+_AWS = Packages("aws", ("boto3", "botocore", "urllib3"))
+PACKAGES: Mapping[str, Packages] = MappingProxyType(
+    {
+        "pkcs11": Packages("pkcs11"),
+        "transit": Packages("transit", ("httpx", "httpcore")),
+        "awskms": _AWS,
+        "awssm": _AWS,
+    }
+)
+"""By scheme, which is the name of the module as well."""
 
 
 def scheme_of(uri: str) -> str:
@@ -46,9 +65,13 @@ def providers_by_scheme(uri: str, former: Iterable[str], limits: RemoteLimits) -
 
 
 def _module(scheme: str) -> Any:
-    if scheme not in EXTRAS:
-        known = ", ".join(f"{name}:" for name in (LOCAL, *EXTRAS))
+    if scheme not in PACKAGES:
+        known = ", ".join(f"{name}:" for name in (LOCAL, *PACKAGES))
         raise ProviderError(f"{scheme[:32]!r} is not a key provider; there are {known}")
+    packages = PACKAGES[scheme]
+    # They log each request, and at DEBUG what is in it: an unwrapped key, too.
+    for name in packages.loggers:
+        logging.getLogger(name).setLevel(logging.WARNING)
     try:
         return importlib.import_module(f"identity.keys.providers.{scheme}")
     except ModuleNotFoundError as error:
@@ -56,5 +79,5 @@ def _module(scheme: str) -> Any:
             raise
         raise ProviderError(
             f"{scheme}: needs the package {error.name}, which is not installed; install the extra: "
-            f"pip install 'grpc-identity-server[{EXTRAS[scheme]}]'"
+            f"pip install 'grpc-identity-server[{packages.extra}]'"
         ) from None

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 from keys.places import PLACES
+from keys.places.aws import Aws
 from keys.places.openbao import OpenBao
 from keys.places.softhsm import SoftHsm, softhsm
 
@@ -29,12 +30,19 @@ def openbao_fixture(tmp_path_factory: Any) -> Iterator[OpenBao]:
     server.kill()
 
 
+@pytest.fixture(name="aws", scope="session")
+def aws_fixture() -> Iterator[Aws]:
+    server = Aws()
+    yield server
+    server.stop()
+
+
 @pytest.fixture
 def uri_of(request: pytest.FixtureRequest) -> Callable[[str], str]:
     """The URI of a place by the name of its scheme; starts what it names."""
 
     def uri(place: str) -> str:
-        found: str = request.getfixturevalue(PLACES[place]).uri
+        found: str = request.getfixturevalue(PLACES[place]).uri_of(place)
         return found
 
     return uri

@@ -40,6 +40,11 @@ class OpenBao:
         """As the setting has it."""
         return f"transit:{self.address}/transit?token-file={self.token_file}"
 
+    def uri_of(self, place: str) -> str:
+        """By the name of the scheme, of which there is one."""
+        assert place == "transit"
+        return self.uri
+
     def set_up(self) -> None:
         """Starts it for the first time: a Transit engine, a policy, a token."""
         (self._folder / "data").mkdir()

@@ -35,9 +35,14 @@ class SoftHsm:
     @property
     def uri(self) -> str:
         """As the setting has it."""
-        return self.uri_of("token=identity;object=signing")
+        return self.uri_with("token=identity;object=signing")
 
-    def uri_of(self, path: str) -> str:
+    def uri_of(self, place: str) -> str:
+        """By the name of the scheme, of which there is one."""
+        assert place == "pkcs11"
+        return self.uri
+
+    def uri_with(self, path: str) -> str:
         """With another path."""
         return f"pkcs11:{path}?module-path={self.module}&pin-source=file:{self.pin_file}"
 
