@@ -143,6 +143,9 @@ class KeySettings(_Section):
         24.0, description="a key is published this long before it signs"
     )
     sign_days: Annotated[float, Field(gt=0, le=90)] = Field(90.0, description="a key signs this long")
+    kek_provider: str = Field(
+        "local:", description="URI of what unwraps the key-encryption key; local: it is not wrapped"
+    )
     provider: str = Field(
         "local:", description="URI of where new keys are made and sign; see docs/key-providers.md"
     )

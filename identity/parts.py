@@ -19,9 +19,11 @@ from identity.config import ConfigurationError, Settings
 from identity.errors import FieldViolation
 from identity.keys.custody import Custody
 from identity.keys.file_store import FileKeyStore
+from identity.keys.keyring import LOCAL
 from identity.keys.ports import KeyProvider, ProviderError
 from identity.keys.providers.by_uri import providers_by_scheme, scheme_of
 from identity.keys.providers.remote import RemoteLimits
+from identity.keys.providers.wrapping import unwrapped_kek
 from identity.keys.schedule import Schedule
 from identity.keys.sealing import KeyEncryptionKey, load_kek_file
 from identity.keys.service import KeyService
@@ -109,6 +111,8 @@ def lifetimes_of(settings: Settings) -> Lifetimes:
 def key_encryption_key(settings: Settings) -> KeyEncryptionKey:
     """The key that opens the keyring. Raises ``SealError`` and ``ConfigurationError``."""
     keys = settings.keys
+    if scheme_of(keys.kek_provider) != LOCAL:
+        return _unwrapped(settings)
     if keys.kek is not None:
         return KeyEncryptionKey.from_base64(keys.kek.get_secret_value())
     if keys.kek_file is not None:
@@ -116,6 +120,23 @@ def key_encryption_key(settings: Settings) -> KeyEncryptionKey:
     raise ConfigurationError(
         [FieldViolation("keys.kek_file", "is required: private keys are not kept in the clear")]
     )
+
+
+def remote_limits(settings: Settings) -> RemoteLimits:
+    """How long and how much at once is asked of a key provider."""
+    return RemoteLimits(settings.keys.provider_timeout_ms / 1000, settings.keys.provider_concurrency)
+
+
+def _unwrapped(settings: Settings) -> KeyEncryptionKey:
+    keys = settings.keys
+    # Whoever reads what is wrapped has nothing: unlike the key itself, its file may be readable.
+    text = keys.kek.get_secret_value() if keys.kek is not None else ""
+    if keys.kek_file is not None and not text:
+        text = (_content("keys.kek_file", keys.kek_file) or b"").decode("ascii", "replace")
+    try:
+        return KeyEncryptionKey(unwrapped_kek(keys.kek_provider, text, remote_limits(settings)))
+    except ProviderError as error:
+        raise ConfigurationError([FieldViolation("keys.kek_provider", str(error))]) from None
 
 
 def key_service(settings: Settings, clock: Clock) -> KeyService:
@@ -137,9 +158,8 @@ def key_service(settings: Settings, clock: Clock) -> KeyService:
 def key_providers(settings: Settings) -> Mapping[str, KeyProvider]:
     """Where keys are, by the scheme that the keyring names each place by. Raises ``ConfigurationError``."""
     keys = settings.keys
-    limits = RemoteLimits(keys.provider_timeout_ms / 1000, keys.provider_concurrency)
     try:
-        return providers_by_scheme(keys.provider, keys.former_providers, limits)
+        return providers_by_scheme(keys.provider, keys.former_providers, remote_limits(settings))
     except ProviderError as error:
         raise ConfigurationError([FieldViolation("keys.provider", str(error))]) from None
 
@@ -151,9 +171,9 @@ def claims_source_transport(settings: Settings) -> SourceTransport | None:
         return None
     return SourceTransport(
         chosen.target,
-        ca=_pem("claims_source.ca_file", chosen.ca_file),
-        certificate=_pem("claims_source.certificate_file", chosen.certificate_file),
-        private_key=_pem("claims_source.private_key_file", chosen.private_key_file),
+        ca=_content("claims_source.ca_file", chosen.ca_file),
+        certificate=_content("claims_source.certificate_file", chosen.certificate_file),
+        private_key=_content("claims_source.private_key_file", chosen.private_key_file),
         allow_plaintext=chosen.allow_plaintext,
     )
 
@@ -194,7 +214,7 @@ def current_claims(
     )
 
 
-def _pem(setting: str, file: Path | None) -> bytes | None:
+def _content(setting: str, file: Path | None) -> bytes | None:
     try:
         return None if file is None else file.read_bytes()
     except OSError as error:

@@ -19,6 +19,8 @@ from identity.keys.providers.threads import WorkerThreads
 from identity.keys.providers.uri import ProviderUri, require_private_way
 
 OPTIONS = ("endpoint", "prefix")
+WRAPPING_OPTIONS = ("endpoint", "key")
+KEPT_OPTIONS = ("endpoint", "secret")
 # https://docs.aws.amazon.com/kms/latest/APIReference/CommonErrors.html, and those of the two services.
 _LATER = frozenset(
     {

@@ -16,13 +16,15 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 from identity.keys.ports import ProviderError
-from identity.keys.providers.aws import OPTIONS, AwsClient, AwsError
+from identity.keys.providers.aws import OPTIONS, WRAPPING_OPTIONS, AwsClient, AwsError
+from identity.keys.providers.purpose import PURPOSE
 from identity.keys.providers.remote import NewPair, RemoteKeys, RemoteLimits, raw_es256
 from identity.keys.providers.uri import ProviderUri
 
 DAYS_UNTIL_DELETED = 7
 _SPECS = {"ES256": "ECC_NIST_P256", "RS256": "RSA_3072", "EdDSA": "ECC_NIST_EDWARDS25519"}
 _SIGN = {"ES256": "ECDSA_SHA_256", "RS256": "RSASSA_PKCS1_V1_5_SHA_256", "EdDSA": "ED25519_SHA_512"}
+_CONTEXT = {"purpose": PURPOSE}
 _IS_GONE = frozenset({"NotFoundException", "KMSInvalidStateException"})
 
 
@@ -80,6 +82,44 @@ class AwsKmsBackend:
     async def close(self) -> None:
         """See ``Backend``."""
         self._client.close()
+
+
+class AwsWrappingKey:
+    """A symmetric key of KMS, by id, ARN or alias."""
+
+    def __init__(self, uri: ProviderUri, limits: RemoteLimits) -> None:
+        self._key = uri.option("key")
+        self._client = AwsClient("kms", uri, limits)
+
+    @property
+    def place(self) -> str:
+        """See ``WrappingKey``."""
+        return self._client.place
+
+    async def wrap(self, raw: bytes) -> bytes:
+        """See ``WrappingKey``."""
+        answer = await self._client.call(
+            "encrypt", KeyId=self._key, Plaintext=raw, EncryptionContext=_CONTEXT
+        )
+        wrapped: bytes = answer["CiphertextBlob"]
+        return wrapped
+
+    async def unwrap(self, wrapped: bytes) -> bytes:
+        """See ``WrappingKey``."""
+        answer = await self._client.call(
+            "decrypt", KeyId=self._key, CiphertextBlob=wrapped, EncryptionContext=_CONTEXT
+        )
+        raw: bytes = answer["Plaintext"]
+        return raw
+
+    async def close(self) -> None:
+        """See ``WrappingKey``."""
+        self._client.close()
+
+
+def wrapping_key(uri: str, limits: RemoteLimits) -> AwsWrappingKey:
+    """The key that wraps the key-encryption key. Raises ``ProviderError``."""
+    return AwsWrappingKey(ProviderUri.parse(uri, WRAPPING_OPTIONS), limits)
 
 
 def provider(uri: str, limits: RemoteLimits) -> RemoteKeys:

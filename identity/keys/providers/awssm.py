@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from identity.keys.providers.aws import OPTIONS, AwsClient, AwsError
+from identity.keys.providers.aws import KEPT_OPTIONS, OPTIONS, AwsClient, AwsError
 from identity.keys.providers.remote import RemoteLimits
-from identity.keys.providers.secret_manager import SecretManagerKeys
+from identity.keys.providers.secret_manager import KeptKek, SecretManagerKeys
 from identity.keys.providers.uri import ProviderUri
 
 
@@ -52,3 +52,9 @@ class AwsSecrets:
 def provider(uri: str, limits: RemoteLimits) -> SecretManagerKeys:
     """The provider of a URI. Raises ``ProviderError``."""
     return SecretManagerKeys(AwsSecrets(ProviderUri.parse(uri, OPTIONS), limits), limits)
+
+
+def wrapping_key(uri: str, limits: RemoteLimits) -> KeptKek:
+    """The key-encryption key that lies there. Raises ``ProviderError``."""
+    parsed = ProviderUri.parse(uri, KEPT_OPTIONS)
+    return KeptKek(AwsSecrets(parsed, limits), parsed.option("secret"))

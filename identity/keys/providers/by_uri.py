@@ -48,7 +48,7 @@ def provider_by_uri(uri: str, limits: RemoteLimits) -> KeyProvider:
         if uri != f"{LOCAL}:":
             raise ProviderError("local: takes nothing after the colon")
         return LocalKeys()
-    made: KeyProvider = _module(scheme).provider(uri, limits)
+    made: KeyProvider = module_of(uri).provider(uri, limits)
     return made
 
 
@@ -64,7 +64,9 @@ def providers_by_scheme(uri: str, former: Iterable[str], limits: RemoteLimits) -
     return made | {scheme_of(item): provider_by_uri(item, limits) for item in uris}
 
 
-def _module(scheme: str) -> Any:
+def module_of(uri: str) -> Any:
+    """The module for a scheme that is not the local one. Raises ``ProviderError``."""
+    scheme = scheme_of(uri)
     if scheme not in PACKAGES:
         known = ", ".join(f"{name}:" for name in (LOCAL, *PACKAGES))
         raise ProviderError(f"{scheme[:32]!r} is not a key provider; there are {known}")

@@ -15,18 +15,20 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePublicKey
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicNumbers
-from pkcs11 import Attribute, KeyType, Mechanism, MechanismFlag
+from pkcs11 import Attribute, GCMParams, KeyType, Mechanism, MechanismFlag, ObjectClass
 from pkcs11.util.ec import encode_named_curve_parameters
 
 from grpc_identity.jwk import PublicKey
 from identity.keys.ports import ProviderError
 from identity.keys.providers.pkcs11_token import TokenSession, TokenSessions
 from identity.keys.providers.pkcs11_uri import Pkcs11Uri, key_id_of, key_uri
+from identity.keys.providers.purpose import PURPOSE
 from identity.keys.providers.remote import NewPair, RemoteKeys, RemoteLimits
 from identity.keys.providers.threads import WorkerThreads
 
 RSA_BITS = 3072
 KEY_ID_BYTES = 16
+NONCE_BYTES = 12
 DEFAULT_LABEL = "grpc-identity"
 _ED25519_OID = "1.3.101.112"
 _CAPABILITIES = MechanismFlag.SIGN | MechanismFlag.VERIFY
@@ -109,6 +111,52 @@ class Pkcs11Backend:
                 found.destroy()
 
         self._sessions.writing(destroy)
+
+
+class Pkcs11WrappingKey:
+    """An AES key of the token, by the label that ``object`` gives. What it wraps starts with the nonce."""
+
+    def __init__(self, uri: str, limits: RemoteLimits) -> None:
+        self._uri = Pkcs11Uri.parse(uri)
+        if "object" not in self._uri.path:
+            raise ProviderError("the PKCS #11 URI needs object=, the label of the AES key that wraps")
+        self._sessions = TokenSessions(self._uri)
+        self._threads = WorkerThreads("pkcs11", limits.concurrency)
+
+    @property
+    def place(self) -> str:
+        """See ``WrappingKey``."""
+        return str(self._uri)
+
+    async def wrap(self, raw: bytes) -> bytes:
+        """See ``WrappingKey``."""
+        nonce = secrets.token_bytes(NONCE_BYTES)
+        return nonce + await self._threads.run(self._crypt, "encrypt", nonce, raw)
+
+    async def unwrap(self, wrapped: bytes) -> bytes:
+        """See ``WrappingKey``."""
+        return await self._threads.run(self._crypt, "decrypt", wrapped[:NONCE_BYTES], wrapped[NONCE_BYTES:])
+
+    async def close(self) -> None:
+        """See ``WrappingKey``."""
+        self._threads.close()
+        self._sessions.close()
+
+    def _crypt(self, operation: str, nonce: bytes, data: bytes) -> bytes:
+        def run(session: TokenSession) -> bytes:
+            key = session.raw.get_key(object_class=ObjectClass.SECRET_KEY, label=self._uri.path["object"])
+            parameters = GCMParams(nonce, aad=PURPOSE.encode(), tag_bits=128)
+            done: bytes = getattr(key, operation)(
+                data, mechanism=Mechanism.AES_GCM, mechanism_param=parameters
+            )
+            return done
+
+        return self._sessions.reading(run)
+
+
+def wrapping_key(uri: str, limits: RemoteLimits) -> Pkcs11WrappingKey:
+    """The key that wraps the key-encryption key. Raises ``ProviderError``."""
+    return Pkcs11WrappingKey(uri, limits)
 
 
 def provider(uri: str, limits: RemoteLimits) -> RemoteKeys:

@@ -8,6 +8,7 @@ key. A signature costs what a local one costs; the place is needed when a proces
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import secrets
 from collections.abc import Awaitable, Callable
@@ -103,3 +104,38 @@ class SecretManagerKeys:
             raise ProviderError(f"{self._place.place} does not answer in time") from None
         except UnreachableError as error:
             raise ProviderError(f"{self._place.place} cannot be reached: {error}") from None
+
+
+class KeptKek:
+    """A key-encryption key that lies in such a place as base64: a ``WrappingKey`` that wraps nothing."""
+
+    def __init__(self, place: SecretPlace, name: str) -> None:
+        self._place = place
+        self._name = name
+
+    @property
+    def place(self) -> str:
+        """See ``WrappingKey``."""
+        return self._place.place
+
+    async def wrap(self, raw: bytes) -> bytes:
+        """See ``WrappingKey``."""
+        del raw
+        raise ProviderError(
+            f"{self.place} keeps secrets and wraps none; put the key there yourself, in base64"
+        )
+
+    async def unwrap(self, wrapped: bytes) -> bytes:
+        """See ``WrappingKey``."""
+        if wrapped:
+            raise ProviderError(
+                f"{self.place} has the key-encryption key; keys.kek and keys.kek_file stay empty"
+            )
+        try:
+            return base64.b64decode((await self._place.get(self._name)).strip(), validate=True)
+        except ValueError:
+            raise ProviderError(f"what {self.place} has is not base64") from None
+
+    async def close(self) -> None:
+        """See ``WrappingKey``."""
+        await self._place.close()

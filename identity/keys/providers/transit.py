@@ -21,7 +21,7 @@ import ssl
 import time
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import httpx
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
@@ -32,10 +32,12 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from grpc_identity.encoding import decode_base64url
 from grpc_identity.jwk import PublicKey
 from identity.keys.ports import ProviderError
+from identity.keys.providers.purpose import PURPOSE
 from identity.keys.providers.remote import NewPair, RemoteKeys, RemoteLimits, UnreachableError
 from identity.keys.providers.uri import ProviderUri, read_secret, require_private_way
 
 OPTIONS = ("token-file", "namespace", "ca-file", "prefix")
+WRAPPING_OPTIONS = ("token-file", "namespace", "ca-file", "key")
 TOKEN_LOOK_SECONDS = 60.0
 _TYPES = {"ES256": "ecdsa-p256", "RS256": "rsa-3072", "EdDSA": "ed25519"}
 _HASHED = {"prehashed": True, "hash_algorithm": "sha2-256"}
@@ -172,6 +174,37 @@ class TransitBackend:
         await self._client.close()
 
 
+class TransitWrappingKey:
+    """A key of the mount that encrypts: of a type with associated data, such as aes256-gcm96."""
+
+    def __init__(self, client: TransitClient, key: str) -> None:
+        self._client = client
+        self._key = key
+        self._bound = {"associated_data": base64.b64encode(PURPOSE.encode()).decode()}
+
+    @property
+    def place(self) -> str:
+        """See ``WrappingKey``."""
+        return self._client.place
+
+    async def wrap(self, raw: bytes) -> bytes:
+        """See ``WrappingKey``."""
+        body = {"plaintext": base64.b64encode(raw).decode(), **self._bound}
+        answer = await self._client.call("POST", f"{self._client.mount}/encrypt/{self._key}", body)
+        ciphertext: str = answer["ciphertext"]
+        return ciphertext.encode()
+
+    async def unwrap(self, wrapped: bytes) -> bytes:
+        """See ``WrappingKey``."""
+        body = {"ciphertext": wrapped.decode("ascii", "replace"), **self._bound}
+        answer = await self._client.call("POST", f"{self._client.mount}/decrypt/{self._key}", body)
+        return base64.b64decode(answer["plaintext"])
+
+    async def close(self) -> None:
+        """See ``WrappingKey``."""
+        await self._client.close()
+
+
 class _NotThereError(ProviderError):
     """What was asked for does not exist."""
 
@@ -181,6 +214,12 @@ def provider(uri: str, limits: RemoteLimits) -> RemoteKeys:
     parsed = ProviderUri.parse(uri, OPTIONS)
     backend = TransitBackend(TransitClient(parsed, limits), parsed)
     return RemoteKeys(backend, limits, time.monotonic)
+
+
+def wrapping_key(uri: str, limits: RemoteLimits) -> TransitWrappingKey:
+    """The key that wraps the key-encryption key. Raises ``ProviderError``."""
+    parsed = ProviderUri.parse(uri, WRAPPING_OPTIONS)
+    return TransitWrappingKey(TransitClient(parsed, limits), quote(parsed.option("key"), safe=""))
 
 
 def _data(response: httpx.Response, path: str) -> dict[str, Any]:

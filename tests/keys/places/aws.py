@@ -48,11 +48,11 @@ class Aws:
         os.environ["AWS_SECRET_ACCESS_KEY"] = SECRET_KEY
         self._server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
         self._server.start()
-        self._address = "http://{}:{}".format(*self._server.get_host_and_port())
+        self.address = "http://{}:{}".format(*self._server.get_host_and_port())
 
     def uri_of(self, place: str) -> str:
         """As the setting has it."""
-        return f"{place}:eu-central-1?endpoint={self._address}"
+        return f"{place}:eu-central-1?endpoint={self.address}"
 
     def stop(self) -> None:
         """Ends it."""

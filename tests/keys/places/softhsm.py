@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -45,6 +46,20 @@ class SoftHsm:
     def uri_with(self, path: str) -> str:
         """With another path."""
         return f"pkcs11:{path}?module-path={self.module}&pin-source=file:{self.pin_file}"
+
+    def make_aes_key(self, label: str) -> None:
+        """An AES key, made in the token as an operator does it; one of each label."""
+        from pkcs11 import Attribute, KeyType, ObjectClass
+
+        from identity.keys.providers.pkcs11_token import TokenSessions
+        from identity.keys.providers.pkcs11_uri import Pkcs11Uri
+
+        def make(session: Any) -> None:
+            query = {Attribute.CLASS: ObjectClass.SECRET_KEY, Attribute.LABEL: label}
+            if not list(session.get_objects(query)):
+                session.generate_key(KeyType.AES, 256, label=label, store=True)
+
+        TokenSessions(Pkcs11Uri.parse(self.uri)).writing(make)
 
 
 def softhsm(folder: Path) -> SoftHsm:
