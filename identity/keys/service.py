@@ -34,6 +34,8 @@ from identity.keys.ports import (
     NoActiveKeyError,
     ProviderError,
     Signer,
+    SignerBusyError,
+    SignerUnavailableError,
     Uptake,
 )
 from identity.keys.schedule import Schedule
@@ -180,6 +182,13 @@ class KeyService:
         found = []
         if self._signer is None:
             found.append(Problem("no_signing_key", "No signing key is active; look at: identity keys list"))
+        else:
+            try:
+                self._signer.check()
+            except SignerBusyError:
+                pass
+            except SignerUnavailableError as error:
+                found.append(Problem("signer_unavailable", str(error)))
         if self._failure:
             found.append(Problem("keyring_unavailable", self._failure))
         return found

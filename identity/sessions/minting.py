@@ -59,13 +59,21 @@ class AccessTokenMint:
     active_signer: Callable[[], Signer]
 
     def signer(self) -> Signer:
-        """The key that signs now. Raises ``SIGNER_UNAVAILABLE`` when there is none."""
+        """The key that signs now. Raises ``SIGNER_UNAVAILABLE`` when there is none, or none that can be reached.
+
+        Asked for before anything is recorded: a refresh token that is spent for an answer nobody gets is one whose
+        owner may come back too late.
+        """
         try:
-            return self.active_signer()
+            signer = self.active_signer()
+            signer.check()
         except NoActiveKeyError as error:
             raise IdentityError(
                 Reason.SIGNER_UNAVAILABLE, "No signing key is active.", retry_after_seconds=5.0
             ) from error
+        except SignerUnavailableError as error:
+            raise _unreachable(error) from error
+        return signer
 
     def check_size(
         self, signer: Signer, session_claims: str, audience: Sequence[str], scopes: Sequence[str]
@@ -133,6 +141,12 @@ async def _signature(signer: Signer, signing_input: bytes) -> bytes:
     try:
         return await signer.sign(signing_input)
     except SignerUnavailableError as error:
-        raise IdentityError(
-            Reason.SIGNER_UNAVAILABLE, "The signing key cannot be reached.", retry_after_seconds=1.0
-        ) from error
+        raise _unreachable(error) from error
+
+
+def _unreachable(error: SignerUnavailableError) -> IdentityError:
+    return IdentityError(
+        Reason.SIGNER_UNAVAILABLE,
+        "The signing key cannot be reached; retry with the same idempotency key.",
+        retry_after_seconds=error.retry_after_seconds,
+    )

@@ -155,6 +155,9 @@ async def test_a_signature_that_cannot_be_had_is_a_refusal_that_says_when_to_com
     class Away:
         kid, algorithm = "kid", "ES256"
 
+        def check(self) -> None:
+            pass
+
         async def sign(self, signing_input: bytes) -> bytes:
             raise SignerUnavailableError
 

@@ -64,6 +64,9 @@ class LocalSigner:
     algorithm: str
     private_key: PrivateKey = field(repr=False)
 
+    def check(self) -> None:
+        """See ``Signer``: it is always there."""
+
     async def sign(self, signing_input: bytes) -> bytes:
         """See ``Signer``."""
         signature: bytes = _SIGNERS[self.algorithm].sign(signing_input, self.private_key)

@@ -1,0 +1,215 @@
+"""A service whose keys are elsewhere, as its callers and verifiers see it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import grpc
+import httpx
+import pytest
+import pytest_asyncio
+from keys.places import LACKING, PLACES
+from keys.places.aws import SECRET_KEY
+from keys.places.openbao import OpenBao
+from keys.places.softhsm import PIN
+from keys.places.test_every_place import ALGORITHMS, PUBLIC_MEMBERS
+
+from grpc_identity.jwk import KeySet
+from grpc_identity.jws import verify_compact
+from grpc_identity.v1 import identity_service_pb2 as pb
+from identity.config import ConfigurationError
+
+ISSUE = pb.IssueTokensRequest(subject="alice", audience=["orders"])
+SESSIONS = 12
+REFRESHES_AFTERWARDS = 3
+
+
+async def published(service: Any) -> list[dict[str, Any]]:
+    """The keys by HTTP, which are those by gRPC."""
+    async with httpx.AsyncClient() as client:
+        answer = await client.get(f"{service.addresses.http_url}/.well-known/jwks.json")
+    by_grpc = await service.identity.GetJWKS(pb.GetJWKSRequest())
+    found: list[dict[str, Any]] = answer.json()["keys"]
+    assert [key["kid"] for key in found] == [key.kid for key in by_grpc.keys]
+    assert {member for key in by_grpc.keys for member in (field.name for field, _ in key.ListFields())} <= {
+        "kty", "crv", "x", "y", "n", "e", "use", "alg", "kid",
+    }  # fmt: skip
+    return found
+
+
+async def problems(service: Any) -> set[str]:
+    async with httpx.AsyncClient() as client:
+        answer = await client.get(f"{service.addresses.http_url}/readyz")
+    return {problem["name"] for problem in answer.json()["problems"]}
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("place", PLACES)
+async def test_tokens_are_signed_there_and_verified_with_what_is_published(
+    place: str,
+    algorithm: str,
+    uri_of: Callable[[str], str],
+    make_settings: Any,
+    start_service: Any,
+    openbao: OpenBao,
+    caplog: Any,
+) -> None:
+    if reason := LACKING.get((place, algorithm)):
+        pytest.skip(reason)
+    caplog.set_level(logging.DEBUG)
+    uri = uri_of(place)
+    settings = make_settings(keys={"provider": uri, "algorithm": algorithm, "provider_timeout_ms": 10_000})
+    service = await start_service(settings)
+    keys = await published(service)
+    assert [set(key) for key in keys] == [PUBLIC_MEMBERS[algorithm]]
+
+    issued = (await service.identity.IssueTokens(ISSUE, metadata=service.login)).tokens
+    request = pb.RefreshRequest(refresh_token=issued.refresh_token)
+    refreshed = (await service.identity.Refresh(request, metadata=service.login)).tokens
+    for tokens in (issued, refreshed):
+        verify_compact(tokens.access_token, KeySet.from_jwks(keys), typ="at+jwt")
+
+    # Another process with the same keyring signs with the same key.
+    another = await start_service(settings)
+    assert await published(another) == keys
+    tokens = (await another.identity.IssueTokens(ISSUE, metadata=another.login)).tokens
+    verify_compact(tokens.access_token, KeySet.from_jwks(keys))
+
+    stored = await asyncio.to_thread(Path(settings.keys.file).read_text)
+    assert f'"provider": "{place}"' in stored
+    credentials = [PIN, SECRET_KEY, (await asyncio.to_thread(openbao.token_file.read_text))]
+    for text in (caplog.text, stored, repr(service.server.keys), repr(settings)):
+        assert len(text) > 10
+        assert not [credential for credential in credentials if credential in text]
+
+
+@pytest_asyncio.fixture
+async def own_openbao(openbao: OpenBao) -> AsyncIterator[OpenBao]:
+    """One that a test may kill; the next finds it alive."""
+    yield openbao
+    await asyncio.to_thread(openbao.bring_back)
+
+
+class Refreshing:
+    """One session whose owner refreshes on and on, each time with a key, and never gives up."""
+
+    def __init__(self, service: Any, refresh_token: str) -> None:
+        self._service = service
+        self._token = refresh_token
+        self.done = 0
+        self.unavailable = 0
+
+    async def run(self) -> None:
+        while True:
+            request = pb.RefreshRequest(refresh_token=self._token, idempotency_key=f"refresh-{self.done}")
+            try:
+                answer = await self._service.identity.Refresh(request, metadata=self._service.login)
+            except grpc.aio.AioRpcError as error:
+                if error.code() is not grpc.StatusCode.UNAVAILABLE:
+                    raise
+                self.unavailable += 1
+                await asyncio.sleep(0.05)
+            else:
+                self._token = answer.tokens.refresh_token
+                self.done += 1
+
+
+async def test_a_place_that_is_killed_under_load_and_comes_back_costs_no_session_and_no_restart(
+    own_openbao: OpenBao, make_settings: Any, start_service: Any, refused: Any, wait_until: Any
+) -> None:
+    settings = make_settings(
+        keys={"provider": own_openbao.uri, "provider_timeout_ms": 1000},
+        limits={"address_successes_per_minute": 10**6},
+    )
+    service = await start_service(settings)
+    answers = [await service.identity.IssueTokens(ISSUE, metadata=service.login) for _ in range(SESSIONS)]
+    sessions = [Refreshing(service, answer.tokens.refresh_token) for answer in answers]
+    running = [asyncio.create_task(session.run()) for session in sessions]
+    await wait_until(lambda: all(session.done > 1 for session in sessions))
+
+    own_openbao.kill()
+    await wait_until(lambda: all(session.unavailable for session in sessions))
+    refusal = await refused(service.identity.IssueTokens(ISSUE, metadata=service.login))
+    assert (refusal.code, refusal.reason) == (grpc.StatusCode.UNAVAILABLE, "SIGNER_UNAVAILABLE")
+    assert refusal.retry_after_seconds >= 1
+    assert await problems(service) == {"signer_unavailable"}
+    # Verifiers go on: what is published needs nobody.
+    assert len(await published(service)) == 1
+
+    await asyncio.to_thread(own_openbao.bring_back)
+    done = [session.done for session in sessions]
+    await wait_until(
+        lambda: all(
+            session.done >= before + REFRESHES_AFTERWARDS
+            for session, before in zip(sessions, done, strict=True)
+        ),
+        seconds=30,
+    )
+    assert not any(task.done() for task in running)
+    for task in running:
+        task.cancel()
+    await asyncio.wait(running)
+    assert await problems(service) == set()
+
+
+async def test_while_the_place_is_away_a_refresh_spends_nothing(
+    own_openbao: OpenBao, make_settings: Any, start_service: Any, refused: Any, wait_until: Any
+) -> None:
+    service = await start_service(
+        make_settings(keys={"provider": own_openbao.uri, "provider_timeout_ms": 500})
+    )
+    tokens = (await service.identity.IssueTokens(ISSUE, metadata=service.login)).tokens
+    own_openbao.hang()
+
+    async def is_open() -> bool:
+        calls = [refused(service.identity.IssueTokens(ISSUE, metadata=service.login)) for _ in range(5)]
+        assert {refusal.reason for refusal in await asyncio.gather(*calls)} == {"SIGNER_UNAVAILABLE"}
+        return "signer_unavailable" in await problems(service)
+
+    await wait_until(is_open)
+    request = pb.RefreshRequest(refresh_token=tokens.refresh_token)
+    refusal = await refused(service.identity.Refresh(request, metadata=service.login))
+    assert refusal.reason == "SIGNER_UNAVAILABLE"
+    own_openbao.bring_back()
+
+    async def is_ready() -> bool:
+        return not await problems(service)
+
+    await wait_until(is_ready)
+    # Long past the leeway of a caller without a key.
+    service.travel(seconds=600)
+    assert (await service.identity.Refresh(request, metadata=service.login)).tokens.refresh_token
+
+
+async def test_a_service_comes_up_while_the_place_is_away_and_signs_once_it_is_back(
+    own_openbao: OpenBao, make_settings: Any, start_service: Any, refused: Any, wait_until: Any
+) -> None:
+    settings = make_settings(keys={"provider": own_openbao.uri, "provider_timeout_ms": 500})
+    await start_service(settings)
+    own_openbao.kill()
+    service = await start_service(settings)
+    refusal = await refused(service.identity.IssueTokens(ISSUE, metadata=service.login))
+    assert refusal.reason == "SIGNER_UNAVAILABLE"
+    await asyncio.to_thread(own_openbao.bring_back)
+
+    async def signs() -> bool:
+        try:
+            await service.identity.IssueTokens(ISSUE, metadata=service.login)
+        except grpc.aio.AioRpcError:
+            return False
+        return True
+
+    await wait_until(signs)
+
+
+def test_a_provider_that_does_not_exist_is_an_error_that_names_the_setting(make_settings: Any) -> None:
+    from identity.parts import key_providers
+
+    with pytest.raises(
+        ConfigurationError, match=r"keys.provider: 'hsm' is not a key provider; there are local:"
+    ):
+        key_providers(make_settings(keys={"provider": "hsm:1"}))
