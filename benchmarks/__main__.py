@@ -20,7 +20,7 @@ from pathlib import Path
 
 import uvloop
 
-from benchmarks import distance, revocation
+from benchmarks import distance, revocation, signing
 from benchmarks.cases import CASES, Case, chosen_cases, is_chosen, running_cases
 from benchmarks.load import Measurement, measure
 from benchmarks.memory import FIGURES, measure_memory
@@ -30,6 +30,7 @@ from benchmarks.report import (
     print_distance,
     print_memory,
     print_revocation,
+    print_signing,
     print_table,
     summarise,
 )
@@ -57,18 +58,21 @@ def main() -> None:
     figures = [figure for figure in FIGURES if is_chosen(figure.name, arguments.only)]
     with_revocation = is_chosen(revocation.NAME, arguments.only)
     with_distance = is_chosen(distance.NAME, arguments.only)
-    if not cases and not figures and not with_revocation and not with_distance:
-        names = (*(item.name for item in (*CASES, *FIGURES)), revocation.NAME, distance.NAME)
+    with_signing = is_chosen(signing.NAME, arguments.only)
+    if not (cases or figures or with_revocation or with_distance or with_signing):
+        names = (*(item.name for item in (*CASES, *FIGURES)), revocation.NAME, distance.NAME, signing.NAME)
         parser.error(f"nothing fits; there are: {' '.join(names)}")
     results = uvloop.run(_run(cases, arguments)) if cases else []
     memory = measure_memory(figures)
     latency = revocation.measure_revocation() if with_revocation else {}
     far = distance.measure_distance() if with_distance else {}
+    signatures = signing.measure_signing() if with_signing else {}
     if results:
         print_table(results, arguments.concurrency)
     print_memory(memory)
     print_revocation(latency)
     print_distance(far)
+    print_signing(signatures)
     arguments.output.write_text(
         json.dumps(
             as_json(results)
@@ -76,6 +80,7 @@ def main() -> None:
                 "memory": memory,
                 "revocation": latency,
                 "distance": far,
+                "signing": signatures,
                 "version": __version__,
                 "python": platform.python_version(),
                 "cores": os.cpu_count(),

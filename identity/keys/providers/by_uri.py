@@ -28,7 +28,7 @@ _AWS = Packages("aws", ("boto3", "botocore", "urllib3"))
 PACKAGES: Mapping[str, Packages] = MappingProxyType(
     {
         "pkcs11": Packages("pkcs11"),
-        "transit": Packages("transit", ("httpx", "httpcore")),
+        "transit": Packages("transit", ("aiohttp",)),
         "awskms": _AWS,
         "awssm": _AWS,
     }

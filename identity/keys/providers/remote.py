@@ -169,15 +169,16 @@ class RemoteKeys:
     async def sign(self, signer: RemoteSigner, signing_input: bytes) -> bytes:
         """See ``Signer``."""
         self._pending += 1
+        deadline = self._monotonic() + self._limits.timeout_seconds
         try:
             async with asyncio.timeout(self._limits.timeout_seconds):
-                return await self._signed(signer, signing_input)
+                return await self._signed(signer, signing_input, deadline)
         except TimeoutError:
             raise self._away() from None
         finally:
             self._pending -= 1
 
-    async def _signed(self, signer: RemoteSigner, signing_input: bytes) -> bytes:
+    async def _signed(self, signer: RemoteSigner, signing_input: bytes, deadline: float) -> bytes:
         while True:
             await self._closed_circuit.wait()
             async with self._slots:
@@ -199,6 +200,9 @@ class RemoteKeys:
                     if not self._breaker.is_open:
                         self._breaker.succeeded()
                     return signature
+            if self._monotonic() >= deadline:
+                # A client with a timer of its own may have taken the cancellation for its own.
+                raise self._away()
             await asyncio.sleep(self._breaker.seconds_until_attempt())
 
     def _failed(self, signer: RemoteSigner, reason: str) -> None:

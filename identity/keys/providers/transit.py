@@ -20,10 +20,11 @@ import logging
 import ssl
 import time
 from collections.abc import Mapping
+from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-import httpx
+import aiohttp
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
@@ -39,6 +40,7 @@ from identity.keys.providers.uri import ProviderUri, read_secret, require_privat
 OPTIONS = ("token-file", "namespace", "ca-file", "prefix")
 WRAPPING_OPTIONS = ("token-file", "namespace", "ca-file", "key")
 TOKEN_LOOK_SECONDS = 60.0
+TRY_AGAIN_SECONDS = 5.0
 _TYPES = {"ES256": "ecdsa-p256", "RS256": "rsa-3072", "EdDSA": "ed25519"}
 _HASHED = {"prehashed": True, "hash_algorithm": "sha2-256"}
 _SIGN: Mapping[str, Mapping[str, Any]] = {
@@ -47,7 +49,7 @@ _SIGN: Mapping[str, Mapping[str, Any]] = {
     "EdDSA": {},
 }
 # Sealed, in standby, a replica without the key, too busy: another moment or another node may do.
-_LATER = frozenset({412, 429, 472, 473, 500, 502, 503, 504})
+_LATER = frozenset({307, 308, 412, 429, 472, 473, 500, 502, 503, 504})
 
 _log = logging.getLogger(__name__)
 
@@ -67,40 +69,56 @@ class TransitClient:
         self._token_file = uri.option("token-file")
         self._token = ""
         self._keeping: asyncio.Task[None] | None = None
-        headers = {"X-Vault-Request": "true"}
+        self._headers = {"X-Vault-Request": "true"}
         if "namespace" in uri.options:
-            headers["X-Vault-Namespace"] = uri.options["namespace"]
-        self._http = httpx.AsyncClient(
-            base_url=f"{parts.scheme}://{parts.netloc}/v1/",
-            headers=headers,
-            verify=_verification(uri) if parts.scheme == "https" else False,
-            timeout=limits.timeout_seconds,
-            limits=httpx.Limits(max_connections=limits.concurrency),
-            trust_env=False,
-        )
+            self._headers["X-Vault-Namespace"] = uri.options["namespace"]
+        self._base = f"{parts.scheme}://{parts.netloc}/v1/"
+        self._tls = _verification(uri) if parts.scheme == "https" else None
+        self._limits = limits
+        self._http: aiohttp.ClientSession | None = None
 
     async def call(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """``data`` of the answer. Raises ``UnreachableError`` and ``ProviderError``, which never quote an answer."""
         if self._keeping is None:
             self._token = read_secret("transit", self._token_file)
             self._keeping = asyncio.create_task(self._keep_token())
-        response = await self._send(method, path, body)
-        if response.status_code == httpx.codes.FORBIDDEN and self._has_another_token():
-            response = await self._send(method, path, body)
-        return _data(response, path)
+        status, answer = await self._send(method, path, body)
+        if status == HTTPStatus.FORBIDDEN and self._has_another_token():
+            status, answer = await self._send(method, path, body)
+        return _data(status, answer, path)
 
     async def close(self) -> None:
         """Closes the connections; the token is left to whoever made it."""
         if self._keeping is not None:
             self._keeping.cancel()
             await asyncio.wait([self._keeping])
-        await self._http.aclose()
+        if self._http is not None:
+            await self._http.close()
 
-    async def _send(self, method: str, path: str, body: Mapping[str, Any] | None) -> httpx.Response:
+    async def _send(self, method: str, path: str, body: Mapping[str, Any] | None) -> tuple[int, Any]:
+        headers = {**self._headers, "X-Vault-Token": self._token}
         try:
-            return await self._http.request(method, path, json=body, headers={"X-Vault-Token": self._token})
-        except httpx.HTTPError as error:
+            # A redirect would take the token to wherever it points.
+            async with self._session().request(
+                method, self._base + path, json=body, headers=headers, allow_redirects=False
+            ) as response:
+                text = await response.read()
+                return response.status, json.loads(text) if response.ok and text else {}
+        except ValueError:
+            raise UnreachableError("an answer that is not JSON") from None
+        except (aiohttp.ClientError, OSError) as error:
             raise UnreachableError(type(error).__name__) from None
+
+    def _session(self) -> aiohttp.ClientSession:
+        if self._http is None:
+            connector = aiohttp.TCPConnector(limit=self._limits.concurrency, ssl=self._tls or True)
+            self._http = aiohttp.ClientSession(
+                connector=connector,
+                # Whoever calls keeps the deadline: of two timers that end together, one cancellation is lost.
+                timeout=aiohttp.ClientTimeout(total=None),
+                cookie_jar=aiohttp.DummyCookieJar(),
+            )
+        return self._http
 
     def _has_another_token(self) -> bool:
         before, self._token = self._token, read_secret("transit", self._token_file)
@@ -111,21 +129,26 @@ class TransitClient:
         while True:
             try:
                 if self._has_another_token() or time.monotonic() >= renew_at:
-                    renew_at = time.monotonic() + await self._renewed()
+                    async with asyncio.timeout(self._limits.timeout_seconds):
+                        renew_at = time.monotonic() + await self._renewed()
+            except TimeoutError:
+                _log.warning("the token for %s could not be renewed: no answer in time", self.place)
             except (UnreachableError, ProviderError) as error:
                 _log.warning("the token for %s could not be renewed: %s", self.place, error)
-            await asyncio.sleep(min(TOKEN_LOOK_SECONDS, max(renew_at - time.monotonic(), 1.0)))
+            except Exception:
+                # Without this task the token would run out.
+                _log.exception("the token for %s could not be renewed", self.place)
+            await asyncio.sleep(min(TOKEN_LOOK_SECONDS, max(renew_at - time.monotonic(), TRY_AGAIN_SECONDS)))
 
     async def _renewed(self) -> float:
         """Seconds until it is to be renewed again."""
-        token = _data(await self._send("GET", "auth/token/lookup-self", None), "auth/token/lookup-self")
+        token = _data(*await self._send("GET", "auth/token/lookup-self", None), "auth/token/lookup-self")
         if not token.get("renewable"):
             # One that ends will be replaced by whoever has put it there, or the log says so.
             return TOKEN_LOOK_SECONDS
-        response = await self._send("POST", "auth/token/renew-self", {})
-        _data(response, "auth/token/renew-self")
-        lease_seconds = response.json()["auth"]["lease_duration"]
-        return float(lease_seconds) / 2
+        status, answer = await self._send("POST", "auth/token/renew-self", {})
+        _data(status, answer, "auth/token/renew-self")
+        return float(answer["auth"]["lease_duration"]) / 2
 
 
 class TransitBackend:
@@ -222,19 +245,15 @@ def wrapping_key(uri: str, limits: RemoteLimits) -> TransitWrappingKey:
     return TransitWrappingKey(TransitClient(parsed, limits), quote(parsed.option("key"), safe=""))
 
 
-def _data(response: httpx.Response, path: str) -> dict[str, Any]:
-    status = response.status_code
-    if response.is_success:
-        try:
-            data: dict[str, Any] = (response.json() if response.content else {}).get("data") or {}
-        except ValueError:
-            raise UnreachableError("an answer that is not JSON") from None
+def _data(status: int, answer: Any, path: str) -> dict[str, Any]:
+    if HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
+        data: dict[str, Any] = answer.get("data") or {}
         return data
     if status in _LATER:
         raise UnreachableError(f"status {status}: sealed, in standby or overloaded")
-    if status == httpx.codes.FORBIDDEN:
+    if status == HTTPStatus.FORBIDDEN:
         raise ProviderError(f"Transit refuses {path}: the token has expired, or its policy lacks this path")
-    if status == httpx.codes.NOT_FOUND:
+    if status == HTTPStatus.NOT_FOUND:
         raise _NotThereError(
             f"Transit has nothing at {path}; check the mount, and whether the key was deleted"
         )

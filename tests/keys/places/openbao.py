@@ -40,6 +40,12 @@ class OpenBao:
         """As the setting has it."""
         return f"transit:{self.address}/transit?token-file={self.token_file}"
 
+    @property
+    def pid(self) -> int:
+        """Of its process."""
+        assert self._process is not None
+        return self._process.pid
+
     def uri_of(self, place: str) -> str:
         """By the name of the scheme, of which there is one."""
         assert place == "transit"
