@@ -22,17 +22,20 @@ from identity.keys.ports import KeyStoreAwayError, KeyStoreError
 from identity.keys.providers.local import LocalKeys, LocalSigner
 from identity.keys.schedule import Schedule
 from identity.keys.service import KeyService
-from identity.store.redis.connection import BatchingConnection, connect
+from identity.store.redis.address import StoreAddress
 from identity.store.redis.keyring import RedisKeyStore
 from identity.store.redis.keys import KeySpace
+from identity.store.redis.opening import open_store
+from identity.store.redis.topology import Bounds, StoreConnection
 
 OPERATOR = Circumstances("admin", "RotateKeys")
 
 
 @pytest_asyncio.fixture
-async def connection(valkey: str) -> AsyncIterator[BatchingConnection]:
-    made = BatchingConnection(connect(valkey, timeout_seconds=2), max_batch=8, timeout_seconds=2)
+async def connection(valkey: str, space: KeySpace) -> AsyncIterator[StoreConnection]:
+    made, feed = open_store(StoreAddress.parse(valkey), Bounds(timeout_seconds=2, max_batch=8), space)
     yield made
+    await feed.close()
     await made.close()
 
 
@@ -42,7 +45,7 @@ def space() -> KeySpace:
 
 
 @pytest.fixture
-def store(connection: BatchingConnection, space: KeySpace) -> RedisKeyStore:
+def store(connection: StoreConnection, space: KeySpace) -> RedisKeyStore:
     return RedisKeyStore(connection, space, outbox_max_events=1000)
 
 
@@ -55,7 +58,7 @@ def make_on(store: RedisKeyStore, kek: Any, clock: Any) -> Callable[..., KeyServ
     return build
 
 
-async def outbox(connection: BatchingConnection, space: KeySpace) -> list[tuple[str, int]]:
+async def outbox(connection: StoreConnection, space: KeySpace) -> list[tuple[str, int]]:
     """Type and sequence number of what was recorded."""
     entries = await connection.command("XRANGE", space.buckets[0].outbox, "-", "+")
     rows = [dict(zip(fields[::2], fields[1::2], strict=True)) for _, fields in entries]
@@ -75,7 +78,7 @@ async def test_of_writers_that_race_one_writes_and_the_others_are_told(store: Re
 
 
 async def test_what_is_done_is_recorded_in_the_same_step_or_not_at_all(
-    store: RedisKeyStore, connection: BatchingConnection, space: KeySpace
+    store: RedisKeyStore, connection: StoreConnection, space: KeySpace
 ) -> None:
     events = [
         Event(EventType.KEY_CREATED, Outcome.SUCCESS, Circumstances("", "", detail="kid a")),
@@ -87,7 +90,7 @@ async def test_what_is_done_is_recorded_in_the_same_step_or_not_at_all(
 
 
 async def test_services_that_start_at_once_agree_and_record_one_start(
-    make_on: Callable[..., KeyService], connection: BatchingConnection, space: KeySpace
+    make_on: Callable[..., KeyService], connection: StoreConnection, space: KeySpace
 ) -> None:
     services = [make_on() for _ in range(6)]
     await asyncio.gather(*(service.start() for service in services))
@@ -97,7 +100,7 @@ async def test_services_that_start_at_once_agree_and_record_one_start(
 
 
 async def test_no_private_material_is_in_the_store(
-    make_on: Callable[..., KeyService], connection: BatchingConnection, space: KeySpace
+    make_on: Callable[..., KeyService], connection: StoreConnection, space: KeySpace
 ) -> None:
     service = make_on()
     await service.start()
@@ -144,7 +147,7 @@ async def test_every_service_follows_a_switch_within_a_second_without_being_told
 
 
 async def test_a_keyring_that_the_store_has_lost_is_put_back_by_who_knows_it(
-    make_on: Callable[..., KeyService], connection: BatchingConnection, space: KeySpace, store: RedisKeyStore
+    make_on: Callable[..., KeyService], connection: StoreConnection, space: KeySpace, store: RedisKeyStore
 ) -> None:
     one, other = make_on(), make_on()
     await one.start()
@@ -166,7 +169,7 @@ async def test_a_keyring_that_the_store_has_lost_is_put_back_by_who_knows_it(
 
 
 async def test_what_was_revoked_stays_so_when_a_failover_loses_it(
-    make_on: Callable[..., KeyService], connection: BatchingConnection, space: KeySpace
+    make_on: Callable[..., KeyService], connection: StoreConnection, space: KeySpace
 ) -> None:
     one, other = make_on(), make_on()
     await one.start()
@@ -197,7 +200,7 @@ async def test_a_store_that_is_away_is_not_a_fault_of_the_keyring(
     new_valkey: Callable[..., Any], space: KeySpace, kek: Any, clock: Any
 ) -> None:
     server = new_valkey({"save": ""})
-    connection = BatchingConnection(
+    connection = StoreConnection(
         connect(server.connection_url, timeout_seconds=1), max_batch=8, timeout_seconds=1
     )
     store = RedisKeyStore(connection, space, outbox_max_events=1000)
@@ -217,7 +220,7 @@ async def test_a_store_that_is_away_is_not_a_fault_of_the_keyring(
 
 @pytest.mark.parametrize("text", [b"", b"{", b"[]", b'{"format": 2}', b"\xff"], ids=range(5))
 async def test_a_damaged_keyring_is_an_error_and_never_replaced(
-    make_on: Callable[..., KeyService], connection: BatchingConnection, space: KeySpace, text: bytes
+    make_on: Callable[..., KeyService], connection: StoreConnection, space: KeySpace, text: bytes
 ) -> None:
     await connection.command("HSET", space.keyring, "revision", 1, "document", text)
     with pytest.raises(KeyStoreError, match="identity keys import"):
