@@ -200,9 +200,8 @@ async def test_a_store_that_is_away_is_not_a_fault_of_the_keyring(
     new_valkey: Callable[..., Any], space: KeySpace, kek: Any, clock: Any
 ) -> None:
     server = new_valkey({"save": ""})
-    connection = StoreConnection(
-        connect(server.connection_url, timeout_seconds=1), max_batch=8, timeout_seconds=1
-    )
+    address = StoreAddress.parse(server.connection_url)
+    connection, feed = open_store(address, Bounds(timeout_seconds=1, max_batch=8), space)
     store = RedisKeyStore(connection, space, outbox_max_events=1000)
     service = KeyService(store, Custody(kek, {LOCAL: LocalKeys()}, clock, "ES256"), Schedule(), clock)
     await service.start()
@@ -215,6 +214,7 @@ async def test_a_store_that_is_away_is_not_a_fault_of_the_keyring(
         await store.compare_and_set(Keyring(2))
     assert service.active_signer()
     assert service.problems() == []
+    await feed.close()
     await connection.close()
 
 
