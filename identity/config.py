@@ -146,6 +146,10 @@ class KeySettings(_Section):
     )
     sign_days: Annotated[float, Field(gt=0, le=90)] = Field(90.0, description="a key signs this long")
 
+    secret_days: Annotated[float, Field(ge=31)] = Field(
+        90.0, description="the secret of refresh tokens is replaced when it is so old"
+    )
+
     @model_validator(mode="after")
     def _check_file(self) -> Self:
         if self.store != "file" and "file" in self.model_fields_set:

@@ -24,14 +24,21 @@ def report_failures() -> Iterator[None]:
 
     from identity.config import ConfigurationError
     from identity.errors import IdentityError
-    from identity.keys.ports import KeyStoreError
+    from identity.keys.ports import KeyStoreError, ProviderError
     from identity.keys.sealing import SealError
     from identity.rpc.server import ListenError
     from identity.valkey import EmbeddedStoreError
 
     try:
         yield
-    except (ConfigurationError, EmbeddedStoreError, KeyStoreError, ListenError, SealError) as error:
+    except (
+        ConfigurationError,
+        EmbeddedStoreError,
+        KeyStoreError,
+        ListenError,
+        ProviderError,
+        SealError,
+    ) as error:
         fail(str(error))
     except IdentityError as error:
         fail(f"{error.reason}: {error.message}")
