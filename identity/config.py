@@ -176,6 +176,10 @@ class KeySettings(_Section):
         16, description="signatures under way elsewhere, and sessions with an HSM"
     )
 
+    secret_days: Annotated[float, Field(ge=31)] = Field(
+        90.0, description="the secret of refresh tokens is replaced when it is so old"
+    )
+
     @model_validator(mode="after")
     def _check_file(self) -> Self:
         if self.store != "file" and "file" in self.model_fields_set:

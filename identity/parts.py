@@ -152,7 +152,9 @@ def key_service(
     """The keys as the settings name them. Raises ``SealError`` and ``ConfigurationError``."""
     keys = settings.keys
     schedule = Schedule(
-        publish_ahead=timedelta(hours=keys.publish_ahead_hours), sign_for=timedelta(days=keys.sign_days)
+        publish_ahead=timedelta(hours=keys.publish_ahead_hours),
+        sign_for=timedelta(days=keys.sign_days),
+        secret_for=timedelta(days=keys.secret_days),
     )
     custody = Custody(
         key_encryption_key(settings),

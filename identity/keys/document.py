@@ -10,6 +10,7 @@ from typing import Any
 from identity.keys.keyring import KeyRecord, Keyring, KeyState, SealedSecret, SecretPurpose
 
 FORMAT = 1
+"""``activates_by`` and ``request`` came later: a keyring without them is read as one whose keys do not wait."""
 
 
 class DamagedKeyringError(ValueError):
@@ -76,13 +77,13 @@ def _keyring(document: dict[str, Any]) -> Keyring:
                 state=KeyState(item["state"]),
                 created_at=_moment(item["created_at"]),
                 activates_at=_moment(item["activates_at"]),
-                activates_by=_moment(item["activates_by"]),
+                activates_by=_moment(item.get("activates_by", item["activates_at"])),
                 retires_at=_moment(item["retires_at"]),
                 removes_at=_moment(item["removes_at"]),
                 public_jwk=item["public_jwk"],
                 sealed_private_key=base64.b64decode(item["sealed_private_key"], validate=True),
                 provider=item["provider"],
-                request=item["request"],
+                request=item.get("request", ""),
             )
             for item in document["keys"]
         ),

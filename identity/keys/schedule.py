@@ -27,6 +27,8 @@ SPREAD = timedelta(minutes=5)
 """A step that was written is known to every process within this time; they look several times in it."""
 UPTAKE = MAX_JWKS_AGE
 """How long a key whose time has come waits for verifiers that lack it. Who polls at all has looked by then."""
+MIN_SECRET_LIFE = timedelta(days=31)
+"""A session lives for 30 days at most; so long a secret is accepted after its successor came into use."""
 MAX_REMOVED = 10
 
 
@@ -38,11 +40,17 @@ class Schedule:
     sign_for: timedelta = timedelta(days=90)
     max_token_ttl: timedelta = timedelta(minutes=15)
     skew: timedelta = timedelta(seconds=60)
+    secret_for: timedelta = timedelta(days=90)
 
     def __post_init__(self) -> None:
         if self.max_token_ttl <= timedelta(0) or self.skew < timedelta(0):
             raise ValueError(
                 "keys: the longest lifetime of a token must be positive, and the skew not negative"
+            )
+        if self.secret_for < MIN_SECRET_LIFE:
+            raise ValueError(
+                f"keys.secret_days must be at least {MIN_SECRET_LIFE.days}: two secrets of refresh tokens are accepted, and "
+                "sessions would end whose token was made with one that is gone"
             )
         if self.publish_ahead < 2 * MAX_JWKS_AGE:
             raise ValueError(

@@ -5,7 +5,8 @@
 - A new secret is used once every process has had ``SECRET_SPREAD`` to learn of it; until then nobody makes a token
   that another would take for a forgery.
 - It may be replaced once no session can be left whose token was made with its predecessor: after the longest absolute
-  lifetime. Sooner only if the operator says so, which ends the sessions that have not refreshed since.
+  lifetime. Sooner only if the operator says so, which ends the sessions that have not refreshed since. By itself it is
+  replaced when it is as old as the schedule has it, which is more than that.
 """
 
 from __future__ import annotations
@@ -42,6 +43,12 @@ def replaceable_from(secrets: Sequence[SealedSecret]) -> datetime:
     if len(secrets) < MAX_GENERATIONS:
         return secrets[-1].created_at
     return secrets[-1].created_at + SECRET_SPREAD + LONGEST_SESSION
+
+
+def rotation_due(keyring: Keyring, now: datetime, secret_for: timedelta) -> bool:
+    """Whether the secret of refresh tokens is to get a successor."""
+    kept = keyring.secrets_for(SecretPurpose.REFRESH_TOKEN)
+    return bool(kept) and now >= kept[-1].created_at + secret_for
 
 
 def rotated(keyring: Keyring, new: SealedSecret) -> Keyring:

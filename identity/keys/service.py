@@ -40,7 +40,7 @@ from identity.keys.ports import (
 )
 from identity.keys.schedule import Schedule
 from identity.keys.sealing import SealError
-from identity.keys.secrets import accepted, in_use
+from identity.keys.secrets import accepted, in_use, rotation_due
 from identity.keys.upkeep import Upkeep
 from identity.readiness import Problem
 
@@ -206,6 +206,7 @@ class KeyService:
             (may_ask and bool(rules.overdue(self._keyring, now)))
             or rules.advanced(self._keyring, now) is not self._keyring
             or rules.new_key_due(self._keyring, now, self.schedule) is not None
+            or rotation_due(self._keyring, now, self.schedule.secret_for)
             or (self._secrets is not None and self._secrets.active_id != self._secret_in_use())
         )
         return is_due or await self._store.revision() != self._keyring.revision

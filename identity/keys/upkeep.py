@@ -13,6 +13,7 @@ from identity.keys.keyring import LOCAL, KeyRecord, Keyring, KeyState, SecretPur
 from identity.keys.ports import ProviderError
 from identity.keys.schedule import Schedule
 from identity.keys.sealing import SealError
+from identity.keys.secrets import accepted, next_number, rotated, rotation_due
 
 FIRST_NUMBER = 1
 
@@ -38,6 +39,9 @@ class Upkeep:
         if missing:
             made = tuple(self.custody.new_secret(purpose, FIRST_NUMBER) for purpose in missing)
             wanted = wanted.next(secrets=(*wanted.secrets, *made))
+        if rotation_due(wanted, now, self.schedule.secret_for):
+            number = next_number(accepted(wanted, SecretPurpose.REFRESH_TOKEN))
+            wanted = rotated(wanted, self.custody.new_secret(SecretPurpose.REFRESH_TOKEN, number))
         wanted = await self._without_spent_keys(rules.advanced(wanted, now, held), keyring)
         times = rules.new_key_due(wanted, now, self.schedule)
         if times is not None:

@@ -122,8 +122,10 @@ async def test_calls_at_once_look_as_if_one_had_followed_the_other(fleet: Any) -
 
     stubs = [fleet.add_server() for _ in range(SERVERS)]
     settings = Settings(**fleet.settings)
-    service = key_service(settings, SystemClock(), StoreParts(settings))
+    parts = StoreParts(settings)
+    service = key_service(settings, SystemClock(), parts)
     await service.start()
+    await parts.close()
     found = service.refresh_token_secrets()
     codec = RefreshTokenCodec(found.by_id, found.active_id)
     outcomes = dict.fromkeys(("alive", "ended"), 0)

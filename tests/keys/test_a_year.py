@@ -24,6 +24,7 @@ from identity.keys.keyring import LOCAL, KeyState
 from identity.keys.providers.local import LocalKeys
 from identity.keys.schedule import MAX_JWKS_AGE, Schedule
 from identity.keys.service import KeyService
+from identity.keys.upkeep import FIRST_NUMBER
 
 OPERATOR = Circumstances("admin", "test")
 TOKEN_LIVES = timedelta(minutes=15)
@@ -226,4 +227,6 @@ async def test_over_a_year_nobody_refuses_a_good_token_nor_accepts_one_of_a_revo
     # In a rotation that was not an emergency nobody ever met a key for which he had to ask.
     assert asked_in_peace == 0
     assert world.verified > 10_000 * days
+    replaced = services[0].refresh_token_secrets().active_id - FIRST_NUMBER
+    assert replaced == (days - 1) // 90
     print(f"{switches} switches, {len(world.checked)} keys, {world.verified} verifications")

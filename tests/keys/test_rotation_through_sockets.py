@@ -124,7 +124,9 @@ async def test_a_forced_rotation_signs_once_every_verifier_of_every_server_holds
     assert all(new in verifier.held_kids(ISSUER) for verifier in verifiers)
     switched_at = asyncio.get_running_loop().time()
     await wait_until(lambda: all(server.keys.active_signer().kid == new for server in servers))
-    assert asyncio.get_running_loop().time() - switched_at < 1.0
+    spread = asyncio.get_running_loop().time() - switched_at
+    print(f"all signed with the new key within {spread:.2f} s of the first")
+    assert spread < 1.0
     after = (await new_session()).tokens.access_token
     for verifier in verifiers:
         assert verifier.verify(before).subject == "alice"
@@ -179,7 +181,9 @@ async def test_a_revoked_key_leaves_every_verifier_in_a_second_tokens_die_and_se
     successor = answer.active_key.public_key.kid
     assert service.server.keys.active_signer().kid == successor != stolen
     await wait_until(lambda: all(list(verifier.held_kids(ISSUER)) == [successor] for verifier in verifiers))
-    assert loop.time() - began < 1.5
+    took = loop.time() - began
+    print(f"revoked everywhere after {took:.2f} s")
+    assert took < 1.5
     for verifier in verifiers:
         with pytest.raises(TokenError) as caught:
             verifier.verify(token)
@@ -259,15 +263,6 @@ async def test_ten_forced_rotations_in_a_minute_under_load_fail_no_verification(
     assert len(kids) == 11
     assert took < 60
     print(f"{verified} verifications of tokens of {len(kids)} keys in {took:.0f} s")
-
-
-@pytest.mark.parametrize(
-    "method", ["ListKeys", "RotateKeys", "RevokeKey", "RotateRefreshTokenSecret", "ResealKeyring"]
-)
-async def test_keys_are_for_administrators_only(service: Any, refused: Any, method: str) -> None:
-    request = getattr(admin_pb, f"{method}Request")()
-    refusal = await refused(getattr(service.administration, method)(request, metadata=service.login))
-    assert refusal.reason == "GRANT_MISSING"
 
 
 async def test_a_key_that_is_not_there_is_said_to_be(service: Any, refused: Any) -> None:

@@ -148,6 +148,7 @@ def test_a_service_that_slept_through_the_change_publishes_ahead_all_the_same() 
         {"publish_ahead": timedelta(days=90)},
         {"max_token_ttl": timedelta(0)},
         {"skew": timedelta(seconds=-1)},
+        {"secret_for": timedelta(days=30)},
     ],
 )
 def test_a_schedule_that_could_cause_a_false_rejection_is_refused(times: dict[str, timedelta]) -> None:
