@@ -21,7 +21,7 @@ from grpc_identity.encoding import decode_base64url
 from grpc_identity.v1 import identity_service_pb2 as pb
 from identity.clock import SystemClock
 from identity.config import Settings
-from identity.parts import key_service
+from identity.parts import StoreParts, key_service
 from identity.tokens.refresh_token import RefreshTokenCodec
 
 PAUSE_SECONDS = 0.02
@@ -71,8 +71,11 @@ class Traffic:
         self.people: list[Person] = []
 
     async def begin(self, people: int) -> None:
-        service = key_service(Settings(**self._fleet.settings), SystemClock())
+        settings = Settings(**self._fleet.settings)
+        parts = StoreParts(settings)
+        service = key_service(settings, SystemClock(), parts)
         await service.start()
+        await parts.close()
         found = service.refresh_token_secrets()
         self._codec = RefreshTokenCodec(found.by_id, found.active_id)
         self.people = list(await asyncio.gather(*(self.sign_in(f"person-{n}") for n in range(people))))
