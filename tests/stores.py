@@ -331,8 +331,10 @@ class WatchedServers:
     """A primary, two replicas, and three sentinels that watch them."""
 
     def __init__(self) -> None:
-        first = Node(STORE)
-        self.nodes = [first, *_start_nodes([STORE | {"replicaof": f"127.0.0.1 {first.port}"}] * 2)]
+        # With files: a primary that comes back empty, before the sentinels have told its replicas of another, empties them.
+        kept = STORE | {"appendonly": "yes"}
+        first = Node(kept)
+        self.nodes = [first, *_start_nodes([kept | {"replicaof": f"127.0.0.1 {first.port}"}] * 2)]
         with ThreadPoolExecutor(3) as pool:
             self.sentinels = list(pool.map(SentinelProcess, [first.port] * 3))
         become(lambda: all(sentinel.sees() == (2, 2) for sentinel in self.sentinels), "they know each other")

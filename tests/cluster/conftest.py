@@ -45,9 +45,9 @@ async def start_traffic() -> AsyncIterator[Callable[..., Any]]:
     """Starts people who refresh all the time."""
     started: list[Traffic] = []
 
-    async def start(fleet: Any, *, people: int, servers: int = 2) -> Traffic:
+    async def start(fleet: Any, *, people: int, servers: int = 2, **pace: float) -> Traffic:
         stubs = [fleet.add_server() for _ in range(servers)]
-        traffic = Traffic(fleet, stubs)
+        traffic = Traffic(fleet, stubs, **pace)
         started.append(traffic)
         await traffic.begin(people)
         return traffic

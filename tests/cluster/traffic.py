@@ -62,11 +62,12 @@ class Person:
 class Traffic:
     """All of them, at several servers."""
 
-    def __init__(self, fleet: Any, stubs: list[Any]) -> None:
+    def __init__(self, fleet: Any, stubs: list[Any], pause_seconds: float = PAUSE_SECONDS) -> None:
         self._fleet = fleet
         self.stubs = stubs
         self._tasks: list[asyncio.Task[None]] = []
         self._is_over = False
+        self._pause_seconds = pause_seconds
         self._codec: RefreshTokenCodec
         self.people: list[Person] = []
 
@@ -172,4 +173,4 @@ class Traffic:
                     return
                 await asyncio.sleep(PAUSE_SECONDS)
             calls += 1
-            await asyncio.sleep(PAUSE_SECONDS)
+            await asyncio.sleep(self._pause_seconds)
