@@ -17,7 +17,8 @@ from identity.keys.providers.remote import RemoteLimits
 
 ROOT = Path(__file__).parents[3]
 MISSING = {
-    "pkcs11": "pkcs11", "transit": "aiohttp", "awskms": "boto3", "awssm": "boto3",
+    "pkcs11": "pkcs11", "transit": "aiohttp", "awskms": "boto3", "awssm": "boto3", "gcpkms": "google.cloud.kms_v1",
+    "gcpsm": "google.cloud.secretmanager_v1",
 }  # fmt: skip
 
 
