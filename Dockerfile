@@ -2,11 +2,13 @@
 FROM python:3.13.9-slim-trixie AS build
 
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
+# With keys in an HSM, Transit or a cloud: --build-arg LOCK=providers.txt
+ARG LOCK=server.txt
 WORKDIR /build
 RUN python -m venv /opt/identity
-COPY requirements/server.txt requirements/dev.txt requirements/
+COPY requirements/server.txt requirements/providers.txt requirements/dev.txt requirements/
 # Everything but the project itself comes locked, with hashes, as wheels.
-RUN /opt/identity/bin/python -m pip install --require-hashes --only-binary :all: -r requirements/server.txt \
+RUN /opt/identity/bin/python -m pip install --require-hashes --only-binary :all: -r "requirements/$LOCK" \
     && python -m venv /opt/tools \
     && /opt/tools/bin/python -m pip install --require-hashes --only-binary :all: -r requirements/dev.txt
 COPY pyproject.toml README.md LICENSE CHANGELOG.md ./

@@ -25,12 +25,15 @@ class Packages:
 
 
 _AWS = Packages("aws", ("boto3", "botocore", "urllib3"))
+_GCP = Packages("gcp", ("google", "urllib3"))
 PACKAGES: Mapping[str, Packages] = MappingProxyType(
     {
         "pkcs11": Packages("pkcs11"),
         "transit": Packages("transit", ("aiohttp",)),
         "awskms": _AWS,
         "awssm": _AWS,
+        "gcpkms": _GCP,
+        "gcpsm": _GCP,
     }
 )
 """By scheme, which is the name of the module as well."""

@@ -40,11 +40,18 @@ _Arguments: Any = type(
 )
 
 
+class ModuleUnfitError(Exception):
+    """The library is none, or cannot be used by a server."""
+
+
 class Module(_pkcs11.lib):
-    """A module that threads may share. Raises ``pkcs11.PKCS11Error`` when it does not load."""
+    """A module that threads may share. Its constructor raises ``ModuleUnfitError`` and ``pkcs11.PKCS11Error``."""
 
     def initialize(self) -> None:
         """Called by the library's constructor, in place of its own."""
+        if self._functions() != self._functions():
+            # p11-kit's client does that: what is done by one list counts for that list only.
+            raise ModuleUnfitError("gives a new list of functions at each call; use the HSM's own module")
         arguments = _Arguments(flags=_CKF_OS_LOCKING_OK)
         result = self._function(_INITIALIZE, ctypes.c_void_p)(ctypes.byref(arguments))
         if result not in (CKR_OK, CKR_CRYPTOKI_ALREADY_INITIALIZED):
@@ -64,12 +71,14 @@ class Module(_pkcs11.lib):
         if result not in (CKR_OK, _CKR_USER_ALREADY_LOGGED_IN):
             raise _CKR_PIN.get(result, pkcs11.GeneralError)(f"C_Login returned {result:#x}")
 
-    def _function(self, place: int, *arguments: Any) -> Any:
-        library = ctypes.CDLL(self.so)
+    def _functions(self) -> int:
         functions = ctypes.c_void_p()
-        result = library.C_GetFunctionList(ctypes.byref(functions))
+        result = ctypes.CDLL(self.so).C_GetFunctionList(ctypes.byref(functions))
         if result != CKR_OK or functions.value is None:
-            raise pkcs11.GeneralError(f"C_GetFunctionList returned {result:#x}")
-        pointer = ctypes.c_void_p.from_address(functions.value + place * ctypes.sizeof(ctypes.c_void_p))
+            raise ModuleUnfitError(f"has no functions (C_GetFunctionList returned {result:#x})")
+        return functions.value
+
+    def _function(self, place: int, *arguments: Any) -> Any:
+        pointer = ctypes.c_void_p.from_address(self._functions() + place * ctypes.sizeof(ctypes.c_void_p))
         # CFUNCTYPE lets go of the interpreter's lock for as long as the call takes.
         return ctypes.CFUNCTYPE(ctypes.c_ulong, *arguments)(pointer.value or 0)

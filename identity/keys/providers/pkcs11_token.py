@@ -21,7 +21,7 @@ import pkcs11
 from pkcs11 import ObjectClass
 
 from identity.keys.ports import ProviderError
-from identity.keys.providers.cryptoki import Module
+from identity.keys.providers.cryptoki import Module, ModuleUnfitError
 from identity.keys.providers.pkcs11_uri import Pkcs11Uri
 from identity.keys.providers.remote import UnreachableError
 
@@ -58,10 +58,14 @@ def _shared(path: str) -> _Shared:
         if path not in _modules:
             try:
                 _modules[path] = _Shared(Module(path))
-            except pkcs11.PKCS11Error:
-                raise ProviderError(
-                    f"the PKCS #11 module {path} does not load; check module-path and that it is for this machine"
-                ) from None
+            except ModuleUnfitError as error:
+                raise ProviderError(f"the PKCS #11 module {path} {error}") from None
+            except pkcs11.PKCS11Error as error:
+                if "while loading" in str(error):
+                    raise ProviderError(
+                        f"the PKCS #11 module {path} does not load; check module-path and that it is for this machine"
+                    ) from None
+                raise UnreachableError(f"its module does not start ({type(error).__name__})") from None
         return _modules[path]
 
 
@@ -87,11 +91,15 @@ class TokenSessions:
 
     def __init__(self, uri: Pkcs11Uri) -> None:
         self._uri = uri
-        self._shared = _shared(str(uri.module_path))
+        self._module_path = str(uri.module_path)
         self._kept = threading.local()
         self._open: set[Any] = set()
         self._lock = threading.Lock()
         self._refused_pin = b""
+
+    @property
+    def _shared(self) -> _Shared:
+        return _shared(self._module_path)
 
     def reading(self, operation: Callable[[TokenSession], _T]) -> _T:
         """``operation`` with this thread's session. Raises ``ProviderError`` and ``UnreachableError``."""

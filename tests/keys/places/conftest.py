@@ -9,6 +9,7 @@ import pytest
 import pytest_asyncio
 from keys.places import PLACES
 from keys.places.aws import Aws
+from keys.places.gcp import Gcp
 from keys.places.openbao import OpenBao
 from keys.places.softhsm import SoftHsm, softhsm
 
@@ -33,6 +34,13 @@ def openbao_fixture(tmp_path_factory: Any) -> Iterator[OpenBao]:
 @pytest.fixture(name="aws", scope="session")
 def aws_fixture() -> Iterator[Aws]:
     server = Aws()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(name="gcp", scope="session")
+def gcp_fixture() -> Iterator[Gcp]:
+    server = Gcp()
     yield server
     server.stop()
 

@@ -115,9 +115,12 @@ async def test_a_token_that_is_not_there_is_named(
         await provider_at(softhsm.uri_with(path)).generate("ES256")
 
 
-def test_a_module_that_does_not_load_is_named(softhsm: SoftHsm, provider_at: Any, tmp_path: Path) -> None:
+async def test_a_module_that_does_not_load_is_named(
+    softhsm: SoftHsm, provider_at: Any, tmp_path: Path
+) -> None:
+    uri = f"pkcs11:token=a?module-path={tmp_path}/nowhere.so&pin-source=file:{softhsm.pin_file}"
     with pytest.raises(ProviderError, match=r"/nowhere\.so does not load"):
-        provider_at(f"pkcs11:token=a?module-path={tmp_path}/nowhere.so&pin-source=file:{softhsm.pin_file}")
+        await provider_at(uri).generate("ES256")
 
 
 async def test_many_threads_sign_at_once_on_several_providers(softhsm: SoftHsm, provider_at: Any) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import boto3
 import pytest
 from keys.places.aws import Aws
+from keys.places.gcp import Gcp
 from keys.places.openbao import OpenBao
 from keys.places.softhsm import SoftHsm
 
@@ -22,6 +23,7 @@ from identity.keys.providers.wrapping import unwrapped_kek, wrapped_kek
 from identity.parts import key_encryption_key
 
 LIMITS = RemoteLimits()
+WRAPPING = ("transit", "pkcs11", "awskms", "gcpkms")
 
 
 @pytest.fixture
@@ -37,6 +39,9 @@ def wrapping_uri(request: Any) -> Callable[[str], str]:
                 softhsm: SoftHsm = request.getfixturevalue("softhsm")
                 softhsm.make_aes_key("kek")
                 return softhsm.uri_with("token=identity;object=kek")
+            case "gcpkms":
+                gcp: Gcp = request.getfixturevalue("gcp")
+                return gcp.wrapping_uri
             case _:
                 aws: Aws = request.getfixturevalue("aws")
                 client = boto3.client("kms", region_name="eu-central-1", endpoint_url=aws.address)
@@ -45,7 +50,7 @@ def wrapping_uri(request: Any) -> Callable[[str], str]:
     return uri
 
 
-@pytest.mark.parametrize("scheme", ["transit", "pkcs11", "awskms"])
+@pytest.mark.parametrize("scheme", WRAPPING)
 async def test_a_service_whose_key_encryption_key_is_wrapped_starts_and_issues(
     scheme: str, wrapping_uri: Any, make_settings: Any, start_service: Any, tmp_path: Path
 ) -> None:
@@ -61,7 +66,7 @@ async def test_a_service_whose_key_encryption_key_is_wrapped_starts_and_issues(
     assert (await service.identity.IssueTokens(request, metadata=service.login)).tokens.access_token
 
 
-@pytest.mark.parametrize("scheme", ["transit", "pkcs11", "awskms"])
+@pytest.mark.parametrize("scheme", WRAPPING)
 def test_what_was_altered_is_not_unwrapped(scheme: str, wrapping_uri: Any, make_settings: Any) -> None:
     uri = wrapping_uri(scheme)
     wrapped = bytearray(base64.b64decode(wrapped_kek(uri, bytes(32), LIMITS)))
@@ -84,6 +89,13 @@ def test_a_key_encryption_key_that_lies_in_secrets_manager_is_fetched(aws: Aws, 
     assert key_encryption_key(settings).raw == raw
     with pytest.raises(ConfigurationError, match="stay empty"):
         key_encryption_key(make_settings(keys={"kek_provider": uri}))
+
+
+def test_a_key_encryption_key_that_lies_in_secret_manager_is_fetched(gcp: Gcp, make_settings: Any) -> None:
+    raw = secrets.token_bytes(32)
+    gcp.secrets["projects/p/secrets/kek"] = [b"the one before", base64.b64encode(raw)]
+    uri = f"{gcp.uri_of('gcpsm')}&secret=kek"
+    assert key_encryption_key(make_settings(keys={"kek_file": None, "kek_provider": uri})).raw == raw
 
 
 def test_a_place_that_is_away_at_the_start_is_named(make_settings: Any, tmp_path: Path) -> None:

@@ -1,0 +1,73 @@
+"""Choosing a provider."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from keys.places.openbao import OpenBao
+
+from grpc_identity.v1 import identity_service_pb2 as pb
+from identity.keys.ports import ProviderError
+from identity.keys.providers.by_uri import PACKAGES, provider_by_uri, providers_by_scheme
+from identity.keys.providers.remote import RemoteLimits
+
+ROOT = Path(__file__).parents[3]
+MISSING = {
+    "pkcs11": "pkcs11", "transit": "aiohttp", "awskms": "boto3", "awssm": "boto3", "gcpkms": "google.cloud.kms_v1",
+    "gcpsm": "google.cloud.secretmanager_v1",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("scheme", PACKAGES)
+def test_a_provider_whose_packages_are_missing_names_the_extra_and_the_service_needs_none(
+    scheme: str,
+) -> None:
+    extra = PACKAGES[scheme].extra
+    program = f"""
+import sys
+sys.modules[{MISSING[scheme]!r}] = None
+import identity.app, identity.cli.main
+from identity.keys.ports import ProviderError
+from identity.keys.providers.by_uri import provider_by_uri
+from identity.keys.providers.remote import RemoteLimits
+try:
+    provider_by_uri("{scheme}:x", RemoteLimits())
+except ProviderError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    assert f"pip install 'grpc-identity-server[{extra}]'" in done.stdout
+
+
+def test_every_provider_is_documented_with_its_extra() -> None:
+    text = (ROOT / "docs/key-providers.md").read_text()
+    for scheme, packages in PACKAGES.items():
+        assert f"`{scheme}:" in text
+        assert f"`{packages.extra}`" in text
+
+
+@pytest.mark.parametrize("uri", ["local:x", "nowhere:", "", "Local:"])
+def test_a_uri_that_names_no_provider_is_refused(uri: str) -> None:
+    with pytest.raises(ProviderError):
+        provider_by_uri(uri, RemoteLimits())
+
+
+def test_two_providers_of_one_scheme_are_refused() -> None:
+    with pytest.raises(ProviderError, match="cannot be told apart"):
+        providers_by_scheme("awskms:eu-central-1", ["awskms:eu-west-1"], RemoteLimits())
+
+
+async def test_keys_move_from_one_place_to_another_by_a_rotation(
+    openbao: OpenBao, make_settings: Any, start_service: Any
+) -> None:
+    await start_service(make_settings())
+    settings = make_settings(keys={"provider": openbao.uri})
+    service = await start_service(settings)
+    # The key that signs stays where it is; the next one is made in the new place.
+    assert [key.provider for key in service.server.keys.keyring.keys] == ["local"]
+    request = pb.IssueTokensRequest(subject="alice", audience=["orders"])
+    assert (await service.identity.IssueTokens(request, metadata=service.login)).tokens.access_token
