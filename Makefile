@@ -57,12 +57,19 @@ test: $(READY) $(PROTO_READY) ## Run the tests against a real Valkey, gRPC and O
 
 .PHONY: test-long
 test-long: $(READY) ## Walk 10,000 histories of refreshing; a quarter of an hour, before a release or after changing the rules
-	@MODEL_EXAMPLES=10000 $(BIN)/python -m pytest -n0 tests/model
+	@MODEL_EXAMPLES=10000 $(BIN)/python -m pytest --dist load tests/model
+
+.PHONY: test-cluster
+test-cluster: $(READY) ## Run the tests of sessions on a cluster, then on a primary that sentinels watch; some ten minutes
+	@for store in cluster sentinel; do TEST_STORE=$$store $(BIN)/python -m pytest $(PYTEST_ARGS) \
+	  tests/rpc tests/model tests/concurrency tests/verifiers tests/audit tests/security || exit 1; done
 
 .PHONY: storms
-storms: $(READY) ## 1,000 rounds of 200 calls at once, 50,000 calls given up, 50 failovers; a quarter of an hour, before a release
+storms: $(READY) ## 1,000 rounds of 200 calls at once, 50,000 calls given up, 50 failovers, 20 killed primaries, 800 moved slots; before a release
 	@LINEAR_ROUNDS=1000 CANCELLED_CALLS=50000 FAILOVER_ROUNDS=50 $(BIN)/python -m pytest -n0 -s \
 	  tests/concurrency tests/faults/test_durability.py
+	@MIGRATION_ROUNDS=50 KILL_ROUNDS=10 $(BIN)/python -m pytest -n0 -s \
+	  tests/cluster/test_migration.py tests/cluster/test_death.py tests/cluster/test_sentinels.py
 
 .PHONY: mutants
 mutants: $(READY) ## Break the rules of refreshing one by one, and see that the tests notice; some ten minutes

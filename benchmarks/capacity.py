@@ -91,6 +91,11 @@ class Filled:
         memory = await self.redis.info("memory")
         return int(memory["used_memory"])
 
+    async def script_us(self) -> float:
+        """What the store says that it has spent on a script."""
+        commands = await self.redis.info("commandstats")
+        return float(commands["cmdstat_evalsha"]["usec_per_call"])
+
     async def start(self, subject: str = "") -> None:
         """One more session, through the same script as any."""
         subject = subject or str(uuid.uuid4())
@@ -166,10 +171,16 @@ async def _measure(sizes: Sequence[int]) -> dict[str, list[dict[str, float]]]:
         print(f"refreshing each of {sizes[0]:,} sessions {STEPS} times ...", flush=True)
         lived = await _open(stack)
         await _in_batches(lived, [lived.start] * sizes[0])
+        await lived.redis.config_resetstat()
         for generation in range(STEPS):
             await _in_batches(lived, [_call(lived.spend, family, generation) for family in lived.families])
         with_lineage = [
-            {"sessions": sizes[0], "refreshes_each": STEPS, "bytes_each": await _bytes_each(lived)}
+            {
+                "sessions": sizes[0],
+                "refreshes_each": STEPS,
+                "bytes_each": await _bytes_each(lived),
+                "script_us_under_load": await lived.script_us(),
+            }
         ]
         print("refreshing in turns ...", flush=True)
         await _refresh_in_turns(list(stores.values()))
@@ -179,6 +190,7 @@ async def _measure(sizes: Sequence[int]) -> dict[str, list[dict[str, float]]]:
             "sessions_with_lineage": with_lineage,
             "latency_of_a_refresh": latency,
             "revocations": [await _revocations(stores[sizes[-1]])],
+            "events_that_wait": [await _events(lived)],
             "one_subject": [await _one_subject(await _open(stack))],
         }
 
@@ -192,7 +204,11 @@ async def _open(stack: AsyncExitStack) -> Filled:
         grpc={"listen": "127.0.0.1:0"},
         http={"enabled": False},
         redis={"url": valkey.connection_url, "timeout_ms": 10_000},
-        keys={"file": folder / "keyring.json", "kek": base64.b64encode(secrets.token_bytes(32)).decode()},
+        keys={
+            "store": "file",
+            "file": folder / "keyring.json",
+            "kek": base64.b64encode(secrets.token_bytes(32)).decode(),
+        },
         audit={"relay": False, "outbox_max_events": 10_000_000},
     )
     secret = await bootstrap_client(settings, client_id="bench", display_name="Benchmark", policy=POLICY)
@@ -236,7 +252,6 @@ async def _refresh_in_turns(stores: list[Filled]) -> None:
 
 
 async def _latency(size: int, filled: Filled, smallest: Filled) -> dict[str, float]:
-    scripts = (await filled.redis.info("commandstats"))["cmdstat_evalsha"]
     cuts, base = (statistics.quantiles(store.seconds, n=100) for store in (filled, smallest))
     return {
         "sessions": size,
@@ -244,7 +259,7 @@ async def _latency(size: int, filled: Filled, smallest: Filled) -> dict[str, flo
         "p99_ms": round(cuts[98] * 1000, 2),
         "p50_to_the_smallest": round(cuts[49] / base[49], 2),
         "p99_to_the_smallest": round(cuts[98] / base[98], 2),
-        "script_us": float(scripts["usec_per_call"]),
+        "script_us": await filled.script_us(),
     }
 
 
@@ -267,6 +282,17 @@ async def _revocations(filled: Filled) -> dict[str, float]:
         "revocations": len(revoked),
         "bytes_each": round((await filled.used_bytes() - before) / len(revoked), 1),
     }
+
+
+async def _events(filled: Filled) -> dict[str, float]:
+    """What the outbox takes for each event that the backend has not acknowledged: here refreshes."""
+    before = await filled.used_bytes()
+    families = filled.families[:AT_ONCE]
+    for generation in range(STEPS, 2 * STEPS):
+        await asyncio.gather(*(filled.spend(family, generation) for family in families))
+    memory = await filled.redis.info("memory")
+    events = len(families) * STEPS
+    return {"events": events, "bytes_each": round((int(memory["used_memory"]) - before) / events, 1)}
 
 
 async def _one_subject(filled: Filled) -> dict[str, float]:

@@ -83,7 +83,11 @@ async def _start(url: str, folder: Path) -> tuple[Any, Any, Any]:
         grpc={"listen": "127.0.0.1:0"},
         http={"enabled": False},
         redis={"url": url, "key_prefix": "distance"},
-        keys={"file": folder / "keyring.json", "kek": base64.b64encode(secrets.token_bytes(32)).decode()},
+        keys={
+            "store": "file",
+            "file": folder / "keyring.json",
+            "kek": base64.b64encode(secrets.token_bytes(32)).decode(),
+        },
         audit={"relay": False, "outbox_max_events": 10_000_000},
         limits={"refreshes_per_family_per_minute": 1_000_000},
     )

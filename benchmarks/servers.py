@@ -63,6 +63,7 @@ async def _serve_identity(
         http={"listen": "127.0.0.1:0"},
         redis={"url": store_url, "key_prefix": data.name},
         keys={
+            "store": "file",
             "file": data / "keyring.json",
             "kek": base64.b64encode(secrets.token_bytes(32)).decode(),
         },

@@ -24,7 +24,6 @@ from starlette.routing import BaseRoute
 
 from grpc_identity._version import __version__
 from grpc_identity.jwk import KeySet
-from identity.audit.event import Circumstances, Event, EventType, Outcome
 from identity.audit.recorder import RefusalRecorder
 from identity.audit.relay.relay import AuditRelay
 from identity.audit.sinks.otlp import OtlpSpanSink, otlp_exporter
@@ -36,6 +35,8 @@ from identity.config import Settings
 from identity.errors import IdentityError
 from identity.http.app import create_app
 from identity.http.server import HttpServer
+from identity.keys.administration import KeyAdministration
+from identity.keys.ports import KeyStoreAwayError
 from identity.keys.service import PublishedKeys
 from identity.parts import StoreParts, claims_source, current_claims, key_service, lifetimes_of
 from identity.rate_limiter import RateLimiter
@@ -66,6 +67,7 @@ from identity.verifiers.feed import VerifierFeed
 from identity.verifiers.roster import Roster
 
 READINESS_INTERVAL_SECONDS = 1.0
+KEYRING_RETRY_SECONDS = 0.5
 FINAL_FLUSH_SECONDS = 5.0
 CANCEL_AGAIN_SECONDS = 0.2
 
@@ -93,13 +95,15 @@ class IdentityServer:
         self._instance_id = secrets.token_hex(4)
         self._metrics = CollectorRegistry()
         self._recorder = RefusalRecorder(self.store.outbox)
-        self.keys = key_service(settings, self._clock)
+        self.keys = key_service(settings, self._clock, self.store, self._recorder)
         self._claims_source = claims_source(settings, self._metrics)
         self._feed = VerifierFeed(
             self.store.feed, self._instance_id, keys_version=lambda: self.keys.published().version
         )
         self._roster = Roster(time.monotonic)
         self._census = Census(self.store.board, self._feed, self._roster)
+        self.keys.on_published = self._feed.keys_changed
+        self.keys.uptake = self._census
         self._problems: Sequence[Problem] = (Problem("starting", "The service is starting."),)
         self._tasks: list[asyncio.Task[None]] = []
         self._closed = asyncio.Event()
@@ -112,8 +116,17 @@ class IdentityServer:
     async def start(self) -> Addresses:
         """Listens. Comes up even while the store is away: not ready, and ready once it is back."""
         settings = self.settings
-        self.keys.on_change = self._record_key_change
-        await self.keys.start()
+        transport = Transport(
+            listen=settings.grpc.listen,
+            certificate_file=settings.grpc.tls_certificate_file,
+            private_key_file=settings.grpc.tls_private_key_file,
+            client_ca_file=settings.grpc.tls_client_ca_file,
+            allow_plaintext=settings.grpc.allow_plaintext,
+        )
+        # Before the store is waited for: what is wrong with the settings does not pass.
+        transport.check()
+        http_url = await self._start_http()
+        await self._start_keys()
         hasher = SecretHasher(self.keys.client_secret_pepper())
         registry = ClientRegistry(self.store.clients, hasher)
         with contextlib.suppress(IdentityError):
@@ -134,15 +147,16 @@ class IdentityServer:
         use_cases = self._use_cases()
         self._rpc = RpcServer(
             identity_service=IdentityService(calls, use_cases, self.keys, watch, self._census, self._clock),
-            admin_service=AdminService(calls, administration, use_cases.explain, self._census, self._clock),
-            calls=calls,
-            transport=Transport(
-                listen=settings.grpc.listen,
-                certificate_file=settings.grpc.tls_certificate_file,
-                private_key_file=settings.grpc.tls_private_key_file,
-                client_ca_file=settings.grpc.tls_client_ca_file,
-                allow_plaintext=settings.grpc.allow_plaintext,
+            admin_service=AdminService(
+                calls,
+                administration,
+                use_cases.explain,
+                self._census,
+                self._clock,
+                KeyAdministration(self.keys),
             ),
+            calls=calls,
+            transport=transport,
             bounds=Bounds(
                 settings.grpc.max_message_bytes,
                 settings.grpc.max_metadata_bytes,
@@ -151,7 +165,6 @@ class IdentityServer:
             with_reflection=settings.reflection_enabled,
         )
         grpc_target = await self._rpc.start()
-        http_url = await self._start_http()
         if settings.audit.relay:
             self._sink = OtlpSpanSink(
                 otlp_exporter(), service_version=__version__, instance_id=self._instance_id
@@ -209,11 +222,27 @@ class IdentityServer:
         """Returns once ``stop`` has finished."""
         await self._closed.wait()
 
+    async def _start_keys(self) -> None:
+        """Waits for a keyring that is in the store, while that is away."""
+        said = ""
+        while True:
+            try:
+                await self.keys.start()
+            except KeyStoreAwayError as error:
+                if not said:
+                    said = str(error)
+                    _log.warning("waiting for the keyring: %s", said)
+                self._problems = (Problem("keyring_unavailable", said),)
+                await asyncio.sleep(KEYRING_RETRY_SECONDS)
+            else:
+                return
+
     def _use_cases(self) -> UseCases:
         settings, sessions = self.settings, self.store.sessions
         mint = AccessTokenMint(AccessTokenAssembler(settings.issuer), self.keys.active_signer)
         refresh_secrets = self.keys.refresh_token_secrets()
         codec = RefreshTokenCodec(refresh_secrets.by_id, refresh_secrets.active_id)
+        self.keys.on_secrets = lambda kept: codec.use(kept.by_id, kept.active_id)
         self.refresh_tokens = codec
         lifetimes = lifetimes_of(settings)
         reader = AccessTokenReader(settings.issuer, self._key_set, self._clock)
@@ -227,9 +256,8 @@ class IdentityServer:
                 lifetimes=lifetimes,
                 buckets=settings.redis.buckets,
                 retry_window_seconds=settings.tokens.retry_window_seconds,
-                sealing_key=hmac.digest(
-                    refresh_secrets.by_id[refresh_secrets.active_id], b"sealed answers", hashlib.sha256
-                ),
+                # Of a secret that stays: an answer must open when the secret of refresh tokens was replaced meanwhile.
+                sealing_key=hmac.digest(self.keys.client_secret_pepper(), b"sealed answers", hashlib.sha256),
                 current_claims=current,
             ),
             refresh=Refresh(
@@ -278,28 +306,26 @@ class IdentityServer:
         return f"http://{host}:{await self._http.start()}"
 
     async def _ready(self) -> Sequence[Problem]:
-        await self._look_at_readiness()
+        if self._rpc is not None:
+            await self._look_at_readiness()
         return self._problems
 
     async def _look_at_readiness(self) -> None:
         problems = [*await self.store.problems(), *self.keys.problems()]
         if problems != list(self._problems):
             for problem in problems:
-                _log.warning("not ready: %s: %s", problem.name, problem.message)
+                state = "not ready" if problem.blocks else "impaired"
+                _log.warning("%s: %s: %s", state, problem.name, problem.message)
             if not problems:
                 _log.info("ready")
         self._problems = tuple(problems)
         if self._rpc is not None:
-            await self._rpc.set_serving(not problems)
+            await self._rpc.set_serving(not any(problem.blocks for problem in problems))
 
     async def _watch_readiness(self) -> None:
         while True:
             await asyncio.sleep(READINESS_INTERVAL_SECONDS)
             await self._look_at_readiness()
-
-    def _record_key_change(self, kid: str, state: str) -> None:
-        circumstances = Circumstances("", "", detail=f"kid {kid}")
-        self._recorder.record(Event(EventType(f"key.{state}"), Outcome.SUCCESS, circumstances))
 
     def _run(self, *coroutines: Coroutine[Any, Any, None]) -> None:
         for coroutine in coroutines:
@@ -321,7 +347,8 @@ async def serve(
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, asked_to_end.set)
     try:
-        await server.start()
+        if not await _started(server, asked_to_end):
+            return
         if on_ready is not None:
             await on_ready(server)
         await asked_to_end.wait()
@@ -331,12 +358,24 @@ async def serve(
         await server.stop()
 
 
+async def _started(server: IdentityServer, asked_to_end: asyncio.Event) -> bool:
+    """Whether the service has started before it was asked to end; starting may mean waiting for the store."""
+    starting, ending = asyncio.create_task(server.start()), asyncio.create_task(asked_to_end.wait())
+    try:
+        await asyncio.wait({starting, ending}, return_when=asyncio.FIRST_COMPLETED)
+        if starting.done():
+            starting.result()
+        return starting.done()
+    finally:
+        await _end([starting, ending])
+
+
 @lru_cache(maxsize=4)
 def _key_set_of(published: PublishedKeys) -> KeySet:
     return KeySet.from_dict({"keys": list(published.jwks)})
 
 
-async def _end(tasks: Sequence[asyncio.Task[None]]) -> None:
+async def _end(tasks: Sequence[asyncio.Task[Any]]) -> None:
     """Cancels until all are done: before Python 3.12, ``asyncio.wait_for`` (which the store's client uses) loses a
     cancellation that comes in the moment in which what it waits for is there."""
     while pending := [task for task in tasks if not task.done()]:

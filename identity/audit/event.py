@@ -48,6 +48,11 @@ class EventType(StrEnum):
     KEY_ACTIVATED = "key.activated"
     KEY_RETIRED = "key.retired"
     KEY_REMOVED = "key.removed"
+    KEY_REVOKED = "key.revoked"
+    KEY_NOT_TAKEN_UP = "key.not_taken_up"
+    SECRET_ROTATED = "secret.rotated"  # noqa: S105
+    KEYRING_RESEALED = "keyring.resealed"
+    KEYRING_IMPORTED = "keyring.imported"
 
 
 class Outcome(StrEnum):

@@ -94,7 +94,7 @@ def _settings(data_dir: Path, redis_url: str, grpc_port: int, http_port: int) ->
         "grpc": {"listen": f"127.0.0.1:{grpc_port}"},
         "http": {"listen": f"127.0.0.1:{http_port}"},
         "redis": {"url": redis_url},
-        "keys": {"file": data_dir / "keyring.json", "kek_file": kek_file},
+        "keys": {"store": "file", "file": data_dir / "keyring.json", "kek_file": kek_file},
         "audit": {"relay_poll_ms": RELAY_POLL_MS},
     }
     return Settings.model_validate(

@@ -47,6 +47,6 @@ def _dev_settings(data_dir: Path) -> Settings:
     known = read_dev_file(data_dir)
     sections: dict[str, object] = {
         "redis": {"url": known["redis_url"]},
-        "keys": {"file": data_dir / "keyring.json", "kek_file": data_dir / "kek"},
+        "keys": {"store": "file", "file": data_dir / "keyring.json", "kek_file": data_dir / "kek"},
     }
     return Settings.model_validate({"issuer": known["issuer"], "environment": "development"} | sections)

@@ -81,11 +81,12 @@ def create_app(
         except Exception:
             _log.exception("readiness could not be found out")
             problems = [Problem("readiness_unknown", "Readiness could not be found out; the log says why.")]
+        is_blocked = any(problem.blocks for problem in problems)
         body = {
-            "status": "not ready" if problems else "ready",
+            "status": "not ready" if is_blocked else "ready",
             "problems": [{"name": problem.name, "message": problem.message} for problem in problems],
         }
-        return JSONResponse(body, status_code=503 if problems else 200, headers=_NO_STORE)
+        return JSONResponse(body, status_code=503 if is_blocked else 200, headers=_NO_STORE)
 
     async def prometheus(request: Request) -> Response:
         del request

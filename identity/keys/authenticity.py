@@ -17,7 +17,7 @@ from dataclasses import replace
 
 from grpc_identity.errors import KeyRefusedError, KeyUnsuitableError
 from grpc_identity.jwk import parse_jwk, to_jwk
-from identity.keys.keyring import KeyRecord, Keyring, KeyState
+from identity.keys.keyring import KeyRecord, Keyring
 from identity.keys.sealing import KeyEncryptionKey, SealError
 
 
@@ -30,8 +30,7 @@ def authentic(keyring: Keyring, kek: KeyEncryptionKey) -> Keyring:
     for key in keyring.published:
         kek.open(key.sealed_private_key, seal_name(key.kid))
     keys = (
-        key if key.state is KeyState.REMOVED else replace(key, public_jwk=_public_half(key))
-        for key in keyring.keys
+        replace(key, public_jwk=_public_half(key)) if key.state.is_published else key for key in keyring.keys
     )
     return replace(keyring, keys=tuple(keys))
 

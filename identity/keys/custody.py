@@ -35,7 +35,7 @@ class Custody:
         """See ``identity.keys.authenticity``. Raises ``SealError``."""
         return authentic(keyring, self.kek)
 
-    async def new_key(self, times: NewKeyTimes) -> KeyRecord:
+    async def new_key(self, times: NewKeyTimes, request: str = "") -> KeyRecord:
         """A key of the algorithm and provider in use. Raises ``ProviderError``."""
         made = await self._provider(self.new_keys_in).generate(self.algorithm)
         kid = made.public_jwk["kid"]
@@ -45,11 +45,13 @@ class Custody:
             state=times.state,
             created_at=self.clock.now(),
             activates_at=times.activates_at,
+            activates_by=times.activates_by,
             retires_at=times.retires_at,
             removes_at=times.removes_at,
             public_jwk=made.public_jwk,
             sealed_private_key=self.kek.seal(made.private_part, seal_name(kid)),
             provider=self.new_keys_in,
+            request=request,
         )
 
     async def discard(self, key: KeyRecord) -> None:
@@ -71,7 +73,7 @@ class Custody:
         return without_private_half(key, self.kek) if key.provider == LOCAL else key
 
     async def removed(self, key: KeyRecord) -> KeyRecord:
-        """The record of a removed key, once its private half is gone. Raises ``SealError`` and ``ProviderError``."""
+        """The record of a removed or revoked key, once its private half is gone. Raises ``SealError`` and ``ProviderError``."""
         if private_part := self._private_part(key):
             await self._provider(key.provider).destroy(private_part)
         return replace(key, sealed_private_key=b"")
@@ -84,6 +86,27 @@ class Custody:
     def secret(self, sealed: SealedSecret) -> bytes:
         """The secret in the clear. Raises ``SealError``."""
         return self.kek.open(sealed.sealed, sealed.name)
+
+    def resealed(self, keyring: Keyring) -> tuple[Keyring, int]:
+        """The keyring with every seal made by the key-encryption key in use, and how many had to be made anew.
+
+        Raises ``SealError``.
+        """
+        keys = tuple(
+            replace(key, sealed_private_key=self.kek.resealed(key.sealed_private_key, seal_name(key.kid)))
+            if key.sealed_private_key
+            else key
+            for key in keyring.keys
+        )
+        secrets_anew = tuple(
+            replace(secret, sealed=self.kek.resealed(secret.sealed, secret.name))
+            for secret in keyring.secrets
+        )
+        changed = sum(
+            new.sealed_private_key is not old.sealed_private_key
+            for new, old in zip(keys, keyring.keys, strict=True)
+        ) + sum(new.sealed is not old.sealed for new, old in zip(secrets_anew, keyring.secrets, strict=True))
+        return (keyring.next(keys=keys, secrets=secrets_anew), changed) if changed else (keyring, 0)
 
     async def close(self) -> None:
         """Lets go of the providers."""

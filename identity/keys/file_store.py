@@ -7,35 +7,52 @@ beside it makes compare-and-set hold among processes.
 from __future__ import annotations
 
 import asyncio
-import base64
 import fcntl
-import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
-from identity.keys.keyring import KeyRecord, Keyring, KeyState, SealedSecret, SecretPurpose
+from identity.audit.event import Event
+from identity.audit.ports import EventRecorder
+from identity.keys import document
+from identity.keys.keyring import Keyring
 from identity.keys.ports import KeyStoreError
-
-FORMAT = 1
 
 
 class FileKeyStore:
-    """A keyring in a file."""
+    """A keyring in a file. What is done to it is handed to ``recorder``, since a file cannot record it."""
 
-    def __init__(self, path: Path) -> None:
+    may_lose_writes = False
+
+    def __init__(self, path: Path, recorder: EventRecorder | None = None) -> None:
         self._path = path
+        self._recorder = recorder
+        self._seen = (0, 0, 0)
+        self._seen_revision = 0
 
     async def load(self) -> Keyring | None:
         """See ``KeyStore``."""
         return await asyncio.to_thread(self._load)
 
-    async def compare_and_set(self, keyring: Keyring) -> bool:
+    async def revision(self) -> int:
+        """See ``KeyStore``. A file that looks as it did is not read again."""
+        try:
+            seen = _looks(self._path.stat())
+        except OSError:
+            seen = (0, 0, 0)
+        if seen != self._seen:
+            keyring = await self.load()
+            self._seen, self._seen_revision = seen, keyring.revision if keyring else 0
+        return self._seen_revision
+
+    async def compare_and_set(self, keyring: Keyring, events: Sequence[Event] = ()) -> bool:
         """See ``KeyStore``."""
-        return await asyncio.to_thread(self._compare_and_set, keyring)
+        done = await asyncio.to_thread(self._compare_and_set, keyring)
+        if done and self._recorder is not None:
+            for event in events:
+                self._recorder.record(event)
+        return done
 
     def _load(self) -> Keyring | None:
         try:
@@ -47,8 +64,8 @@ class FileKeyStore:
                 f"cannot read the keyring {self._path}: {error.strerror}; check keys.file"
             ) from error
         try:
-            return _keyring(json.loads(raw))
-        except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
+            return document.from_text(raw)
+        except document.DamagedKeyringError as error:
             raise KeyStoreError(f"the keyring {self._path} is damaged; restore it from a backup") from error
 
     def _compare_and_set(self, keyring: Keyring) -> bool:
@@ -57,7 +74,7 @@ class FileKeyStore:
                 stored = self._load()
                 if (stored.revision if stored else 0) != keyring.revision - 1:
                     return False
-                self._replace(json.dumps(_document(keyring), indent=1))
+                self._replace(document.to_text(keyring))
         except OSError as error:
             raise KeyStoreError(
                 f"cannot write the keyring {self._path}: {error.strerror}; its folder must exist and be writable"
@@ -90,73 +107,5 @@ class FileKeyStore:
             os.close(folder)
 
 
-def _document(keyring: Keyring) -> dict[str, Any]:
-    return {
-        "format": FORMAT,
-        "revision": keyring.revision,
-        "keys": [
-            {
-                "kid": key.kid,
-                "algorithm": key.algorithm,
-                "state": key.state.value,
-                "created_at": key.created_at.isoformat(),
-                "activates_at": key.activates_at.isoformat(),
-                "retires_at": key.retires_at.isoformat(),
-                "removes_at": key.removes_at.isoformat(),
-                "public_jwk": dict(key.public_jwk),
-                "provider": key.provider,
-                "sealed_private_key": base64.b64encode(key.sealed_private_key).decode(),
-            }
-            for key in keyring.keys
-        ],
-        "secrets": [
-            {
-                "purpose": secret.purpose.value,
-                "number": secret.number,
-                "created_at": secret.created_at.isoformat(),
-                "sealed": base64.b64encode(secret.sealed).decode(),
-            }
-            for secret in keyring.secrets
-        ],
-    }
-
-
-def _keyring(document: dict[str, Any]) -> Keyring:
-    if document["format"] != FORMAT:
-        raise ValueError(f"format {document['format']} is not {FORMAT}")
-    if type(document["revision"]) is not int or document["revision"] < 1:
-        raise ValueError("the revision is not a positive number")
-    return Keyring(
-        revision=document["revision"],
-        keys=tuple(
-            KeyRecord(
-                kid=item["kid"],
-                algorithm=item["algorithm"],
-                state=KeyState(item["state"]),
-                created_at=_moment(item["created_at"]),
-                activates_at=_moment(item["activates_at"]),
-                retires_at=_moment(item["retires_at"]),
-                removes_at=_moment(item["removes_at"]),
-                public_jwk=item["public_jwk"],
-                sealed_private_key=base64.b64decode(item["sealed_private_key"], validate=True),
-                provider=item["provider"],
-            )
-            for item in document["keys"]
-        ),
-        secrets=tuple(
-            SealedSecret(
-                purpose=SecretPurpose(item["purpose"]),
-                number=item["number"],
-                created_at=_moment(item["created_at"]),
-                sealed=base64.b64decode(item["sealed"], validate=True),
-            )
-            for item in document["secrets"]
-        ),
-    )
-
-
-def _moment(text: str) -> datetime:
-    moment = datetime.fromisoformat(text)
-    if moment.tzinfo is None:
-        raise ValueError("a time without its zone")
-    return moment.astimezone(UTC)
+def _looks(status: os.stat_result) -> tuple[int, int, int]:
+    return status.st_mtime_ns, status.st_ino, status.st_size

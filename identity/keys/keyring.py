@@ -24,6 +24,12 @@ class KeyState(StrEnum):
     ACTIVE = "active"
     RETIRED = "retired"
     REMOVED = "removed"
+    REVOKED = "revoked"
+
+    @property
+    def is_published(self) -> bool:
+        """Whether verifiers must know such a key."""
+        return self not in {KeyState.REMOVED, KeyState.REVOKED}
 
 
 class SecretPurpose(StrEnum):
@@ -37,6 +43,9 @@ class SecretPurpose(StrEnum):
 class KeyRecord:
     """One signing key. ``activates_at`` to ``retires_at`` it signs; it is published until ``removes_at``.
 
+    It begins to sign between ``activates_at`` and ``activates_by``: as soon as every live verifier holds it, or at the
+    latter moment whether they do or not. ``request`` is a digest of what asked for it out of turn.
+
     The seal is bound to ``kid``, and ``kid`` is the thumbprint of ``public_jwk``: who opens it knows that the public
     half is ours. It holds what ``provider`` finds the private half by. Where that is the half itself, it holds nothing from
     retirement on; after removal it is gone.
@@ -47,11 +56,13 @@ class KeyRecord:
     state: KeyState
     created_at: datetime
     activates_at: datetime
+    activates_by: datetime
     retires_at: datetime
     removes_at: datetime
     public_jwk: Mapping[str, Any]
     sealed_private_key: bytes = field(repr=False)
     provider: str = LOCAL
+    request: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +96,15 @@ class Keyring:
     @property
     def published(self) -> tuple[KeyRecord, ...]:
         """The keys that verifiers must know: pending, active and retired."""
-        return tuple(key for key in self.keys if key.state is not KeyState.REMOVED)
+        return tuple(key for key in self.keys if key.state.is_published)
+
+    def get(self, kid: str) -> KeyRecord | None:
+        """The key of this id."""
+        return next((key for key in self.keys if key.kid == kid), None)
+
+    def is_like(self, other: Keyring) -> bool:
+        """Whether both hold the same, whatever their revisions."""
+        return (self.keys, self.secrets) == (other.keys, other.secrets)
 
     def secrets_for(self, purpose: SecretPurpose) -> tuple[SealedSecret, ...]:
         """The accepted secrets of a purpose, the one in use last."""

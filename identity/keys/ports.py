@@ -6,10 +6,11 @@ Adapters: ``identity.keys.file_store`` and ``identity.store.redis.keyring`` keep
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from identity.audit.event import Event
 from identity.keys.keyring import Keyring
 
 
@@ -35,6 +36,10 @@ class ProviderError(Exception):
 
 class KeyStoreError(Exception):
     """The keyring cannot be read or written; the message says why and what to do."""
+
+
+class KeyStoreAwayError(KeyStoreError):
+    """The store of the keyring does not answer. Nothing is wrong with the keyring, and what is known stays in use."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,15 +101,40 @@ class KeyProvider(Protocol):
 
 
 class KeyStore(Protocol):
-    """Keeps one keyring document."""
+    """Keeps one keyring document.
+
+    ``may_lose_writes``: whether what was written may be gone later, as after a failover of a replicated store. Services
+    then put back what they know; where that cannot be, a keyring that went back is a fault.
+    """
+
+    @property
+    def may_lose_writes(self) -> bool:
+        """See above."""
+        ...
+
+    async def revision(self) -> int:
+        """The revision of what is stored, 0 where there is nothing; cheap. Raises ``KeyStoreError``."""
+        ...
 
     async def load(self) -> Keyring | None:
         """The keyring, or ``None`` where none was ever written. Raises ``KeyStoreError``."""
         ...
 
-    async def compare_and_set(self, keyring: Keyring) -> bool:
-        """Writes ``keyring`` if the stored one is its predecessor (revision - 1, or none for revision 1).
+    async def compare_and_set(self, keyring: Keyring, events: Sequence[Event] = ()) -> bool:
+        """Writes ``keyring`` if the stored one is its predecessor (revision - 1, or none for revision 1), and has the
+        events recorded that say what was done.
 
         ``False``: somebody else was first; load again. Raises ``KeyStoreError``.
+        """
+        ...
+
+
+class Uptake(Protocol):
+    """Knows which keys verifiers hold."""
+
+    async def lacking(self, kid: str) -> Sequence[str]:
+        """The live verifiers of all servers that do not hold this key, and the servers that do not answer.
+
+        Raises ``IdentityError`` when that cannot be found out.
         """
         ...

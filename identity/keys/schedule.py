@@ -6,6 +6,8 @@ Rules:
   very first key signs at once: nobody can hold an older set.
 - A key signs for at most ``sign_for``. Its successor is made early enough to be published that long by every
   process, and takes over early enough for every process to have changed to it before the time is up.
+- It takes over as soon as its time has come and every live verifier is known to hold it, and ``UPTAKE`` later in any
+  case; its predecessor signs meanwhile.
 - A retired key stays published until the last token it signed has expired, plus skew and the time for which
   a verifier may go without fetching.
 - A key that should have retired keeps signing while no other can: an expired schedule is better than no tokens.
@@ -14,7 +16,7 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -23,6 +25,10 @@ from identity.keys.keyring import STATE_ORDER, KeyRecord, Keyring, KeyState
 MAX_JWKS_AGE = timedelta(hours=1)
 SPREAD = timedelta(minutes=5)
 """A step that was written is known to every process within this time; they look several times in it."""
+UPTAKE = MAX_JWKS_AGE
+"""How long a key whose time has come waits for verifiers that lack it. Who polls at all has looked by then."""
+MIN_SECRET_LIFE = timedelta(days=31)
+"""A session lives for 30 days at most; so long a secret is accepted after its successor came into use."""
 MAX_REMOVED = 10
 
 
@@ -34,20 +40,26 @@ class Schedule:
     sign_for: timedelta = timedelta(days=90)
     max_token_ttl: timedelta = timedelta(minutes=15)
     skew: timedelta = timedelta(seconds=60)
+    secret_for: timedelta = timedelta(days=90)
 
     def __post_init__(self) -> None:
         if self.max_token_ttl <= timedelta(0) or self.skew < timedelta(0):
             raise ValueError(
                 "keys: the longest lifetime of a token must be positive, and the skew not negative"
             )
+        if self.secret_for < MIN_SECRET_LIFE:
+            raise ValueError(
+                f"keys.secret_days must be at least {MIN_SECRET_LIFE.days}: two secrets of refresh tokens are accepted, and "
+                "sessions would end whose token was made with one that is gone"
+            )
         if self.publish_ahead < 2 * MAX_JWKS_AGE:
             raise ValueError(
                 f"keys.publish_ahead must be at least {2 * MAX_JWKS_AGE}: verifiers may use a fetched set for "
                 f"{MAX_JWKS_AGE}, and would refuse a key that signs before they have seen it"
             )
-        if self.sign_for <= self.publish_ahead + self.keep_after_retirement + 3 * SPREAD:
+        if self.sign_for <= self.publish_ahead + self.keep_after_retirement + UPTAKE + 3 * SPREAD:
             raise ValueError(
-                f"keys.sign_for must be more than {3 * SPREAD} longer than publishing ahead and keeping after "
+                f"keys.sign_for must be more than {UPTAKE + 3 * SPREAD} longer than publishing ahead and keeping after "
                 "retirement together, or keys would pile up"
             )
 
@@ -63,6 +75,7 @@ class NewKeyTimes:
 
     state: KeyState
     activates_at: datetime
+    activates_by: datetime
     retires_at: datetime
     removes_at: datetime
 
@@ -73,28 +86,46 @@ def new_key_due(keyring: Keyring, now: datetime, schedule: Schedule) -> NewKeyTi
         return None
     active = keyring.active
     if active is None:
-        return _times(KeyState.ACTIVE, now, schedule)
-    # One spread until all processes publish it, one until all have changed to it.
-    if now < active.retires_at - schedule.publish_ahead - 2 * SPREAD:
+        return times_of(KeyState.ACTIVE, now, schedule)
+    if now < made_at(active, schedule):
         return None
-    activates_at = max(active.retires_at - SPREAD, now + schedule.publish_ahead + SPREAD)
-    return _times(KeyState.PENDING, activates_at, schedule)
+    activates_at = max(active.retires_at - SPREAD - UPTAKE, now + schedule.publish_ahead + SPREAD)
+    return times_of(KeyState.PENDING, activates_at, schedule)
 
 
-def advanced(keyring: Keyring, now: datetime) -> Keyring:
-    """The keyring with every key in the state its time asks for; the same object when nothing is due."""
-    due = [key for key in keyring.keys if key.state is KeyState.PENDING and now >= key.activates_at]
+def made_at(active: KeyRecord, schedule: Schedule) -> datetime:
+    """When the successor of the active key is made: one spread before it has to be published by all processes, and
+    early enough for one more until all have changed to it."""
+    return active.retires_at - schedule.publish_ahead - UPTAKE - 2 * SPREAD
+
+
+def overdue(keyring: Keyring, now: datetime) -> Sequence[KeyRecord]:
+    """The pending keys whose time has come."""
+    return [key for key in keyring.keys if key.state is KeyState.PENDING and now >= key.activates_at]
+
+
+def advanced(keyring: Keyring, now: datetime, held: Collection[str] = ()) -> Keyring:
+    """The keyring with every key in the state its time asks for; the same object when nothing is due.
+
+    ``held`` are the ids of keys that every live verifier is known to hold.
+    """
+    pending = [key for key in keyring.keys if key.state is KeyState.PENDING]
+    if keyring.active is None and pending:
+        due = pending[:1]
+    else:
+        due = [key for key in overdue(keyring, now) if key.kid in held or now >= key.activates_by]
+    signs = due[-1] if due else keyring.active
     keys = []
     for key in keyring.keys:
         state = key.state
-        if key in due:
+        if key is signs:
             state = KeyState.ACTIVE
-        elif state is KeyState.ACTIVE and due:
+        elif key in due or state is KeyState.ACTIVE:
             state = KeyState.RETIRED
         elif state is KeyState.RETIRED and now >= key.removes_at:
             state = KeyState.REMOVED
         keys.append(key if state is key.state else _in_state(key, state, now))
-    forgotten = [key.kid for key in keys if key.state is KeyState.REMOVED][:-MAX_REMOVED]
+    forgotten = [key.kid for key in keys if not key.state.is_published][:-MAX_REMOVED]
     if not forgotten and all(new is old for new, old in zip(keys, keyring.keys, strict=True)):
         return keyring
     return keyring.next(keys=tuple(key for key in keys if key.kid not in forgotten))
@@ -117,12 +148,22 @@ def changes(before: Keyring, after: Keyring) -> Sequence[tuple[KeyRecord, KeySta
     return sorted(moved, key=lambda item: STATE_ORDER[item[1]])
 
 
-def _times(state: KeyState, activates_at: datetime, schedule: Schedule) -> NewKeyTimes:
+def times_of(state: KeyState, activates_at: datetime, schedule: Schedule) -> NewKeyTimes:
+    """The times of a key that begins to sign then."""
     retires_at = activates_at + schedule.sign_for
-    return NewKeyTimes(state, activates_at, retires_at, retires_at + schedule.keep_after_retirement)
+    return NewKeyTimes(
+        state,
+        activates_at,
+        activates_at if state is KeyState.ACTIVE else activates_at + UPTAKE,
+        retires_at,
+        retires_at + schedule.keep_after_retirement,
+    )
 
 
 def _in_state(key: KeyRecord, state: KeyState, now: datetime) -> KeyRecord:
+    if state is KeyState.ACTIVE and now < key.activates_at:
+        # Called for before its time, because no other key signs.
+        return replace(key, state=state, activates_at=now, activates_by=now)
     if state is not KeyState.RETIRED:
         return replace(key, state=state)
     # It may have signed until this very moment, whatever was planned.

@@ -28,9 +28,10 @@ class SealError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class KeyEncryptionKey:
-    """32 bytes that open everything; never shown."""
+    """32 bytes that open everything; never shown. While it replaces another, that one still opens, and seals no more."""
 
     raw: bytes = field(repr=False)
+    previous: KeyEncryptionKey | None = None
 
     def __post_init__(self) -> None:
         if len(self.raw) != KEK_BYTES:
@@ -54,13 +55,26 @@ class KeyEncryptionKey:
 
     def open(self, sealed: bytes, name: str) -> bytes:
         """What was sealed under this name. Raises ``SealError``."""
-        try:
-            return AESGCM(self.raw).decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], name.encode())
-        except (InvalidTag, ValueError):
-            raise SealError(
-                f"{name} does not open: the key-encryption key is another one than it was sealed with, or the "
-                "keyring was altered; restore both from the same backup"
-            ) from None
+        for kek in (self, self.previous):
+            if kek is not None and (value := _opened(kek.raw, sealed, name)) is not None:
+                return value
+        raise SealError(
+            f"{name} does not open: the key-encryption key is another one than it was sealed with, or the "
+            "keyring was altered; restore both from the same backup"
+        )
+
+    def resealed(self, sealed: bytes, name: str) -> bytes:
+        """Sealed under this key; the same object where it is. Raises ``SealError``."""
+        if _opened(self.raw, sealed, name) is not None:
+            return sealed
+        return self.seal(self.open(sealed, name), name)
+
+
+def _opened(raw: bytes, sealed: bytes, name: str) -> bytes | None:
+    try:
+        return AESGCM(raw).decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], name.encode())
+    except (InvalidTag, ValueError):
+        return None
 
 
 def load_kek_file(path: Path) -> KeyEncryptionKey:

@@ -1,10 +1,12 @@
 """The keys of a running service: loaded, kept on schedule, and at hand without waiting.
 
 Several processes may share a keyring. Whoever sees that a step is due writes it by compare-and-set; who comes
-second reads what the first has written. So there is no leader to lose.
+second reads what the first has written. So there is no leader to lose. A look at the revision several times a second
+finds what others have written.
 
-A keyring that vanishes or goes back under a running service is a fault to report, never a reason to start anew:
-new secrets would end every session and lock out every client.
+A keyring that vanishes or goes back under a running service is never a reason to start anew: new secrets would end
+every session and lock out every client. Where the store may lose what was written to it, what this service knows is
+put back; anywhere else that is a fault to report.
 """
 
 from __future__ import annotations
@@ -13,33 +15,46 @@ import asyncio
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime
-from typing import Any
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeAlias
 
+from identity.audit.event import Circumstances, Event
 from identity.clock import Clock
+from identity.errors import IdentityError
 from identity.keys import schedule as rules
 from identity.keys.custody import Custody
-from identity.keys.keyring import EMPTY, KeyRecord, Keyring, KeyState, SecretPurpose
+from identity.keys.events import BY_ITSELF, events_of
+from identity.keys.joining import joined
+from identity.keys.keyring import EMPTY, KeyRecord, Keyring, SecretPurpose
 from identity.keys.ports import (
     KeyStore,
+    KeyStoreAwayError,
     KeyStoreError,
     NoActiveKeyError,
     ProviderError,
     Signer,
     SignerBusyError,
     SignerUnavailableError,
+    Uptake,
 )
 from identity.keys.schedule import Schedule
 from identity.keys.sealing import SealError
+from identity.keys.secrets import accepted, in_use, rotation_due
+from identity.keys.upkeep import Upkeep
 from identity.readiness import Problem
 
+FOLLOW_SECONDS = 0.25
 TICK_SECONDS = 15.0
-FIRST_NUMBER = 1
+RETRY_SECONDS = 1.0
+ASK_AFTER_PART_OF_WAIT = 20
+MAX_ASK_SECONDS = 5.0
 _ATTEMPTS = 20
 
 _log = logging.getLogger(__name__)
+
+KeyringChange: TypeAlias = Callable[[Keyring], Awaitable[tuple[Keyring, Sequence[Event]]]]
+"""What is to be done to a keyring, and further events that say so; asked again when another process was first."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -60,49 +75,69 @@ class RefreshTokenSecrets:
 
 
 class KeyService:
-    """``on_change`` is told of every key this process has moved on: its id and its new state."""
+    """``on_published`` is called when the published keys have changed, ``on_secrets`` when those of refresh tokens
+    have; ``uptake`` knows who holds which key. Without it, a key waits for its deadline."""
 
     def __init__(self, store: KeyStore, custody: Custody, schedule: Schedule, clock: Clock) -> None:
+        self.custody = custody
+        self.schedule = schedule
+        self.clock = clock
+        self.uptake: Uptake | None = None
+        self.on_published: Callable[[], None] = _tell_nobody
+        self.on_secrets: Callable[[RefreshTokenSecrets], None] = _tell_nobody
         self._store = store
-        self._custody = custody
-        self._schedule = schedule
-        self._clock = clock
+        self._upkeep = Upkeep(custody, schedule)
         self._keyring = EMPTY
         self._published = PublishedKeys((), "", 0)
+        self._secrets: RefreshTokenSecrets | None = None
         self._signer: Signer | None = None
         self._failure = ""
-        self._ticking = asyncio.Lock()
-        self.on_change: Callable[[str, str], None] = _tell_nobody
+        self._laggards: Mapping[str, Sequence[str]] = {}
+        self._ask_again_at = 0.0
+        self._writing = asyncio.Lock()
 
     @property
     def keyring(self) -> Keyring:
         """The keyring as this process knows it; private material is sealed."""
         return self._keyring
 
+    @property
+    def laggards(self) -> Mapping[str, Sequence[str]]:
+        """Which verifiers lacked a key whose time has come when they were last asked, by its id."""
+        return self._laggards
+
     async def start(self) -> None:
         """Loads the keyring, making the first key and the secrets if there is none.
 
         Raises ``KeyStoreError``, ``SealError`` and, where there is no key yet, ``ProviderError``.
         """
-        await self.tick()
+        async with self._writing:
+            await self._write(_no_change, BY_ITSELF, ())
 
     async def close(self) -> None:
         """Lets go of the providers."""
-        await self._custody.close()
+        await self.custody.close()
 
     async def run(self) -> None:
-        """Keeps the keys on schedule until cancelled."""
+        """Follows the keyring and keeps it on schedule until cancelled."""
+        loop = asyncio.get_running_loop()
+        ticked_at = loop.time()
         while True:
-            await asyncio.sleep(TICK_SECONDS)
+            await asyncio.sleep(FOLLOW_SECONDS)
+            pause = RETRY_SECONDS if self._failure else TICK_SECONDS
             try:
-                await self.tick()
+                if loop.time() - ticked_at >= pause or (not self._failure and await self.has_news()):
+                    ticked_at = loop.time()
+                    await self.tick()
+            except KeyStoreAwayError as error:
+                # The readiness of the store says so, and nothing that is known has changed.
+                _log.debug("the keyring is not followed meanwhile: %s", error)
             except (KeyStoreError, SealError, ProviderError) as error:
-                self._failure = str(error)
-                _log.error("the keyring could not be brought up to date: %s", error)
+                self._fail(str(error))
             except Exception:
                 # Whatever it was, the next turn may succeed; without this loop keys would never change again.
-                self._failure = "the keyring could not be brought up to date; the log says why"
                 _log.exception("the keyring could not be brought up to date")
+                self._failure = "the keyring could not be brought up to date; the log says why"
 
     async def tick(self) -> None:
         """Takes every step that is due, or learns that another process has.
@@ -110,25 +145,15 @@ class KeyService:
         Raises ``KeyStoreError``, ``SealError`` and ``ProviderError``; what was in use before stays in use then, except
         a key whose time is over: while its successor's provider is away, nothing signs.
         """
-        async with self._ticking:
-            await self._tick()
+        held = await self._held()
+        async with self._writing:
+            await self._write(_no_change, BY_ITSELF, held)
 
-    async def _tick(self) -> None:
-        for _ in range(_ATTEMPTS):
-            stored = await self._load()
-            self._failure = ""
-            wanted, made = await self._brought_up_to_date(stored)
-            if wanted is stored:
-                await self._use(stored)
-                return
-            if await self._store.compare_and_set(wanted):
-                for key, state in rules.changes(stored, wanted):
-                    self._announce(key, state, stored)
-                await self._use(wanted)
-                return
-            if made is not None:
-                await self._custody.discard(made)
-        raise KeyStoreError("others keep changing the keyring; is one keyring shared by too many processes?")
+    async def change(self, make: KeyringChange, circumstances: Circumstances) -> Keyring:
+        """Does what an operator asks for, and what is due. Raises as ``tick``."""
+        async with self._writing:
+            await self._write(make, circumstances, ())
+            return self._keyring
 
     def active_signer(self) -> Signer:
         """The key that signs. Raises ``NoActiveKeyError``."""
@@ -142,15 +167,15 @@ class KeyService:
 
     def refresh_token_secrets(self) -> RefreshTokenSecrets:
         """The secrets that authenticate refresh tokens."""
-        kept = self._keyring.secrets_for(SecretPurpose.REFRESH_TOKEN)
+        kept = accepted(self._keyring, SecretPurpose.REFRESH_TOKEN)
         return RefreshTokenSecrets(
-            {secret.number: self._custody.secret(secret) for secret in kept}, kept[-1].number
+            {secret.number: self.custody.secret(secret) for secret in kept},
+            in_use(kept, self.clock.now()).number,
         )
 
     def client_secret_pepper(self) -> bytes:
         """The key under which client secrets are hashed."""
-        secret = self._keyring.secrets_for(SecretPurpose.CLIENT_SECRET_PEPPER)[-1]
-        return self._custody.secret(secret)
+        return self.custody.secret(self._keyring.secrets_for(SecretPurpose.CLIENT_SECRET_PEPPER)[-1])
 
     def problems(self) -> Sequence[Problem]:
         """What keeps the keys from being ready."""
@@ -168,16 +193,85 @@ class KeyService:
             found.append(Problem("keyring_unavailable", self._failure))
         return found
 
+    def _fail(self, message: str) -> None:
+        if message != self._failure:
+            _log.error("the keyring could not be brought up to date: %s", message)
+        self._failure = message
+
+    async def has_news(self) -> bool:
+        """Whether a step is due, or others have taken one; cheap. Raises ``KeyStoreError``."""
+        now = self.clock.now()
+        may_ask = asyncio.get_running_loop().time() >= self._ask_again_at
+        is_due = (
+            (may_ask and bool(rules.overdue(self._keyring, now)))
+            or rules.advanced(self._keyring, now) is not self._keyring
+            or rules.new_key_due(self._keyring, now, self.schedule) is not None
+            or rotation_due(self._keyring, now, self.schedule.secret_for)
+            or (self._secrets is not None and self._secrets.active_id != self._secret_in_use())
+        )
+        return is_due or await self._store.revision() != self._keyring.revision
+
+    def _secret_in_use(self) -> int:
+        return in_use(accepted(self._keyring, SecretPurpose.REFRESH_TOKEN), self.clock.now()).number
+
+    async def _held(self) -> Collection[str]:
+        """Which of the keys whose time has come are known to be held by every live verifier."""
+        now = self.clock.now()
+        waiting = rules.overdue(self._keyring, now)
+        if self.uptake is None or not waiting:
+            return ()
+        # Who lacks a key gets it within moments, or not for a while.
+        waited_seconds = (now - waiting[-1].activates_at).total_seconds()
+        pause = min(waited_seconds / ASK_AFTER_PART_OF_WAIT, MAX_ASK_SECONDS)
+        self._ask_again_at = asyncio.get_running_loop().time() + pause
+        try:
+            self._laggards = {key.kid: await self.uptake.lacking(key.kid) for key in waiting}
+        except IdentityError:
+            return ()
+        return {kid for kid, names in self._laggards.items() if not names}
+
+    async def _write(self, make: KeyringChange, circumstances: Circumstances, held: Collection[str]) -> None:
+        for _ in range(_ATTEMPTS):
+            stored = await self._load()
+            self._failure = ""
+            base = joined(stored, self._keyring) if self._store.may_lose_writes else stored
+            changed, events = await make(base)
+            wanted, trouble = await self._upkeep(changed, self.clock.now(), held)
+            if trouble:
+                self._fail(trouble)
+            if wanted is stored:
+                await self._use(stored)
+                return
+            wanted = replace(wanted, revision=stored.revision + 1)
+            events = [*events_of(base, wanted, circumstances, self._laggards), *events]
+            if await self._store.compare_and_set(wanted, events):
+                for key, state in rules.changes(stored, wanted):
+                    _log.info("signing key %s is %s", key.kid, state)
+                await self._use(wanted)
+                return
+            await self._discard_new_keys(wanted, stored)
+        raise KeyStoreError("others keep changing the keyring; is one keyring shared by too many processes?")
+
+    async def _discard_new_keys(self, wanted: Keyring, stored: Keyring) -> None:
+        for key in wanted.keys:
+            if stored.get(key.kid) is None and self._keyring.get(key.kid) is None:
+                try:
+                    await self.custody.discard(key)
+                except ProviderError as error:
+                    _log.warning("the key %s was made for nothing, and stays where it is: %s", key.kid, error)
+
     async def _load(self) -> Keyring:
         known = self._keyring
         stored = await self._store.load()
-        if stored is None and known is EMPTY:
+        if stored is None and (known is EMPTY or self._store.may_lose_writes):
             return EMPTY
         if stored is None:
             raise KeyStoreError(
                 "the keyring is gone; put it back, or restart the service to begin with new keys"
             )
-        stored = await asyncio.to_thread(self._custody.authentic, stored)
+        stored = await asyncio.to_thread(self.custody.authentic, stored)
+        if self._store.may_lose_writes:
+            return stored
         if stored.revision < known.revision or (stored.revision == known.revision and stored != known):
             raise KeyStoreError(
                 f"the keyring is not the one this service has at revision {known.revision}; if it was restored from "
@@ -185,67 +279,28 @@ class KeyService:
             )
         return stored
 
-    async def _brought_up_to_date(self, stored: Keyring) -> tuple[Keyring, KeyRecord | None]:
-        """The keyring with every step taken that is due, and the key that was made for it."""
-        now = self._clock.now()
-        wanted = stored
-        missing = [purpose for purpose in SecretPurpose if not stored.secrets_for(purpose)]
-        if missing:
-            made = tuple(self._custody.new_secret(purpose, FIRST_NUMBER) for purpose in missing)
-            wanted = wanted.next(secrets=(*wanted.secrets, *made))
-        wanted = await self._without_spent_keys(rules.advanced(wanted, now), stored)
-        new_key = await self._new_key(wanted, now)
-        if new_key is not None:
-            wanted = wanted.next(keys=(*wanted.keys, new_key))
-        if wanted is stored:
-            return stored, None
-        return Keyring(stored.revision + 1, wanted.keys, wanted.secrets), new_key
-
-    async def _new_key(self, keyring: Keyring, now: datetime) -> KeyRecord | None:
-        times = rules.new_key_due(keyring, now, self._schedule)
-        if times is None:
-            return None
-        try:
-            return await self._custody.new_key(times)
-        except ProviderError as error:
-            if keyring.active is None:
-                raise
-            # The other steps are taken; there is a day left for this one.
-            self._failure = str(error)
-            _log.error("no successor could be made for the signing key: %s", error)
-            return None
-
-    async def _without_spent_keys(self, keyring: Keyring, before: Keyring) -> Keyring:
-        known = {key.kid: key.state for key in before.keys}
-        keys = []
-        for key in keyring.keys:
-            if key.state is KeyState.RETIRED and known.get(key.kid) is not KeyState.RETIRED:
-                keys.append(self._custody.retired(key))
-            elif key.state is KeyState.REMOVED and key.sealed_private_key:
-                keys.append(await self._removed(key))
-            else:
-                keys.append(key)
-        if all(new is old for new, old in zip(keys, keyring.keys, strict=True)):
-            return keyring
-        return keyring.next(keys=tuple(keys))
-
-    async def _removed(self, key: KeyRecord) -> KeyRecord:
-        try:
-            return await self._custody.removed(key)
-        except (SealError, ProviderError) as error:
-            # It signs nothing that anybody accepts; the next turn tries again.
-            _log.warning("the private half of the removed key %s could not be destroyed: %s", key.kid, error)
-            return key
-
     async def _use(self, keyring: Keyring) -> None:
         # What is published does not wait for a provider.
         self._keyring = keyring
         jwks = tuple(key.public_jwk for key in keyring.published)
-        age_seconds = int(rules.max_age(keyring, self._clock.now()).total_seconds())
+        age_seconds = int(rules.max_age(keyring, self.clock.now()).total_seconds())
         if jwks != self._published.jwks or age_seconds != self._published.max_age_seconds:
             digest = hashlib.sha256(json.dumps([dict(jwk) for jwk in jwks], sort_keys=True).encode())
-            self._published = PublishedKeys(jwks, digest.hexdigest()[:16], age_seconds)
+            before, self._published = (
+                self._published,
+                PublishedKeys(jwks, digest.hexdigest()[:16], age_seconds),
+            )
+            if self._published.version != before.version:
+                self.on_published()
+        waiting = {key.kid for key in rules.overdue(keyring, self.clock.now())}
+        self._laggards = {kid: names for kid, names in self._laggards.items() if kid in waiting}
+        self._use_secrets()
         await self._sign_with(keyring.active)
+
+    def _use_secrets(self) -> None:
+        before, self._secrets = self._secrets, self.refresh_token_secrets()
+        if self._secrets != before:
+            self.on_secrets(self._secrets)
 
     async def _sign_with(self, active: KeyRecord | None) -> None:
         signer, self._signer = self._signer, None
@@ -256,19 +311,15 @@ class KeyService:
             self._signer = signer
         if signer is None or signer.kid != active.kid:
             try:
-                self._signer = await self._custody.signer(active)
+                self._signer = await self.custody.signer(active)
             except BaseException:
                 self._signer = None
                 raise
 
-    def _announce(self, key: KeyRecord, state: KeyState, before: Keyring) -> None:
-        if all(known.kid != key.kid for known in before.keys):
-            self.on_change(key.kid, "created")
-        if state is not KeyState.PENDING:
-            event = {KeyState.ACTIVE: "activated", KeyState.RETIRED: "retired", KeyState.REMOVED: "removed"}
-            self.on_change(key.kid, event[state])
-        _log.info("signing key %s is %s", key.kid, state)
+
+async def _no_change(keyring: Keyring) -> tuple[Keyring, Sequence[Event]]:
+    return keyring, ()
 
 
-def _tell_nobody(kid: str, state: str) -> None:
-    del kid, state
+def _tell_nobody(*news: object) -> None:
+    del news

@@ -11,7 +11,9 @@ from identity.clients.administration import ClientAdministration
 from identity.clients.policy import Grant, require_grant
 from identity.clock import Clock
 from identity.errors import IdentityError, Reason, field_invalid
-from identity.rpc import translation
+from identity.keys.administration import KeyAdministration
+from identity.keys.plan import steps_to_come
+from identity.rpc import translation, validation
 from identity.rpc.calls import Calls
 from identity.rpc.unimplemented import answer_unimplemented
 from identity.sessions.caller import Caller
@@ -23,7 +25,7 @@ MAX_PAGE_SIZE = 500
 
 
 class AdminService(admin_pb2_grpc.AdminServiceServicer):
-    """The methods of the proto that concern clients, sessions and verifiers; the others are still to come."""
+    """The methods of the proto that concern clients, keys, sessions and verifiers; the others are still to come."""
 
     def __init__(
         self,
@@ -32,7 +34,9 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
         explain: ExplainSession,
         census: Census,
         clock: Clock,
+        keys: KeyAdministration,
     ) -> None:
+        self._keys = keys
         self._explain = explain
         self._clients = clients
         self._census = census
@@ -44,6 +48,11 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
             "UpdateClient": self._update_client,
             "SetClientDisabled": self._set_client_disabled,
             "RotateClientSecret": self._rotate_client_secret,
+            "ListKeys": self._list_keys,
+            "RotateKeys": self._rotate_keys,
+            "RevokeKey": self._revoke_key,
+            "RotateRefreshTokenSecret": self._rotate_refresh_token_secret,
+            "ResealKeyring": self._reseal_keyring,
             "ListVerifiers": self._list_verifiers,
             "ExplainSession": self._explain_session,
         }
@@ -116,6 +125,55 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
         return admin_pb2.RotateClientSecretResponse(
             client=translation.client(client), client_secret=secret.text
         )
+
+    async def _list_keys(
+        self, caller: Caller, request: admin_pb2.ListKeysRequest
+    ) -> admin_pb2.ListKeysResponse:
+        del caller, request
+        verifiers = await self._census.verifiers()
+        service = self._keys.keys
+        return admin_pb2.ListKeysResponse(
+            keys=[
+                translation.signing_key(
+                    key, [state.name for state in verifiers if key.kid not in state.held_kids]
+                )
+                for key in reversed(service.keyring.keys)
+            ],
+            steps=[
+                translation.key_step(step)
+                for step in steps_to_come(service.keyring, service.clock.now(), service.schedule)
+            ],
+        )
+
+    async def _rotate_keys(
+        self, caller: Caller, request: admin_pb2.RotateKeysRequest
+    ) -> admin_pb2.RotateKeysResponse:
+        key = await self._keys.rotate(
+            at_once=request.now,
+            idempotency_key=validation.idempotency_key(request.idempotency_key),
+            circumstances=caller.circumstances,
+        )
+        return admin_pb2.RotateKeysResponse(key=translation.signing_key(key, ()))
+
+    async def _revoke_key(
+        self, caller: Caller, request: admin_pb2.RevokeKeyRequest
+    ) -> admin_pb2.RevokeKeyResponse:
+        active = await self._keys.revoke(validation.kid(request.kid), caller.circumstances)
+        return admin_pb2.RevokeKeyResponse(active_key=translation.signing_key(active, ()))
+
+    async def _rotate_refresh_token_secret(
+        self, caller: Caller, request: admin_pb2.RotateRefreshTokenSecretRequest
+    ) -> admin_pb2.RotateRefreshTokenSecretResponse:
+        number = await self._keys.rotate_refresh_secret(
+            force=request.force, circumstances=caller.circumstances
+        )
+        return admin_pb2.RotateRefreshTokenSecretResponse(secret_number=number)
+
+    async def _reseal_keyring(
+        self, caller: Caller, request: admin_pb2.ResealKeyringRequest
+    ) -> admin_pb2.ResealKeyringResponse:
+        del request
+        return admin_pb2.ResealKeyringResponse(resealed=await self._keys.reseal(caller.circumstances))
 
     async def _list_verifiers(
         self, caller: Caller, request: admin_pb2.ListVerifiersRequest

@@ -43,6 +43,14 @@ class Transport:
     client_ca_file: Path | None = None
     allow_plaintext: bool = False
 
+    def check(self) -> None:
+        """Raises ``ListenError`` for what can be seen to be wrong before listening."""
+        host, _ = split_address(self.listen)
+        if self.certificate_file is not None:
+            _server_credentials(self)
+        else:
+            require_loopback(host, allow_plaintext=self.allow_plaintext)
+
 
 @dataclass(frozen=True, slots=True)
 class Bounds:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Literal, TypeAlias
 
 from google.protobuf.duration_pb2 import Duration
@@ -20,11 +21,15 @@ from identity.audit.event import EndUser
 from identity.clients.client import Client
 from identity.clients.policy import ClientPolicy, Grant, Patterns, ReusePolicy
 from identity.errors import field_invalid
+from identity.keys.keyring import KeyRecord
+from identity.keys.plan import KeyStep
 from identity.sessions.introspect import ActiveToken, TokenType
 from identity.sessions.minting import MintedTokens
 from identity.store.ports import FamilyState, Lineage, SpendVerdict
 from identity.tokens.lifetimes import ClientKind
 from identity.verifiers.census import VerifierState
+
+MAX_LACKING = 100
 
 _DurationField: TypeAlias = Literal[
     "access_token_ttl", "web_session_ttl", "mobile_session_ttl", "session_idle_ttl", "refresh_leeway"
@@ -137,6 +142,31 @@ def json_web_key(members: Mapping[str, object]) -> keys_pb2.JsonWebKey:
     return keys_pb2.JsonWebKey(**{name: str(value) for name, value in members.items()})
 
 
+def signing_key(key: KeyRecord, lacking: Sequence[str]) -> keys_pb2.SigningKey:
+    """A signing key without anything private."""
+    return keys_pb2.SigningKey(
+        public_key=json_web_key(key.public_jwk),
+        state=f"KEY_STATE_{key.state.name}",
+        created_at=_moment(key.created_at),
+        activates_at=_moment(key.activates_at),
+        activates_by=_moment(key.activates_by),
+        retires_at=_moment(key.retires_at),
+        removed_at=_moment(key.removes_at),
+        provider=key.provider,
+        lacking_verifiers=lacking[:MAX_LACKING] if key.state.is_published else (),
+    )
+
+
+def key_step(step: KeyStep) -> keys_pb2.KeyStep:
+    """A step that is to come."""
+    return keys_pb2.KeyStep(
+        at=_moment(step.at),
+        at_latest=_moment(step.at_latest) if step.at_latest is not None else None,
+        kid=step.kid,
+        state=f"KEY_STATE_{step.state.name}",
+    )
+
+
 def client(value: Client) -> clients_pb2.Client:
     """A client without its secrets."""
     return clients_pb2.Client(
@@ -229,6 +259,12 @@ def verifier(state: VerifierState, now_ms: int) -> admin_service_pb2.Verifier:
         behind=state.behind,
         connected=state.is_connected,
     )
+
+
+def _moment(value: datetime) -> Timestamp:
+    moment = Timestamp()
+    moment.FromDatetime(value)
+    return moment
 
 
 def timestamp(milliseconds: int) -> Timestamp:

@@ -235,6 +235,22 @@ def subject(text: str) -> str:
     return text
 
 
+def idempotency_key(text: str) -> str:
+    """Raises ``FIELD_INVALID``."""
+    check = _Checker()
+    check.text("idempotency_key", text)
+    check.done()
+    return text
+
+
+def kid(text: str) -> str:
+    """Raises ``FIELD_INVALID``."""
+    check = _Checker()
+    check.text("kid", text, required=True)
+    check.done()
+    return text
+
+
 def _client_kind(check: _Checker, kind: tokens_pb2.ClientKind) -> ClientKind:
     match kind:
         case tokens_pb2.CLIENT_KIND_UNSPECIFIED | tokens_pb2.CLIENT_KIND_WEB:

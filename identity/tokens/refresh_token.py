@@ -98,6 +98,10 @@ class RefreshTokenCodec:
     __slots__ = ("_active_id", "_secrets")
 
     def __init__(self, secrets_by_id: Mapping[int, bytes], active_id: int) -> None:
+        self.use(secrets_by_id, active_id)
+
+    def use(self, secrets_by_id: Mapping[int, bytes], active_id: int) -> None:
+        """Changes to other secrets. What is no longer among them is accepted no more."""
         if active_id not in secrets_by_id:
             raise ValueError(f"no refresh-token secret with the id {active_id}")
         if any(len(secret) < 32 for secret in secrets_by_id.values()):

@@ -95,6 +95,12 @@ class Census:
         states, _ = await self._ask(LIST_WAIT_SECONDS, until_applied=False)
         return sorted(states, key=lambda state: state.name)
 
+    async def lacking(self, kid: str) -> Sequence[str]:
+        """The verifiers of all servers that do not hold a key, and the servers that have not answered."""
+        states, silent = await self._ask(LIST_WAIT_SECONDS, until_applied=False)
+        lacking = sorted({state.name for state in states if kid not in state.held_kids})
+        return [*lacking, *(f"server:{instance_id}" for instance_id in sorted(silent))]
+
     async def _ask(
         self, wait_seconds: float, *, until_applied: bool
     ) -> tuple[Sequence[VerifierState], frozenset[str]]:

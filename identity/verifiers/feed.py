@@ -17,6 +17,7 @@ from identity.verifiers.revocations import RevocationLog
 
 READ_WAIT_MS = 1000
 RETRY_SECONDS = 0.5
+INCOMPLETE_PAUSE_SECONDS = 0.1
 CURRENT_FOR_SECONDS = 3.0
 
 _log = logging.getLogger(__name__)
@@ -70,6 +71,11 @@ class VerifierFeed:
         """Is set at the next change, and never again."""
         return self._changed
 
+    def keys_changed(self) -> None:
+        """Wakes those who wait: this server's keys are others now."""
+        self._known_keys = self._keys_version()
+        self._wake()
+
     def close(self) -> None:
         """Asks everyone who waits to end."""
         self.closing = True
@@ -77,28 +83,30 @@ class VerifierFeed:
 
     async def _follow(self) -> None:
         self._last_question = self._last_question or await self._source.last_question()
-        self._enter_epoch(await self._source.epoch())
         wait_ms = 0
         while True:
-            self._take(await self._source.read(self.log.places, self._last_question, wait_ms=wait_ms))
-            wait_ms = READ_WAIT_MS
-
-    def _enter_epoch(self, epoch: str) -> None:
-        if self._epoch and epoch != self._epoch:
-            # Places of the old epoch may be taken by other entries now; what is in the log stays revoked.
-            self.log.places.clear()
-        self._epoch = epoch
+            step = await self._source.read(self.log.places, self._last_question, wait_ms=wait_ms)
+            wait_ms = READ_WAIT_MS if step.epoch == self._epoch else 0
+            self._take(step)
+            if not step.is_complete:
+                await asyncio.sleep(INCOMPLETE_PAUSE_SECONDS)
 
     def _take(self, step: FeedStep) -> None:
         for revocation in step.revocations:
             self.log.add(revocation)
         self.log.forget(step.now_ms)
-        self._read_at = asyncio.get_running_loop().time()
+        is_to_be_read_again = bool(self._epoch) and step.epoch != self._epoch
+        self._epoch = step.epoch
+        if is_to_be_read_again:
+            # Places of the old epoch may be taken by other entries now; what is in the log stays revoked.
+            self.log.places.clear()
+        elif step.is_complete:
+            self._read_at = asyncio.get_running_loop().time()
         keys_version = self._keys_version()
         if step.revocations or keys_version != self._known_keys:
             self._known_keys = keys_version
             self._wake()
-        for question in step.questions:
+        for question in () if is_to_be_read_again else step.questions:
             self._last_question = question.question_id
             self.on_question(question)
 

@@ -20,19 +20,21 @@ class Question:
 @dataclass(frozen=True, slots=True)
 class FeedStep:
     """What is new. Every revocation that was recorded before a question was asked is in the step of the question
-    or before it. ``now_ms`` is the store's time."""
+    or before it. ``now_ms`` is the store's time.
+
+    ``epoch`` changes when places in the feeds may have changed their meaning, so that this step may have left something out.
+    Not ``is_complete``: a part of the store did not answer, and the other parts' revocations are here.
+    """
 
     revocations: Sequence[Revocation]
     questions: Sequence[Question]
     now_ms: int
+    epoch: str
+    is_complete: bool = True
 
 
 class RevocationFeed(Protocol):
     """The feed of every bucket, and the questions. Raises ``IdentityError`` when the store is away."""
-
-    async def epoch(self) -> str:
-        """Changes when places in the feeds may have changed their meaning."""
-        ...
 
     async def read(self, places: Mapping[int, FeedPlace], last_question: str, *, wait_ms: int) -> FeedStep:
         """What stands after these places; empty when nothing came within ``wait_ms``."""
@@ -40,6 +42,10 @@ class RevocationFeed(Protocol):
 
     async def last_question(self) -> str:
         """The id of the newest question; older ones are not this server's business."""
+        ...
+
+    async def close(self) -> None:
+        """Ends following."""
         ...
 
 

@@ -26,6 +26,10 @@ or a part of one. Which gRPC status a reason becomes is decided in ``grpc_identi
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from grpc_identity.jwk import KeySet
 
 __all__ = [
     "GrpcIdentityError",
@@ -99,7 +103,19 @@ class NotHeldError(TokenError):
 
 
 class KeyNotHeldError(NotHeldError):
-    """The key that a token names is not held."""
+    """The key that a token names is not held; ``key_set`` is what was held instead, if anything."""
+
+    def __init__(
+        self,
+        reason: Reason,
+        detail: str,
+        *,
+        issuer: str,
+        key_set: KeySet | None,
+        retry_after_seconds: float | None = None,
+    ) -> None:
+        super().__init__(reason, detail, issuer=issuer, retry_after_seconds=retry_after_seconds)
+        self.key_set = key_set
 
 
 class RevocationsNotHeldError(NotHeldError):

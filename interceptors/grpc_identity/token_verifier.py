@@ -130,13 +130,16 @@ class TokenVerifier:
                 Reason.KEYS_UNAVAILABLE,
                 f"no keys of {issuer.issuer} that are fresh enough are held",
                 issuer=issuer.issuer,
+                key_set=None,
                 retry_after_seconds=_RETRY_AFTER_SECONDS,
             )
         try:
             verify_signature(jws, key_set)
         except TokenError as error:
             if error.reason is Reason.KEY_UNKNOWN:
-                raise KeyNotHeldError(error.reason, error.detail, issuer=issuer.issuer) from None
+                raise KeyNotHeldError(
+                    error.reason, error.detail, issuer=issuer.issuer, key_set=key_set
+                ) from None
             raise
         check_claims(
             claims,

@@ -17,6 +17,7 @@ from grpc_identity.clock import Clock, monotonic_clock, wall_clock
 from grpc_identity.errors import (
     GrpcIdentityError,
     KeyFetchError,
+    KeyNotHeldError,
     NotHeldError,
     RevocationsNotHeldError,
     StateFeedError,
@@ -183,7 +184,12 @@ class Verifier(TokenVerifier):
         if isinstance(error, RevocationsNotHeldError):
             return self._introspectors[error.issuer].ask(token, digest_of(token))
         refresher = self._refreshers.get(error.issuer)
-        return None if refresher is None else refresher.request()
+        flight = None if refresher is None else refresher.request()
+        if flight is None and isinstance(error, KeyNotHeldError) and self._has_other_keys(error):
+            # The fetch has ended between the look and the question.
+            flight = Future()
+            flight.set_result(None)
+        return flight
 
     def lease(self, principal: Principal, token: str, on_end: Callable[[TokenError], None]) -> Lease:
         """Watches over a call that goes on: ``on_end`` is called when the token is revoked. Give it back."""
@@ -195,6 +201,10 @@ class Verifier(TokenVerifier):
     def seconds_left(self, principal: Principal) -> float:
         """How long the token of a verified caller is still accepted."""
         return principal.expires_at.timestamp() + self._leeway_seconds - self._clock()
+
+    def _has_other_keys(self, error: KeyNotHeldError) -> bool:
+        issuer = self._issuers.get(error.issuer)
+        return issuer is not None and issuer.keys.current() is not error.key_set
 
     def _parts(self) -> Sequence[KeyRefresher | StateFollower]:
         return [*self._refreshers.values(), *self._followers.values()]

@@ -102,6 +102,11 @@ async def test_dev_says_how_to_call_it_and_leaves_nothing_running(
         ("clients", "list", "--data-dir", str(tmp_path), "--json"),
         ("sessions", "list", "alice", "--data-dir", str(tmp_path)),
         ("keys", "list", "--data-dir", str(tmp_path), "--json"),
+        ("keys", "list", "--data-dir", str(tmp_path)),
+        ("keys", "plan", "--data-dir", str(tmp_path)),
+        ("keys", "rotate", "--data-dir", str(tmp_path)),
+        ("keys", "rotate", "--secrets", "--data-dir", str(tmp_path)),
+        ("keys", "reseal", "--data-dir", str(tmp_path)),
         ("verifiers", "--data-dir", str(tmp_path)),
         ("doctor", "--data-dir", str(tmp_path)),
     ):
@@ -262,6 +267,7 @@ async def test_dev_with_play_shows_the_main_job_and_then_what_runs_where(
         (("serve", "--set", "redis.ur=x", "--set", "issuer=https://a.b"), "did you mean redis.url?"),
         (("serve", "--set", "issuer=http://id.example"), "must be https"),
         (("serve", "--set", "issuer=https://id.example"), "keys.kek_file: is required"),
+        (("serve", "--set", "issuer=https://id.example", "--set", "keys.file=a"), 'only with store = "file"'),
         (("demo", "--data-dir", "/nonexistent"), "start the service with `identity dev"),
         (("clients", "list", "--target", "127.0.0.1:1"), "set IDENTITY_CLIENT_ID"),
     ],
@@ -279,7 +285,7 @@ def test_plain_text_beyond_loopback_has_to_be_allowed_aloud(tmp_path: Path) -> N
     kek = base64.b64encode(bytes(32)).decode()
     done = identity(
         "serve", "--set", "issuer=https://id.example", "--set", "grpc.listen=0.0.0.0:0",
-        "--set", f"keys.file={tmp_path / 'keyring.json'}", IDENTITY_KEYS__KEK=kek,
+        IDENTITY_KEYS__KEK=kek,
     )  # fmt: skip
     assert done.returncode == 1
     assert "refusing plain text on 0.0.0.0" in done.stderr
@@ -301,6 +307,10 @@ def test_plain_text_beyond_loopback_has_to_be_allowed_aloud(tmp_path: Path) -> N
         "sessions explain",
         "sessions erase",
         "keys",
+        "keys list",
+        "keys rotate",
+        "keys revoke",
+        "keys import",
         "verifiers",
         "config",
     ],

@@ -13,7 +13,7 @@ import grpc
 import pytest
 import pytest_asyncio
 from concurrency.server_process import ServerProcess, start
-from redis.asyncio import Redis
+from stores import open_async_client
 
 from grpc_identity.v1 import clients_pb2, identity_service_pb2_grpc
 from identity.bootstrap import bootstrap_client
@@ -37,7 +37,7 @@ class Fleet:
 
     settings: dict[str, Any]
     metadata: tuple[tuple[str, str], ...]
-    store: Redis
+    store: Any
     keys: KeySpace
     servers: list[ServerProcess] = field(default_factory=list)
     channels: list[grpc.aio.Channel] = field(default_factory=list)
@@ -69,7 +69,6 @@ def fleet_settings(valkey: str, tmp_path: Path) -> dict[str, Any]:
         "http": {"enabled": False},
         "redis": {"url": valkey, "key_prefix": f"c{secrets.token_hex(6)}", "buckets": BUCKETS},
         "keys": {
-            "file": str(tmp_path / "keyring.json"),
             "kek": base64.b64encode(secrets.token_bytes(32)).decode(),
         },
         "audit": {"relay": False, "outbox_max_events": 10_000_000},
@@ -78,14 +77,15 @@ def fleet_settings(valkey: str, tmp_path: Path) -> dict[str, Any]:
 
 
 @pytest_asyncio.fixture
-async def fleet(fleet_settings: dict[str, Any], valkey: str) -> AsyncIterator[Fleet]:
+async def fleet(fleet_settings: dict[str, Any]) -> AsyncIterator[Fleet]:
     """None is running at first."""
     secret = await bootstrap_client(
         Settings(**fleet_settings), client_id="login", display_name="login", policy=POLICY
     )
     pair = base64.b64encode(f"login:{secret}".encode()).decode()
     keys = KeySpace(fleet_settings["redis"]["key_prefix"], BUCKETS)
-    running = Fleet(fleet_settings, (("authorization", f"Basic {pair}"),), Redis.from_url(valkey), keys)
+    store = open_async_client(fleet_settings["redis"]["url"])
+    running = Fleet(fleet_settings, (("authorization", f"Basic {pair}"),), store, keys)
     yield running
     for channel in running.channels:
         await channel.close()

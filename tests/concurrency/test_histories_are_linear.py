@@ -118,11 +118,14 @@ def check(calls: list[Call], events: list[dict[str, str]], family: Family) -> Fa
 async def test_calls_at_once_look_as_if_one_had_followed_the_other(fleet: Any) -> None:
     from identity.clock import SystemClock
     from identity.config import Settings
-    from identity.parts import key_service
+    from identity.parts import StoreParts, key_service
 
     stubs = [fleet.add_server() for _ in range(SERVERS)]
-    service = key_service(Settings(**fleet.settings), SystemClock())
+    settings = Settings(**fleet.settings)
+    parts = StoreParts(settings)
+    service = key_service(settings, SystemClock(), parts)
     await service.start()
+    await parts.close()
     found = service.refresh_token_secrets()
     codec = RefreshTokenCodec(found.by_id, found.active_id)
     outcomes = dict.fromkeys(("alive", "ended"), 0)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -73,12 +75,54 @@ async def test_while_the_store_is_away_calls_are_unavailable_and_it_recovers_by_
     assert (await service.identity.Refresh(refresh, metadata=service.login)).tokens.refresh_token
 
 
-async def test_a_service_starts_without_its_store_and_becomes_ready_with_it(
+async def test_a_service_that_starts_without_its_store_and_keyring_says_so_and_serves_once_they_are_there(
     own_valkey: ValkeyServer, make_settings: Any, wait_until: Any
 ) -> None:
     port = own_valkey.port
     own_valkey.stop()
-    server = IdentityServer(make_settings(redis={"url": f"redis://127.0.0.1:{port}", "timeout_ms": 300}))
+    settings = make_settings(
+        redis={"url": f"redis://127.0.0.1:{port}", "timeout_ms": 300},
+        http={"listen": f"127.0.0.1:{free_port()}"},
+    )
+    server = IdentityServer(settings)
+    starting = asyncio.create_task(server.start())
+    async with httpx.AsyncClient(base_url=f"http://{settings.http.listen}") as client:
+
+        async def problems() -> set[str]:
+            try:
+                answer = await client.get("/readyz")
+            except httpx.ConnectError:
+                return set()
+            return {problem["name"] for problem in answer.json()["problems"]}
+
+        async def waits_for_its_keys() -> bool:
+            return await problems() == {"keyring_unavailable"}
+
+        await wait_until(waits_for_its_keys)
+        assert (await client.get("/healthz")).status_code == 200
+        # An empty set would be kept, and would refuse every token for as long.
+        assert (await client.get("/.well-known/jwks.json")).status_code == 503
+        assert not starting.done()
+        own_valkey._desired_port = port
+        own_valkey.start()
+        async with asyncio.timeout(15):
+            await starting
+        assert await problems() == set()
+        assert len((await client.get("/.well-known/jwks.json")).json()["keys"]) == 1
+    await server.stop(0)
+
+
+async def test_a_service_with_its_keys_in_a_file_starts_without_its_store_and_becomes_ready_with_it(
+    own_valkey: ValkeyServer, make_settings: Any, tmp_path: Path, wait_until: Any
+) -> None:
+    port = own_valkey.port
+    own_valkey.stop()
+    server = IdentityServer(
+        make_settings(
+            redis={"url": f"redis://127.0.0.1:{port}", "timeout_ms": 300},
+            keys={"store": "file", "file": tmp_path / "keyring.json"},
+        )
+    )
     addresses = await server.start()
     async with httpx.AsyncClient(base_url=addresses.http_url) as client:
         assert (await client.get("/readyz")).status_code == 503
@@ -91,6 +135,13 @@ async def test_a_service_starts_without_its_store_and_becomes_ready_with_it(
 
         await wait_until(is_ready)
     await server.stop(0)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
 
 
 async def test_scripts_that_were_flushed_are_loaded_again(service: Any, new_session: Any) -> None:

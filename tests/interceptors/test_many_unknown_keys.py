@@ -12,6 +12,7 @@ import grpc
 import pytest
 
 from grpc_identity import Issuer, TokenError, Verifier, current_principal
+from grpc_identity.errors import KeyNotHeldError
 from grpc_identity.keysets import COOL_DOWN_SECONDS
 from grpc_identity.testing import InMemoryIssuer
 from grpc_identity.v1.identity_service_pb2 import GetJWKSRequest, GetJWKSResponse
@@ -135,6 +136,27 @@ async def test_a_burst_of_first_calls_makes_one_fetch(published: Published, issu
         tokens = [issuer.mint(subject=f"user-{number}") for number in range(200)]
         principals = await asyncio.gather(*map(verifier.verify_async, tokens))
         assert [principal.subject for principal in principals] == [f"user-{number}" for number in range(200)]
+        assert published.requests == 1
+    finally:
+        verifier.close()
+
+
+async def test_a_caller_that_asks_for_keys_just_after_they_have_come_has_them(
+    published: Published, issuer: InMemoryIssuer
+) -> None:
+    verifier = Verifier(published.trusted)
+    try:
+        token = issuer.mint()
+        with pytest.raises(KeyNotHeldError) as before:
+            verifier.verify(token)
+        await verifier.verify_async(token)
+        flight = verifier.fetch_for(before.value, token)
+        assert flight is not None
+        assert flight.done()
+        stranger = InMemoryIssuer(audience="orders").mint()
+        with pytest.raises(KeyNotHeldError) as now:
+            verifier.verify(stranger)
+        assert verifier.fetch_for(now.value, stranger) is None
         assert published.requests == 1
     finally:
         verifier.close()

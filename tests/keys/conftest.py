@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from identity.audit.event import Event
 from identity.keys.custody import Custody
 from identity.keys.file_store import FileKeyStore
 from identity.keys.keyring import LOCAL
@@ -37,6 +38,26 @@ def clock() -> ManualClock:
 @pytest.fixture
 def kek() -> KeyEncryptionKey:
     return KeyEncryptionKey(bytes(range(32)))
+
+
+class Recorded:
+    """An ``EventRecorder`` that keeps what it got."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+
+    def record(self, event: Event) -> None:
+        self.events.append(event)
+
+    @property
+    def told(self) -> list[tuple[str, str]]:
+        """Type and detail."""
+        return [(event.type.value, event.circumstances.detail) for event in self.events]
+
+
+@pytest.fixture
+def recorded() -> Recorded:
+    return Recorded()
 
 
 class KeyringFile:
@@ -73,11 +94,13 @@ def keyring_file(tmp_path: Path) -> KeyringFile:
 
 
 @pytest.fixture
-def make(keyring_file: KeyringFile, kek: KeyEncryptionKey, clock: ManualClock) -> Callable[..., KeyService]:
+def make(
+    keyring_file: KeyringFile, kek: KeyEncryptionKey, clock: ManualClock, recorded: Recorded
+) -> Callable[..., KeyService]:
     """Services that share one keyring file."""
 
     def build(algorithm: str = "ES256", kek: KeyEncryptionKey = kek) -> KeyService:
         custody = Custody(kek, {LOCAL: LocalKeys()}, clock, algorithm)
-        return KeyService(FileKeyStore(keyring_file.path), custody, Schedule(), clock)
+        return KeyService(FileKeyStore(keyring_file.path, recorded), custody, Schedule(), clock)
 
     return build

@@ -105,13 +105,13 @@ async def test_a_retired_key_cannot_be_made_to_sign_again(
 ) -> None:
     service = make()
     await service.start()
-    for wait in (timedelta(days=89), timedelta(hours=25)):
+    for wait in (timedelta(days=89), timedelta(hours=26)):
         clock.moment += wait
         await service.tick()
     document = keyring_file.read()
     document["keys"][0]["state"], document["keys"][1]["state"] = "active", "pending"
     keyring_file.write(document)
-    clock.moment -= timedelta(hours=25)
+    clock.moment -= timedelta(hours=26)
     with pytest.raises(SealError, match="no private half"):
         await make().start()
 

@@ -122,6 +122,17 @@ async def test_a_time_without_its_zone_is_damage(make: Callable[..., KeyService]
         await FileKeyStore(keyring_file.path).load()
 
 
+async def test_a_keyring_of_before_keys_waited_for_uptake_is_read(
+    make: Callable[..., KeyService], keyring_file: Any
+) -> None:
+    await make().start()
+    document = keyring_file.read()
+    for key in document["keys"]:
+        del key["activates_by"], key["request"]
+    keyring_file.write(document)
+    await make().start()
+
+
 async def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
     store = FileKeyStore(tmp_path / "absent" / "keyring.json")
     assert await store.load() is None

@@ -72,7 +72,7 @@ async def test_a_key_elsewhere_signs_and_is_destroyed_there_when_it_is_removed(
     service = make_with_vault()
     await service.start()
     old = service.active_signer().kid
-    for wait in (timedelta(days=89), timedelta(hours=25)):
+    for wait in (timedelta(days=89), timedelta(hours=26)):
         clock.moment += wait
         await service.tick()
     # Who is late to change may still sign with it.
@@ -107,7 +107,7 @@ async def test_while_the_successors_provider_is_away_nothing_signs_and_all_is_pu
     await service.start()
     clock.moment += timedelta(days=89)
     await service.tick()
-    clock.moment += timedelta(hours=25)
+    clock.moment += timedelta(hours=26)
     vault.is_away = True
     with pytest.raises(ProviderError, match="start it"):
         await service.tick()

@@ -27,6 +27,7 @@ def stepped(keyring: Keyring, now: datetime, schedule: Schedule = SCHEDULE) -> K
         times.state,
         now,
         times.activates_at,
+        times.activates_by,
         times.retires_at,
         times.removes_at,
         {"kid": kid},
@@ -133,10 +134,10 @@ def test_a_service_that_slept_through_the_change_publishes_ahead_all_the_same() 
     old, new = keyring.keys
     assert (old.state, new.state) == (KeyState.ACTIVE, KeyState.PENDING)
     assert new.activates_at == late + SCHEDULE.publish_ahead + SPREAD
-    keyring = stepped(keyring, new.activates_at)
+    keyring = stepped(keyring, new.activates_by)
     assert [key.state for key in keyring.keys] == [KeyState.RETIRED, KeyState.ACTIVE]
     # It signed until now, so it stays published from now on for as long as planned.
-    assert keyring.keys[0].removes_at == new.activates_at + SCHEDULE.keep_after_retirement
+    assert keyring.keys[0].removes_at == new.activates_by + SCHEDULE.keep_after_retirement
 
 
 @pytest.mark.parametrize(
@@ -147,6 +148,7 @@ def test_a_service_that_slept_through_the_change_publishes_ahead_all_the_same() 
         {"publish_ahead": timedelta(days=90)},
         {"max_token_ttl": timedelta(0)},
         {"skew": timedelta(seconds=-1)},
+        {"secret_for": timedelta(days=30)},
     ],
 )
 def test_a_schedule_that_could_cause_a_false_rejection_is_refused(times: dict[str, timedelta]) -> None:

@@ -25,19 +25,17 @@ from identity.keys.service import KeyService
 
 
 async def test_the_first_start_makes_what_is_needed_and_the_next_finds_it(
-    make: Callable[..., KeyService],
+    make: Callable[..., KeyService], recorded: Any
 ) -> None:
     first, second = make(), make()
     with pytest.raises(NoActiveKeyError):
         first.active_signer()
     assert [problem.name for problem in first.problems()] == ["no_signing_key"]
-    told: list[tuple[str, str]] = []
-    first.on_change = lambda kid, state: told.append((kid, state))
     await first.start()
     await second.start()
     assert first.problems() == []
     kid = first.active_signer().kid
-    assert told == [(kid, "created"), (kid, "activated")]
+    assert recorded.told == [("key.created", f"kid {kid}"), ("key.activated", f"kid {kid}")]
     assert second.active_signer().kid == kid
     assert second.published().version == first.published().version
     assert second.client_secret_pepper() == first.client_secret_pepper()
@@ -65,7 +63,7 @@ async def test_a_rotation_reaches_every_service_and_old_tokens_still_verify(
     assert {key["kid"] for key in other.published().jwks} == {key.kid for key in one.keyring.keys}
     assert other.active_signer().kid == old
     assert one.active_signer().kid == old
-    clock.moment += timedelta(hours=24) + SPREAD
+    clock.moment += timedelta(hours=25) + SPREAD
     await asyncio.gather(one.tick(), other.tick())
     assert one.active_signer().kid == other.active_signer().kid != old
     assert old in {key["kid"] for key in one.published().jwks}
@@ -124,7 +122,7 @@ async def test_a_private_half_is_destroyed_when_its_key_retires(
     service = make()
     await service.start()
     old = service.active_signer().kid
-    for wait in (timedelta(days=89), timedelta(hours=25)):
+    for wait in (timedelta(days=89), timedelta(hours=26)):
         clock.moment += wait
         await service.tick()
     document = keyring_file.read()
@@ -188,7 +186,8 @@ async def test_keeping_up_survives_a_fault_and_says_so_while_it_lasts(
     monkeypatch: pytest.MonkeyPatch,
     wait_until: Callable[..., Any],
 ) -> None:
-    monkeypatch.setattr("identity.keys.service.TICK_SECONDS", 0.01)
+    monkeypatch.setattr("identity.keys.service.FOLLOW_SECONDS", 0.01)
+    monkeypatch.setattr("identity.keys.service.RETRY_SECONDS", 0.01)
     service = make()
     await service.start()
     whole = keyring_file.read_raw()
@@ -198,7 +197,7 @@ async def test_keeping_up_survives_a_fault_and_says_so_while_it_lasts(
     assert service.active_signer()
     keyring_file.write_raw(whole)
     await wait_until(lambda: not service.problems())
-    monkeypatch.setattr(FileKeyStore, "load", lambda _: 1 / 0)
+    monkeypatch.setattr(FileKeyStore, "revision", lambda _: 1 / 0)
     await wait_until(lambda: [problem.name for problem in service.problems()] == ["keyring_unavailable"])
     assert not running.done()
     running.cancel()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+from types import SimpleNamespace
 from typing import Any
 
 import grpc
@@ -14,6 +15,9 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from grpc_identity.v1 import admin_service_pb2 as admin_pb
 from grpc_identity.v1 import clients_pb2
 from grpc_identity.v1 import identity_service_pb2 as pb
+from identity.errors import IdentityError
+from identity.rpc.errors import STATUS_CODES
+from identity.rpc.unimplemented import answer_unimplemented
 
 ISSUE = pb.IssueTokensRequest(subject="alice", audience=["orders"])
 
@@ -65,13 +69,29 @@ async def test_a_client_without_a_grant_is_told_which(service: Any, refused: Any
         assert grant in refusal.message
 
 
-async def test_methods_to_come_are_refused_to_strangers_and_unimplemented_to_clients(
-    service: Any, refused: Any
+@pytest.mark.parametrize(
+    "method", [method.name for method in admin_pb.DESCRIPTOR.services_by_name["AdminService"].methods]
+)
+async def test_every_method_of_administration_is_refused_to_strangers_and_to_who_lacks_the_grant(
+    service: Any, refused: Any, method: str
 ) -> None:
-    call = service.administration.ListKeys
-    assert (await refused(call(admin_pb.ListKeysRequest()))).reason == "CLIENT_UNAUTHENTICATED"
-    refusal = await refused(call(admin_pb.ListKeysRequest(), metadata=service.admin))
-    assert (refusal.code, refusal.reason) == (grpc.StatusCode.UNIMPLEMENTED, "NOT_IMPLEMENTED")
+    call, request = getattr(service.administration, method), getattr(admin_pb, f"{method}Request")()
+    assert (await refused(call(request))).reason == "CLIENT_UNAUTHENTICATED"
+    assert (await refused(call(request, metadata=service.login))).reason == "GRANT_MISSING"
+
+
+async def test_a_method_to_come_is_said_to_be_not_built_yet() -> None:
+    class Guard:
+        def guard(self, method: str, behaviour: Any) -> Any:
+            return behaviour
+
+    servicer: Any = SimpleNamespace()
+    contract = admin_pb.DESCRIPTOR.services_by_name["AdminService"]
+    built = {method.name for method in contract.methods} - {"ListKeys"}
+    answer_unimplemented(servicer, Guard(), contract, built)  # type: ignore[arg-type]
+    with pytest.raises(IdentityError) as caught:
+        await servicer.ListKeys(None, None)
+    assert STATUS_CODES[caught.value.reason] is grpc.StatusCode.UNIMPLEMENTED
 
 
 async def test_a_secret_rotates_with_two_good_at_a_time(service: Any, refused: Any) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import grpc
 import pytest
+from stores import open_async_client
 
 from grpc_identity.v1 import admin_service_pb2 as admin_pb
 from grpc_identity.v1 import clients_pb2, sessions_pb2
@@ -246,7 +247,7 @@ async def test_an_erased_subject_leaves_nothing_but_the_record_and_a_cut_off(
     assert (again.sessions_removed, again.entries_removed) == (0, 1)  # the cut-off, made anew
     await bobs.refresh()
 
-    store = service.server.store.connection.redis
+    store = open_async_client(service.settings.redis.url.get_secret_value())
     prefix = service.settings.redis.key_prefix
     left = []
     async for key in store.scan_iter(f"{prefix}:*"):
@@ -255,6 +256,7 @@ async def test_an_erased_subject_leaves_nothing_but_the_record_and_a_cut_off(
             left.append((key, str(await store.hgetall(key))))
         elif kind == b"string":
             left.append((key, str(await store.get(key))))
+    await store.aclose()
     assert not [
         key for key, text in left if subject in text or "192.0.2.77" in text or "\\xc0\\x00\\x02M" in text
     ]

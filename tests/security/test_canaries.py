@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import base64
 import logging
+from pathlib import Path
 from typing import Any
 
 import grpc
+from cryptography.hazmat.primitives.serialization import load_der_private_key
+from prometheus_client import generate_latest
+from stores import open_async_client
 
 from grpc_identity.v1 import admin_service_pb2 as admin_pb
 from grpc_identity.v1 import clients_pb2
@@ -36,18 +40,24 @@ def every_method() -> list[tuple[str, Any]]:
     return methods
 
 
-async def dump_of(store: Any) -> bytes:
+def content_of(folder: Path) -> str:
+    """Everything that lies there."""
+    return "\n".join(path.read_text(errors="replace") for path in folder.rglob("*") if path.is_file())
+
+
+async def dump_of(service: Any) -> bytes:
     """Everything the store holds, keys and values."""
-    redis = store.connection.redis
+    redis = open_async_client(service.settings.redis.url.get_secret_value())
     parts: list[bytes] = []
     readers: dict[bytes, Any] = {
         b"string": redis.get,
         b"hash": redis.hgetall,
         b"stream": redis.xrange,
     }
-    async for key in redis.scan_iter(match=f"{store.keys.settings.split(':')[0]}:*"):
+    async for key in redis.scan_iter(match=f"{service.settings.redis.key_prefix}:*"):
         kind = await redis.type(key)
         parts += [key, repr(await readers[kind](key)).encode()]
+    await redis.aclose()
     return b"\n".join(parts)
 
 
@@ -72,7 +82,7 @@ async def call_every_method(service: Any, metadata: Any) -> list[str]:
 
 
 async def test_no_secret_and_no_token_turns_up_in_logs_spans_errors_or_the_store(
-    make_settings: Any, start_service: Any, collector: Any, wait_until: Any, caplog: Any
+    make_settings: Any, start_service: Any, collector: Any, wait_until: Any, caplog: Any, tmp_path: Path
 ) -> None:
     caplog.set_level(logging.DEBUG)
     service = await start_service(make_settings(audit={"relay": True, "relay_poll_ms": 10}))
@@ -80,6 +90,7 @@ async def test_no_secret_and_no_token_turns_up_in_logs_spans_errors_or_the_store
     errors = await call_every_method(service, (("authorization", f"Basic {wrong}"),))
     errors += await call_every_method(service, service.login)
     errors += await call_every_method(service, service.admin)
+    await service.administration.RotateKeys(admin_pb.RotateKeysRequest(), metadata=service.admin)
     secrets_and_tokens = {CANARY_SECRET, CANARY_TOKEN, CANARY_KEY, wrong, *service.secrets.values()}
 
     issued = await service.identity.IssueTokens(
@@ -121,27 +132,37 @@ async def test_no_secret_and_no_token_turns_up_in_logs_spans_errors_or_the_store
     codec = RefreshTokenCodec(refresh_secrets.by_id, refresh_secrets.active_id)
     family_secret = codec.decode(tokens[0].refresh_token).family_secret
     raw = [family_secret, keys.client_secret_pepper(), *refresh_secrets.by_id.values()]
+    signing = [keys.custody._private_part(key) for key in keys.keyring.keys if key.sealed_private_key]
+    scalars = [load_der_private_key(der, None).private_numbers().private_value for der in signing if der]
+    assert len(scalars) >= 2
+    raw += [*signing, *(scalar.to_bytes(32) for scalar in scalars)]
+    secrets_and_tokens |= {str(scalar) for scalar in scalars}
     secrets_and_tokens |= {item.access_token for item in tokens} | {item.refresh_token for item in tokens}
     # A token without its signature or prefix would serve a thief nearly as well.
     secrets_and_tokens |= {item.access_token.rsplit(".", 1)[1] for item in tokens}
     secrets_and_tokens |= {item.refresh_token[5:-6] for item in tokens}
     secrets_and_tokens |= {value.hex() for value in raw} | {repr(value)[2:-1] for value in raw}
     secrets_and_tokens |= {base64.b64encode(value).decode().rstrip("=") for value in raw}
+    secrets_and_tokens |= {base64.urlsafe_b64encode(value).decode().rstrip("=") for value in raw}
 
     # The store before the outbox is emptied, then the spans that came out of it.
-    stored = (await dump_of(service.server.store)).decode("utf-8", "replace")
+    stored = (await dump_of(service)).decode("utf-8", "replace")
     await wait_until(lambda: collector.of_type("client.secret_rotated"))
     places = {
         "a log": caplog.text,
         "a span": "\n".join(str(span) for span in collector.spans),
         "an error": "\n".join(errors),
+        "a metric": generate_latest(service.server._metrics).decode(),
+        "a file": content_of(tmp_path),
+        "what is published": str(await service.identity.GetJWKS(pb.GetJWKSRequest()))
+        + str(await service.administration.ListKeys(admin_pb.ListKeysRequest(), metadata=service.admin)),
         "the store": stored,
         "a repr": "\n".join(repr(item) for item in (keys, service.server, codec, service.settings)),
     }
     assert len(errors) > 40
     assert len(collector.spans) > 10
     for place, text in places.items():
-        assert len(text) > 100, place
+        assert len(text) > 40, place
         for canary in secrets_and_tokens:
             assert canary not in text, f"{canary[:12]}… in {place}"
 

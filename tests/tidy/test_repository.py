@@ -143,6 +143,21 @@ def test_every_reason_is_in_the_table_of_errors_with_its_status() -> None:
     assert rows == expected
 
 
+def test_every_problem_that_keeps_it_from_being_ready_is_in_the_table() -> None:
+    section = (ROOT / "docs/operations.md").read_text().split("### What keeps it from being ready")[1]
+    rows = re.findall(r"^\| (`[a-z_`, ]+`) \|", section.split("\n## ")[0], re.MULTILINE)
+    listed = {name for row in rows for name in re.findall(r"[a-z_]+", row)}
+    named = re.compile(r'"(store_[a-z_]+)"|Problem\(\s*"([a-z_]+)"')
+    folders = (
+        ROOT / "identity",
+        ROOT / "identity/keys",
+        ROOT / "identity/http",
+        ROOT / "identity/store/redis",
+    )
+    texts = [path.read_text() for folder in folders for path in folder.glob("*.py")]
+    assert listed == {found[0] or found[1] for text in texts for found in named.findall(text)}
+
+
 def test_every_event_type_is_in_the_catalogue_and_in_no_script_but_the_known() -> None:
     from identity.audit.event import EventType
 

@@ -77,16 +77,16 @@ async def revoke(service: Any, **target: Any) -> None:
 
 
 async def test_the_first_message_is_a_snapshot_with_the_keys(
-    service: Any, new_session: Any, watching: Any
+    service: Any, new_session: Any, watching: Any, wait_until: Any
 ) -> None:
     session = await new_session("alice")
     await revoke(service, session_id=session.tokens.session_id)
     await revoke(service, client_id="login")
+    store = service.server.store
+    lengths = [await store.connection.command("XLEN", bucket.revocations) for bucket in store.keys.buckets]
+    await wait_until(lambda: len(service.server._feed.log) == sum(lengths))
     watcher = watching()
     message = await watcher.read()
-    while not message.revocations or len(message.revocations) < 2:
-        watcher = watching(verifier_id="again")
-        message = await watcher.read()
     assert message.snapshot
     assert message.position
     assert message.jwks.keys[0].kid

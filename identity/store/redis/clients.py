@@ -8,14 +8,14 @@ from collections.abc import Sequence
 from identity.audit.event import Circumstances, EventType
 from identity.store.ports import StoredClient
 from identity.store.redis import scripts
-from identity.store.redis.connection import BatchingConnection
 from identity.store.redis.keys import KeySpace
+from identity.store.redis.topology import StoreConnection
 
 
 class RedisClientStore:
     """The registry of clients, in the first bucket."""
 
-    def __init__(self, connection: BatchingConnection, keys: KeySpace, *, outbox_max_events: int) -> None:
+    def __init__(self, connection: StoreConnection, keys: KeySpace, *, outbox_max_events: int) -> None:
         self._connection = connection
         self._keys = keys
         self._outbox_max_events = outbox_max_events

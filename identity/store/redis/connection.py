@@ -1,4 +1,4 @@
-"""One way to the store: calls in flight share a round trip.
+"""One way to one server: calls in flight share a round trip.
 
 While one batch is on its way, the next one gathers; when the answer comes, all its callers wake in the same
 turn of the event loop. Alone, a call waits for nobody. Under load, the cost of a round trip (a system call, a
@@ -7,8 +7,12 @@ wake-up, a parse) is shared by all who wait. Where the way is long, the next bat
 
 - A batch is a pipeline, not a transaction: calls are independent and fail alone.
 - Nothing is retried by itself: whether a script ran before a connection broke is unknown here, and only the
-  caller's idempotency key can tell. The one exception is NOSCRIPT, which says that nothing ran.
-- A caller that gives up leaves the batch on its way; its answer is dropped, nobody else gets it.
+  caller's idempotency key can tell. The one exception is NOSCRIPT, which says that nothing ran. What else says so, on a
+  cluster, is for the ``Overseer`` to pass on.
+- A server that says READONLY is no primary any more. Its connections are dropped, so that the next ones go where the
+  name, the proxy or the sentinels lead to by now.
+- What a caller gives up before it has set off is not sent. Afterwards the batch stays on its way; the answer is dropped, nobody else
+  gets it.
 """
 
 from __future__ import annotations
@@ -16,15 +20,14 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Sequence
-from typing import Any, TypeAlias
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias
 
 from hiredis import pack_command
-from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio import Redis
 from redis.asyncio.connection import AbstractConnection
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from identity.errors import IdentityError, Reason, not_durable, store_unavailable
@@ -38,78 +41,88 @@ IMPATIENT_SECONDS = 0.002
 GATHER_SECONDS = 0.004
 MIN_GATHERED_CALLS = 2
 RATE_WINDOW_SECONDS = 0.05
+_ASKING: bytes = pack_command(("ASKING",))
 _AWAY = (RedisConnectionError, RedisTimeoutError, OSError, TimeoutError)
 
-_Argument: TypeAlias = str | bytes | int
-_Call: TypeAlias = tuple[Script | None, tuple[_Argument, ...], Durability, asyncio.Future[Any]]
+Argument: TypeAlias = str | bytes | int
 
 
-def connect(url: str, *, timeout_seconds: float, max_connections: int = 16) -> Redis:
-    """A client for ``redis://``, ``rediss://`` or ``unix://``; connects when first used."""
-    pool = BlockingConnectionPool.from_url(
-        url,
-        max_connections=max_connections,
-        timeout=timeout_seconds,
-        socket_timeout=timeout_seconds,
-        socket_connect_timeout=timeout_seconds,
-        retry=Retry(NoBackoff(), 0),
-        protocol=3,
-        client_name="grpc-identity",
-    )
-    return Redis.from_pool(pool)
+@dataclass(slots=True, eq=False)
+class Call:
+    """A script, or a plain command, and who waits for its answer. The rest is for where there are several servers:
+    the slot of its keys, whether the server has to be told that it was sent on (``ASKING``), and how often and until when it
+    may be."""
+
+    script: Script | None
+    arguments: tuple[Argument, ...]
+    durability: Durability
+    future: asyncio.Future[Any]
+    slot: int = -1
+    is_background: bool = False
+    is_asking: bool = False
+    redirections: int = 0
+    pauses: int = 0
+    give_up_at: float | None = None
+
+
+class Overseer(Protocol):
+    """Knows the other servers."""
+
+    def takes_over(self, call: Call, error: BaseException, host: str) -> bool:
+        """Whether it sees to it that this call is answered, which ``host`` has refused to run."""
+        ...
+
+    def on_lost(self) -> None:
+        """A server does not answer. The callers have been told."""
+        ...
 
 
 class BatchingConnection:
-    """Runs scripts and commands, gathering those that come while a round trip is under way."""
+    """Runs scripts and commands on one server, gathering those that come while a round trip is under way.
 
-    def __init__(self, redis: Redis, *, max_batch: int, timeout_seconds: float) -> None:
-        self.redis = redis
+    ``enqueue`` raises ``IdentityError`` when too many calls wait. An answer is the result, once what was written is as
+    durable as it has to be, or an ``IdentityError``.
+    """
+
+    def __init__(
+        self,
+        redis: Redis,
+        *,
+        max_batch: int,
+        timeout_seconds: float,
+        max_round_trips: int = MAX_ROUND_TRIPS,
+        overseer: Overseer | None = None,
+        host: str = "",
+    ) -> None:
+        self._redis = redis
         self._max_batch = max_batch
+        self._max_round_trips = max_round_trips
         self._timeout_seconds = timeout_seconds
         # Half of what a round trip may take in all, so that the answer is still heard.
         self._wait_ms = int(timeout_seconds * 500)
-        self._waiting: deque[_Call] = deque()
+        self._overseer = overseer
+        self._host = host
+        self._waiting: deque[Call] = deque()
         self._flusher: asyncio.Task[None] | None = None
         self._under_way: set[asyncio.Task[None]] = set()
         self._counted_since = 0.0
         self._sent_calls = 0
         self._calls_per_second = 0.0
 
-    async def run(
-        self,
-        script: Script,
-        keys: Sequence[str | bytes],
-        arguments: Sequence[_Argument],
-        durability: Durability = Durability.NONE,
-    ) -> Any:
-        """The result of a script, once what it wrote is as durable as it has to be.
-
-        Raises ``IdentityError`` when the store is away or too many calls wait.
-        """
-        return await self._enqueue(script, (len(keys), *keys, *arguments), durability)
-
-    async def command(self, *command: _Argument, durability: Durability = Durability.NONE) -> Any:
-        """The result of a plain command; as ``run``."""
-        return await self._enqueue(None, command, durability)
-
-    async def close(self) -> None:
-        """Waits for what is on its way, then disconnects."""
-        while self._flusher is not None or self._under_way:
-            await asyncio.wait({*self._under_way, *([self._flusher] if self._flusher else [])})
-        await self.redis.aclose()
-
-    def _enqueue(
-        self, script: Script | None, arguments: tuple[_Argument, ...], durability: Durability
-    ) -> asyncio.Future[Any]:
+    def enqueue(self, call: Call) -> None:
+        """Sends it with the next batch. Its future gets the answer."""
         if len(self._waiting) >= MAX_WAITING_CALLS:
             raise IdentityError(
                 Reason.RATE_LIMITED, "Too many calls wait for the session store.", retry_after_seconds=1.0
             )
-        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._waiting.append((script, arguments, durability, future))
+        self._waiting.append(call)
         if self._flusher is None:
             self._flusher = asyncio.create_task(self._flush())
-        return future
+
+    async def drained(self) -> None:
+        """Waits for what is on its way."""
+        while self._flusher is not None or self._under_way:
+            await asyncio.wait({*self._under_way, *([self._flusher] if self._flusher else [])})
 
     async def _flush(self) -> None:
         loop = asyncio.get_running_loop()
@@ -120,7 +133,11 @@ class BatchingConnection:
                 await self._until_it_may_set_off()
                 size = min(len(self._waiting), self._max_batch)
                 self._sent_calls += size
-                batch = [self._waiting.popleft() for _ in range(size)]
+                # Nobody waits any more for what was given up before it set off.
+                taken = [self._waiting.popleft() for _ in range(size)]
+                batch = [call for call in taken if not call.future.done()]
+                if not batch:
+                    continue
                 exchange = asyncio.create_task(self._exchange(batch))
                 self._under_way.add(exchange)
                 exchange.add_done_callback(self._under_way.discard)
@@ -130,7 +147,7 @@ class BatchingConnection:
     async def _until_it_may_set_off(self) -> None:
         """Until no batch is under way, or those that are take long and are not too many."""
         while self._under_way:
-            is_full = len(self._under_way) >= MAX_ROUND_TRIPS
+            is_full = len(self._under_way) >= self._max_round_trips
             timeout = None if is_full else IMPATIENT_SECONDS
             await asyncio.wait(self._under_way, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
             if not is_full:
@@ -143,7 +160,7 @@ class BatchingConnection:
             self._counted_since, self._sent_calls = now, 0
         return self._calls_per_second * GATHER_SECONDS >= MIN_GATHERED_CALLS
 
-    async def _exchange(self, batch: Sequence[_Call]) -> None:
+    async def _exchange(self, batch: Sequence[Call]) -> None:
         try:
             answers = await self._send(batch)
             unknown = [place for place, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
@@ -154,28 +171,33 @@ class BatchingConnection:
                     answers[place] = answer
         except (RedisError, *_AWAY):
             answers = [store_unavailable()] * len(batch)
+            if self._overseer is not None:
+                self._overseer.on_lost()
         except Exception as error:
             # Whatever it is, those who wait must hear of it.
             answers = [error] * len(batch)
-        for (*_, future), answer in zip(batch, answers, strict=True):
-            if future.done():
+        for call, answer in zip(batch, answers, strict=True):
+            if call.future.done():
                 continue
-            if isinstance(answer, BaseException):
-                future.set_exception(_as_refusal(answer))
-            else:
-                future.set_result(answer)
+            if not isinstance(answer, BaseException):
+                call.future.set_result(answer)
+            elif self._overseer is None or not self._overseer.takes_over(call, answer, self._host):
+                call.future.set_exception(as_refusal(answer))
 
-    async def _send(self, batch: Sequence[_Call], *, by_hash: bool = True) -> list[Any]:
-        request = b"".join(_packed(script, arguments, by_hash) for script, arguments, *_ in batch)
+    async def _send(self, batch: Sequence[Call], *, by_hash: bool = True) -> list[Any]:
+        request = b"".join(_packed(call, by_hash) for call in batch)
         questions = _questions(batch, self._wait_ms)
-        request += b"".join(_packed(None, question) for question in questions.values())
-        pool: Any = self.redis.connection_pool
+        request += b"".join(_pack(question) for question in questions.values())
+        pool: Any = self._redis.connection_pool
         async with asyncio.timeout(self._timeout_seconds):
             connection = await pool.get_connection()
             try:
                 await connection.send_packed_command(request, check_health=False)
-                answers = [await _answer(connection) for _ in batch]
-                reached = {kind: kind.is_reached(await _answer(connection)) for kind in questions}
+                answers = [await _answer(connection, call) for call in batch]
+                reached = {kind: kind.is_reached(await _response(connection)) for kind in questions}
+                if any(isinstance(answer, ReadOnlyError) for answer in answers):
+                    await connection.disconnect(nowait=True)
+                    await pool.disconnect(inuse_connections=False)
             except BaseException:
                 # Answers that are still to come would be taken for those of the next batch.
                 await connection.disconnect(nowait=True)
@@ -183,33 +205,47 @@ class BatchingConnection:
             finally:
                 await pool.release(connection)
         return [
-            answer if reached.get(call[2], True) or isinstance(answer, NoScriptError) else not_durable()
+            answer
+            if isinstance(answer, ResponseError) or reached.get(call.durability, True)
+            else not_durable()
             for call, answer in zip(batch, answers, strict=True)
         ]
 
 
-def _questions(batch: Sequence[_Call], timeout_ms: int) -> dict[Durability, tuple[_Argument, ...]]:
+def _questions(batch: Sequence[Call], timeout_ms: int) -> dict[Durability, tuple[Argument, ...]]:
     """What has to be waited for, each kind once for all calls."""
-    kinds = sorted({call[2] for call in batch})
+    kinds = sorted({call.durability for call in batch})
     return {kind: question for kind in kinds if (question := kind.question(timeout_ms)) is not None}
 
 
-def _packed(script: Script | None, arguments: tuple[_Argument, ...], by_hash: bool = True) -> bytes:
-    command: Any = arguments
-    if script is not None:
-        command = ("EVALSHA", script.sha, *arguments) if by_hash else ("EVAL", script.source, *arguments)
+def _packed(call: Call, by_hash: bool) -> bytes:
+    command = call.arguments
+    if call.script is not None:
+        command = (
+            ("EVALSHA", call.script.sha, *command) if by_hash else ("EVAL", call.script.source, *command)
+        )
+    return _ASKING + _pack(command) if call.is_asking else _pack(command)
+
+
+def _pack(command: Any) -> bytes:
     packed: bytes = pack_command(command)
     return packed
 
 
-async def _answer(connection: AbstractConnection) -> Any:
+async def _answer(connection: AbstractConnection, call: Call) -> Any:
+    if call.is_asking:
+        await _response(connection)
+    return await _response(connection)
+
+
+async def _response(connection: AbstractConnection) -> Any:
     try:
         return await connection.read_response()
     except ResponseError as error:
         return error
 
 
-def _as_refusal(error: BaseException) -> IdentityError:
+def as_refusal(error: BaseException) -> IdentityError:
     """What the callers see of an error. A failing script is a defect of ours, all else a state of the store: away, full,
     read-only, loading. Those have types of their own also where a script ran into them."""
     if isinstance(error, IdentityError):

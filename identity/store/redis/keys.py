@@ -82,13 +82,22 @@ class BucketKeys:
 class KeySpace:
     """Finds the bucket of a thing, and names its keys."""
 
-    __slots__ = ("buckets", "instances", "questions", "registry_clients", "registry_revision", "settings")
+    __slots__ = (
+        "buckets",
+        "instances",
+        "keyring",
+        "questions",
+        "registry_clients",
+        "registry_revision",
+        "settings",
+    )
 
     def __init__(self, prefix: str, buckets: int) -> None:
         self.buckets = tuple(BucketKeys(index, f"{prefix}:{{b{index:03x}}}:") for index in range(buckets))
         # The registry of clients is small and lives in the first bucket, beside the outbox of its events.
         self.registry_clients = self.buckets[0].prefix + "clients"
         self.registry_revision = self.buckets[0].prefix + "clients:revision"
+        self.keyring = self.buckets[0].prefix + "keyring"
         self.settings = f"{prefix}:settings"
         # Server instances find each other there, beside the registry.
         self.instances = self.buckets[0].prefix + "instances"

@@ -37,7 +37,7 @@ class RedisSessionReader(ScriptedStore):
         stored, of_subject, now_ms = await asyncio.gather(
             self._connection.command("GET", bucket.family(family)),
             self._cut_off(bucket.subject(family.subject_tag)),
-            self._now_ms(),
+            self._now_ms(bucket),
         )
         if stored is None:
             return None
@@ -73,7 +73,7 @@ class RedisSessionReader(ScriptedStore):
         names, of_subject, now_ms = await asyncio.gather(
             self._connection.command("GETRANGE", bucket.families(tag), first, last),
             self._cut_off(bucket.subject(tag)),
-            self._now_ms(),
+            self._now_ms(bucket),
         )
         families = newest_first(names, tag)
         stored = await asyncio.gather(

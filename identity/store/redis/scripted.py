@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from identity.audit.event import Circumstances
 from identity.errors import audit_unavailable
 from identity.store.ports import PresentedToken
-from identity.store.redis.connection import BatchingConnection
 from identity.store.redis.durability import Durability
 from identity.store.redis.keys import BucketKeys, KeySpace
+from identity.store.redis.topology import StoreConnection
 
 __all__ = [
     "ScriptContext",
@@ -37,7 +37,7 @@ class StoreClock:
 class ScriptContext:
     """What every script is called with."""
 
-    connection: BatchingConnection
+    connection: StoreConnection
     keys: KeySpace
     outbox_max_events: int
     clock: StoreClock = field(default_factory=StoreClock)
@@ -67,10 +67,11 @@ class ScriptedStore:
     def _bucket_of_token(self, token: PresentedToken) -> BucketKeys:
         return self._keys.of_tag(token.subject_tag)
 
-    async def _now_ms(self) -> int:
+    async def _now_ms(self, bucket: BucketKeys) -> int:
+        """By the server that decides in this bucket."""
         if self._clock.frozen_at_ms is not None:
             return self._clock.frozen_at_ms
-        seconds, microseconds = await self._connection.command("TIME")
+        seconds, microseconds = await self._connection.command("TIME", key=bucket.sequence)
         return int(seconds) * 1000 + int(microseconds) // 1000 + self._clock.offset_ms
 
 

@@ -107,10 +107,12 @@ class ListKeysRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class ListKeysResponse(_message.Message):
-    __slots__ = ("keys",)
+    __slots__ = ("keys", "steps")
     KEYS_FIELD_NUMBER: _ClassVar[int]
+    STEPS_FIELD_NUMBER: _ClassVar[int]
     keys: _containers.RepeatedCompositeFieldContainer[_keys_pb2.SigningKey]
-    def __init__(self, keys: _Optional[_Iterable[_Union[_keys_pb2.SigningKey, _Mapping]]] = ...) -> None: ...
+    steps: _containers.RepeatedCompositeFieldContainer[_keys_pb2.KeyStep]
+    def __init__(self, keys: _Optional[_Iterable[_Union[_keys_pb2.SigningKey, _Mapping]]] = ..., steps: _Optional[_Iterable[_Union[_keys_pb2.KeyStep, _Mapping]]] = ...) -> None: ...
 
 class RotateKeysRequest(_message.Message):
     __slots__ = ("now", "idempotency_key")
@@ -137,6 +139,28 @@ class RevokeKeyResponse(_message.Message):
     ACTIVE_KEY_FIELD_NUMBER: _ClassVar[int]
     active_key: _keys_pb2.SigningKey
     def __init__(self, active_key: _Optional[_Union[_keys_pb2.SigningKey, _Mapping]] = ...) -> None: ...
+
+class RotateRefreshTokenSecretRequest(_message.Message):
+    __slots__ = ("force",)
+    FORCE_FIELD_NUMBER: _ClassVar[int]
+    force: bool
+    def __init__(self, force: bool = ...) -> None: ...
+
+class RotateRefreshTokenSecretResponse(_message.Message):
+    __slots__ = ("secret_number",)
+    SECRET_NUMBER_FIELD_NUMBER: _ClassVar[int]
+    secret_number: int
+    def __init__(self, secret_number: _Optional[int] = ...) -> None: ...
+
+class ResealKeyringRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ResealKeyringResponse(_message.Message):
+    __slots__ = ("resealed",)
+    RESEALED_FIELD_NUMBER: _ClassVar[int]
+    resealed: int
+    def __init__(self, resealed: _Optional[int] = ...) -> None: ...
 
 class ListVerifiersRequest(_message.Message):
     __slots__ = ()

@@ -80,6 +80,16 @@ class AdminServiceStub(object):
                 request_serializer=grpc__identity_dot_v1_dot_admin__service__pb2.RevokeKeyRequest.SerializeToString,
                 response_deserializer=grpc__identity_dot_v1_dot_admin__service__pb2.RevokeKeyResponse.FromString,
                 _registered_method=True)
+        self.RotateRefreshTokenSecret = channel.unary_unary(
+                '/grpc_identity.v1.AdminService/RotateRefreshTokenSecret',
+                request_serializer=grpc__identity_dot_v1_dot_admin__service__pb2.RotateRefreshTokenSecretRequest.SerializeToString,
+                response_deserializer=grpc__identity_dot_v1_dot_admin__service__pb2.RotateRefreshTokenSecretResponse.FromString,
+                _registered_method=True)
+        self.ResealKeyring = channel.unary_unary(
+                '/grpc_identity.v1.AdminService/ResealKeyring',
+                request_serializer=grpc__identity_dot_v1_dot_admin__service__pb2.ResealKeyringRequest.SerializeToString,
+                response_deserializer=grpc__identity_dot_v1_dot_admin__service__pb2.ResealKeyringResponse.FromString,
+                _registered_method=True)
         self.ListVerifiers = channel.unary_unary(
                 '/grpc_identity.v1.AdminService/ListVerifiers',
                 request_serializer=grpc__identity_dot_v1_dot_admin__service__pb2.ListVerifiersRequest.SerializeToString,
@@ -150,21 +160,47 @@ class AdminServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ListKeys(self, request, context):
-        """The signing keys and their schedule.
+        """The signing keys, who lacks them, and the steps to come.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RotateKeys(self, request, context):
-        """Publishes a new signing key ahead of the schedule.
+        """Publishes a new signing key ahead of the schedule, of the algorithm and provider that are configured. A key that
+        waits already and is of these is taken.
+
+        Errors: KEYRING_UNAVAILABLE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RevokeKey(self, request, context):
-        """Takes a signing key away at once. Tokens it signed die; sessions live on.
+        """Takes a signing key away at once, and has another one sign. Tokens it signed die; sessions live on. Verifiers that
+        follow the service drop the key within a second, those that poll by plain HTTP within the hour for which they may
+        keep a set. A key that is not published any more is left as it is.
+
+        Errors: KEY_NOT_FOUND, KEYRING_UNAVAILABLE, SIGNER_UNAVAILABLE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RotateRefreshTokenSecret(self, request, context):
+        """Makes a new secret for refresh tokens, which is used a minute later. Tokens made with the one before stay good;
+        those made with the one before that do not.
+
+        Errors: SECRET_STILL_NEEDED, KEYRING_UNAVAILABLE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResealKeyring(self, request, context):
+        """Seals all private material anew, under the key-encryption key in use.
+
+        Errors: KEYRING_UNAVAILABLE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -231,6 +267,16 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.RevokeKey,
                     request_deserializer=grpc__identity_dot_v1_dot_admin__service__pb2.RevokeKeyRequest.FromString,
                     response_serializer=grpc__identity_dot_v1_dot_admin__service__pb2.RevokeKeyResponse.SerializeToString,
+            ),
+            'RotateRefreshTokenSecret': grpc.unary_unary_rpc_method_handler(
+                    servicer.RotateRefreshTokenSecret,
+                    request_deserializer=grpc__identity_dot_v1_dot_admin__service__pb2.RotateRefreshTokenSecretRequest.FromString,
+                    response_serializer=grpc__identity_dot_v1_dot_admin__service__pb2.RotateRefreshTokenSecretResponse.SerializeToString,
+            ),
+            'ResealKeyring': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResealKeyring,
+                    request_deserializer=grpc__identity_dot_v1_dot_admin__service__pb2.ResealKeyringRequest.FromString,
+                    response_serializer=grpc__identity_dot_v1_dot_admin__service__pb2.ResealKeyringResponse.SerializeToString,
             ),
             'ListVerifiers': grpc.unary_unary_rpc_method_handler(
                     servicer.ListVerifiers,
@@ -487,6 +533,60 @@ class AdminService(object):
             '/grpc_identity.v1.AdminService/RevokeKey',
             grpc__identity_dot_v1_dot_admin__service__pb2.RevokeKeyRequest.SerializeToString,
             grpc__identity_dot_v1_dot_admin__service__pb2.RevokeKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RotateRefreshTokenSecret(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/grpc_identity.v1.AdminService/RotateRefreshTokenSecret',
+            grpc__identity_dot_v1_dot_admin__service__pb2.RotateRefreshTokenSecretRequest.SerializeToString,
+            grpc__identity_dot_v1_dot_admin__service__pb2.RotateRefreshTokenSecretResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResealKeyring(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/grpc_identity.v1.AdminService/ResealKeyring',
+            grpc__identity_dot_v1_dot_admin__service__pb2.ResealKeyringRequest.SerializeToString,
+            grpc__identity_dot_v1_dot_admin__service__pb2.ResealKeyringResponse.FromString,
             options,
             channel_credentials,
             insecure,

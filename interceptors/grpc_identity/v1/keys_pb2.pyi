@@ -1,8 +1,9 @@
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
-from collections.abc import Mapping as _Mapping
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
 from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
@@ -45,7 +46,7 @@ class JsonWebKey(_message.Message):
     def __init__(self, kty: _Optional[str] = ..., use: _Optional[str] = ..., alg: _Optional[str] = ..., kid: _Optional[str] = ..., crv: _Optional[str] = ..., x: _Optional[str] = ..., y: _Optional[str] = ..., n: _Optional[str] = ..., e: _Optional[str] = ...) -> None: ...
 
 class SigningKey(_message.Message):
-    __slots__ = ("public_key", "state", "created_at", "activates_at", "retires_at", "removed_at", "provider")
+    __slots__ = ("public_key", "state", "created_at", "activates_at", "retires_at", "removed_at", "provider", "activates_by", "lacking_verifiers")
     PUBLIC_KEY_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     CREATED_AT_FIELD_NUMBER: _ClassVar[int]
@@ -53,6 +54,8 @@ class SigningKey(_message.Message):
     RETIRES_AT_FIELD_NUMBER: _ClassVar[int]
     REMOVED_AT_FIELD_NUMBER: _ClassVar[int]
     PROVIDER_FIELD_NUMBER: _ClassVar[int]
+    ACTIVATES_BY_FIELD_NUMBER: _ClassVar[int]
+    LACKING_VERIFIERS_FIELD_NUMBER: _ClassVar[int]
     public_key: JsonWebKey
     state: KeyState
     created_at: _timestamp_pb2.Timestamp
@@ -60,4 +63,18 @@ class SigningKey(_message.Message):
     retires_at: _timestamp_pb2.Timestamp
     removed_at: _timestamp_pb2.Timestamp
     provider: str
-    def __init__(self, public_key: _Optional[_Union[JsonWebKey, _Mapping]] = ..., state: _Optional[_Union[KeyState, str]] = ..., created_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., activates_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., retires_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., removed_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., provider: _Optional[str] = ...) -> None: ...
+    activates_by: _timestamp_pb2.Timestamp
+    lacking_verifiers: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, public_key: _Optional[_Union[JsonWebKey, _Mapping]] = ..., state: _Optional[_Union[KeyState, str]] = ..., created_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., activates_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., retires_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., removed_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., provider: _Optional[str] = ..., activates_by: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., lacking_verifiers: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class KeyStep(_message.Message):
+    __slots__ = ("at", "at_latest", "kid", "state")
+    AT_FIELD_NUMBER: _ClassVar[int]
+    AT_LATEST_FIELD_NUMBER: _ClassVar[int]
+    KID_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    at: _timestamp_pb2.Timestamp
+    at_latest: _timestamp_pb2.Timestamp
+    kid: str
+    state: KeyState
+    def __init__(self, at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., at_latest: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., kid: _Optional[str] = ..., state: _Optional[_Union[KeyState, str]] = ...) -> None: ...

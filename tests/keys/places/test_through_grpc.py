@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from collections.abc import AsyncIterator, Callable
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -22,6 +22,7 @@ from grpc_identity.jwk import KeySet
 from grpc_identity.jws import verify_compact
 from grpc_identity.v1 import identity_service_pb2 as pb
 from identity.config import ConfigurationError
+from identity.keys import document
 
 ISSUE = pb.IssueTokensRequest(subject="alice", audience=["orders"])
 SESSIONS = 12
@@ -79,8 +80,9 @@ async def test_tokens_are_signed_there_and_verified_with_what_is_published(
     tokens = (await another.identity.IssueTokens(ISSUE, metadata=another.login)).tokens
     verify_compact(tokens.access_token, KeySet.from_jwks(keys))
 
-    stored = await asyncio.to_thread(Path(settings.keys.file).read_text)
-    assert f'"provider": "{place}"' in stored
+    keyring = await service.server.store.keyring.load()
+    stored = document.to_text(keyring)
+    assert json.loads(stored)["keys"][0]["provider"] == place
     credentials = [PIN, SECRET_KEY, (await asyncio.to_thread(openbao.token_file.read_text))]
     for text in (caplog.text, stored, repr(service.server.keys), repr(settings)):
         assert len(text) > 10

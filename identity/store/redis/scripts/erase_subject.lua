@@ -14,13 +14,22 @@
 if outbox_is_overfull() then
   return 'OUTBOX_FULL'
 end
+local names = names_in(redis.call('GET', KEYS[3]) or '')
+for _, name in ipairs(names) do
+  redis.call('EXISTS', ARGV[7] .. name)
+end
 local sequence = record('subject.erased', 'success', '', ARGV[5], '', '')
 local sessions = 0
-for _, name in ipairs(names_in(redis.call('GET', KEYS[3]) or '')) do
+for _, name in ipairs(names) do
   sessions = sessions + redis.call('UNLINK', ARGV[7] .. name)
 end
-local entries = redis.call('UNLINK', KEYS[3]) + redis.call('UNLINK', KEYS[4])
+local entries = redis.call('UNLINK', KEYS[3]) + redis.call('EXISTS', KEYS[4])
 redis.call('HSET', KEYS[4], 'sequence', sequence, 'access_sequence', sequence)
+for _, field in ipairs(redis.call('HKEYS', KEYS[4])) do
+  if field ~= 'sequence' and field ~= 'access_sequence' then
+    redis.call('HDEL', KEYS[4], field)
+  end
+end
 redis.call('PEXPIRE', KEYS[4], ARGV[8])
 announce(KEYS[5], 'subject', ARGV[6], sequence)
 return {sessions, entries}

@@ -6,6 +6,10 @@
 -- ARGV[2]  circumstances of the call (JSON, stored as it is)
 -- ARGV[3]  number of events at which the outbox is full
 -- ARGV[4]  milliseconds added to the store's clock, or '=' and the time to take for it; 0 but in tests
+--
+-- While a cluster moves a slot key by key, a key that is not there is taken for one that has moved, and whoever names it
+-- gets an error. So a script reads all that is not among its KEYS before it writes anything, and does not let a key vanish that it
+-- writes to later.
 
 local outbox, sequence_counter = KEYS[1], KEYS[2]
 local event_id, circumstances = ARGV[1], ARGV[2]

@@ -19,14 +19,18 @@ local refusal = refusal_to_revoke(owner, subject, ARGV[5], ARGV[6])
 if refusal then
   return refusal
 end
-record('subject.other_sessions_revoked', 'success', ARGV[7], subject, ARGV[5], '')
-local prefix = string.sub(KEYS[3], 1, -1 - NAME_CHARS)
+local prefix, others = string.sub(KEYS[3], 1, -1 - NAME_CHARS), {}
 for _, name in ipairs(names_in(redis.call('GET', KEYS[4]) or '')) do
   local session, other = string.sub(ARGV[5], 1, -1 - NAME_CHARS) .. name, read_family(prefix .. name)
   if session ~= ARGV[5] and other and other.ending == '' and not is_cut_off(KEYS[5], other.sequence) then
-    end_family(prefix .. name, other, 'REVOKED_WITH_OTHERS', ARGV[7])
-    announce(KEYS[6], 'session', session,
-      record('session.revoked', 'success', 'REVOKED_WITH_OTHERS', subject, session, '', id_about(session)))
+    others[#others + 1] = {session = session, name = name, family = other}
   end
+end
+record('subject.other_sessions_revoked', 'success', ARGV[7], subject, ARGV[5], '')
+for _, other in ipairs(others) do
+  local session = other.session
+  end_family(prefix .. other.name, other.family, 'REVOKED_WITH_OTHERS', ARGV[7])
+  announce(KEYS[6], 'session', session,
+    record('session.revoked', 'success', 'REVOKED_WITH_OTHERS', subject, session, '', id_about(session)))
 end
 return 'REVOKED'

@@ -1,0 +1,94 @@
+"""Keys over time, as ``identity keys list`` and ``identity keys plan`` draw them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+
+from google.protobuf.timestamp_pb2 import Timestamp
+from rich.table import Table
+from rich.text import Text
+
+from grpc_identity.v1 import admin_service_pb2 as admin_pb
+from grpc_identity.v1 import keys_pb2
+
+__all__ = ["LEGEND", "state_of", "steps_of", "table_of"]
+
+WIDTH = 40
+MAX_NAMED = 3
+LEGEND = "░ published, does not sign yet   █ signs   ▒ published, signs no more   │ now   times are UTC"
+_STYLES = {"pending": "yellow", "active": "green", "retired": "blue", "removed": "dim", "revoked": "red"}
+_DONE = {
+    "pending": "is made and published",
+    "active": "begins to sign",
+    "retired": "stops signing",
+    "removed": "is published no more",
+}
+
+
+def table_of(keys: list[keys_pb2.SigningKey], now: datetime) -> Table:
+    """A row a key, newest first; what is over has no bar."""
+    published = [key for key in keys if state_of(key.state) not in {"removed", "revoked"}]
+    begins = min((key.created_at.ToDatetime(now.tzinfo) for key in published), default=now)
+    ends = max((key.removed_at.ToDatetime(now.tzinfo) for key in published), default=now)
+    table = Table("alg", "state", "timeline", "signs from", "signs until", "published until", "lacked by")
+    table.add_column("kid", overflow="fold")
+    for key in keys:
+        state = state_of(key.state)
+        table.add_row(
+            key.public_key.alg,
+            Text(state, style=_STYLES[state]),
+            _bar(key, state, begins, ends, now) if key in published else "",
+            *(_minute(moment) for moment in (key.activates_at, key.retires_at, key.removed_at)),
+            _names(key),
+            key.public_key.kid,
+        )
+    return table
+
+
+def steps_of(answer: admin_pb.ListKeysResponse) -> Iterator[Text]:
+    """A line a step that is to come."""
+    for step in answer.steps:
+        latest = f", by {_minute(step.at_latest)} at the latest" if step.HasField("at_latest") else ""
+        state = state_of(step.state)
+        yield Text.assemble(
+            (_minute(step.at), "bold"),
+            f"  {step.kid or 'the next key'} ",
+            (_DONE[state], _STYLES[state]),
+            latest,
+        )
+
+
+def state_of(state: int) -> str:
+    """As people write it."""
+    return keys_pb2.KeyState.Name(state).removeprefix("KEY_STATE_").lower()
+
+
+def _bar(key: keys_pb2.SigningKey, state: str, begins: datetime, ends: datetime, now: datetime) -> Text:
+    created, activates, retires, removes = (
+        moment.ToDatetime(now.tzinfo)
+        for moment in (key.created_at, key.activates_at, key.retires_at, key.removed_at)
+    )
+    cell = max((ends - begins) / WIDTH, timedelta(seconds=1))
+    drawn = Text()
+    for place in range(WIDTH):
+        start, end = begins + place * cell, begins + (place + 1) * cell
+        if start <= now < end:
+            drawn.append("│", "bold")
+        elif end <= created or start >= removes:
+            drawn.append(" ")
+        elif end <= activates:
+            drawn.append("░", _STYLES[state])
+        else:
+            drawn.append("█" if start < retires else "▒", _STYLES[state])
+    return drawn
+
+
+def _names(key: keys_pb2.SigningKey) -> str:
+    names = list(key.lacking_verifiers)
+    more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
+    return ", ".join(names[:MAX_NAMED]) + more
+
+
+def _minute(moment: Timestamp) -> str:
+    return f"{moment.ToDatetime():%Y-%m-%d %H:%M}"
