@@ -10,11 +10,15 @@ from typing import Any
 import pytest
 from keys.places.openbao import OpenBao
 
+from grpc_identity.jwk import KeySet
+from grpc_identity.jws import verify_compact
+from grpc_identity.v1 import admin_service_pb2 as admin_pb
 from grpc_identity.v1 import identity_service_pb2 as pb
 from identity.keys.ports import ProviderError
 from identity.keys.providers.by_uri import PACKAGES, provider_by_uri, providers_by_scheme
 from identity.keys.providers.remote import RemoteLimits
 
+ISSUE = pb.IssueTokensRequest(subject="alice", audience=["orders"])
 ROOT = Path(__file__).parents[3]
 MISSING = {
     "pkcs11": "pkcs11", "transit": "aiohttp", "awskms": "boto3", "awssm": "boto3", "gcpkms": "google.cloud.kms_v1",
@@ -62,12 +66,20 @@ def test_two_providers_of_one_scheme_are_refused() -> None:
 
 
 async def test_keys_move_from_one_place_to_another_by_a_rotation(
-    openbao: OpenBao, make_settings: Any, start_service: Any
+    openbao: OpenBao, make_settings: Any, start_service: Any, wait_until: Any
 ) -> None:
-    await start_service(make_settings())
-    settings = make_settings(keys={"provider": openbao.uri})
-    service = await start_service(settings)
+    settings = make_settings()
+    before = await start_service(settings)
+    old_token = (await before.identity.IssueTokens(ISSUE, metadata=before.login)).tokens.access_token
+    moved = settings.keys.model_copy(update={"provider": openbao.uri})
+    service = await start_service(settings.model_copy(update={"keys": moved}))
     # The key that signs stays where it is; the next one is made in the new place.
-    assert [key.provider for key in service.server.keys.keyring.keys] == ["local"]
-    request = pb.IssueTokensRequest(subject="alice", audience=["orders"])
-    assert (await service.identity.IssueTokens(request, metadata=service.login)).tokens.access_token
+    keys = service.server.keys
+    assert [key.provider for key in keys.keyring.keys] == ["local"]
+    request = admin_pb.RotateKeysRequest(now=True, idempotency_key="move")
+    new = (await service.administration.RotateKeys(request, metadata=service.admin)).key.public_key.kid
+    await wait_until(lambda: keys.active_signer().kid == new)
+    assert {key.kid: key.provider for key in keys.keyring.published}[new] == "transit"
+    new_token = (await service.identity.IssueTokens(ISSUE, metadata=service.login)).tokens.access_token
+    for token in (old_token, new_token):
+        verify_compact(token, KeySet.from_jwks(keys.published().jwks))
