@@ -414,10 +414,10 @@ class Histories(RuleBasedStateMachine):
             assert decision.family is not None
             evidence = json.loads(event["evidence"])
             assert evidence["distance"] == decision.family.generation - presented
-            spent = {step.generation: step.spent_seconds for step in decision.family.steps}
-            since = self.now_ms - spent[presented] * 1000 if presented in spent else -1
-            # Of the last one the family itself knows when it was spent, also where the lineage skips it.
-            assert evidence["since_spent_ms"] == since or evidence["distance"] == 1
+            spent = {step.generation: step.spent_seconds * 1000 for step in decision.family.steps}
+            spent[decision.family.generation - 1] = decision.family.rotated_ms  # to the millisecond
+            since = self.now_ms - spent[presented] if presented in spent else -1
+            assert evidence["since_spent_ms"] == since
             assert evidence["address"] == compared(last_user, event["circumstances"])
         else:
             assert event["evidence"] == ""

@@ -17,8 +17,8 @@ CLIENTS = st.sampled_from(["web", "web", "other"])
 MAX_SESSIONS = 3
 SESSIONS = st.integers(min_value=0, max_value=MAX_SESSIONS - 1)
 JUMPS_MS = st.sampled_from([1, 1_000, 30_000, 3_600_000, 47 * 3_600_000])
-# Between two refreshes of a good client; two of them are the first that the lineage needs one byte more for.
-PAUSES_MS = st.sampled_from([600_000, 600_000, 256_000, 65_536_000])
+# Between two refreshes; three of them are the first that the lineage needs one byte more for.
+PAUSES_MS = st.sampled_from([600_000, 600_000, 0, 1_000, 256_000, 65_536_000])
 # What a session can run into, and how far from it: the last millisecond before, the first at which it holds.
 BOUNDARIES = st.sampled_from(
     ["leeway", "retry window", "recovery", "idle", "absolute", "budget", "failures", "successes"]

@@ -149,11 +149,8 @@ local function with_step(f, address, known, skipped, most)
     .. packed_step(step) .. string.sub(f.lineage, from, kept_to)
 end
 
--- The lineage with one more repetition of the last answer.
+-- The lineage with one more repetition of the last answer, which was a step.
 local function with_retry(f, known)
-  if f.lineage == '' then
-    return ''
-  end
   local step, place = read_step(f.lineage, 3)
   step.retries = math.min(255, step.retries + 1)
   step.address = unless(step.address or f.address, known)
