@@ -350,7 +350,11 @@ async def test_a_call_with_an_authorization_of_its_own_is_left_alone(
         call = getattr(channel, kind)(f"/t.S/{kind}")(
             b"1" if kind.startswith("unary") else requests(), metadata=(("authorization", "Bearer other"),)
         )
-        assert await call.code() is grpc.StatusCode.UNAUTHENTICATED
+        refusals = {grpc.StatusCode.UNAUTHENTICATED}
+        if kind.startswith("stream"):
+            # What grpc.aio may say itself of a call that ends while its requests are still being written.
+            refusals.add(grpc.StatusCode.INTERNAL)
+        assert await call.code() in refusals
     assert echo.authorizations == ["Bearer other"]
 
 
