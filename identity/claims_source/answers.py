@@ -17,7 +17,8 @@ from google.protobuf.struct_pb2 import Value
 
 from grpc_identity.v1 import claims_source_pb2 as source_pb2
 from identity.claims_source.ports import Active, Disabled
-from identity.tokens.access_token import RESERVED_CLAIMS, is_name, serialised_private
+from identity.tokens.access_token import RESERVED_CLAIMS, serialised_private
+from identity.tokens.names import is_name
 
 MAX_ROLES = 16
 MAX_LIST_ITEMS = 16

@@ -25,6 +25,7 @@ from identity.sessions.revoke import (
     TokenTarget,
 )
 from identity.tokens.lifetimes import ClientKind
+from identity.tokens.names import MAX_NAME_CHARACTERS, is_spelt_as_name
 
 MAX_NAME_BYTES = 128
 MAX_USER_AGENT_BYTES = 512
@@ -65,9 +66,9 @@ class _Checker:
             self.refuse(field, f"has {len(values)} entries; {at_least} to {at_most} are allowed")
             return ()
         for place, value in enumerate(values):
-            if not value or len(value) > MAX_NAME_BYTES:
-                self.refuse(f"{field}[{place}]", f"has no character or more than {MAX_NAME_BYTES}")
-            elif not all("!" <= character <= "~" and character not in '"\\' for character in value):
+            if not value or len(value) > MAX_NAME_CHARACTERS:
+                self.refuse(f"{field}[{place}]", f"has no character or more than {MAX_NAME_CHARACTERS}")
+            elif not is_spelt_as_name(value):
                 self.refuse(
                     f"{field}[{place}]", "may hold printable ASCII without space, quote and backslash"
                 )

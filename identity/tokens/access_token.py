@@ -21,6 +21,7 @@ from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from identity.tokens.names import is_name
 from identity.tokens.session_terms import SessionTerms
 
 MAX_TTL_SECONDS = 15 * 60
@@ -38,7 +39,6 @@ RESERVED_CLAIMS = _SESSION_CLAIMS | {
 }  # fmt: skip
 """Names that no private claim may have."""
 MAX_PRIVATE_CLAIMS = 16
-MAX_NAME_CHARACTERS = 128
 
 
 class TokenTooLargeError(Exception):
@@ -120,13 +120,6 @@ def serialised_roles(roles: Sequence[str]) -> str:
 def with_roles(claims: str, roles: str) -> str:
     """Serialised claims with serialised roles; none at all leave the claim out."""
     return claims if roles == _NO_ROLES else f'{claims},"roles":{roles}'
-
-
-def is_name(text: str) -> bool:
-    """Printable ASCII without space, quote and backslash, as RFC 6749, section 3.3 has scopes."""
-    return 0 < len(text) <= MAX_NAME_CHARACTERS and all(
-        "!" <= character <= "~" and character not in '"\\' for character in text
-    )
 
 
 def is_claim_name(name: str) -> bool:
