@@ -77,6 +77,11 @@ class IdentityError(Exception):
         self.recorded = recorded
 
 
+def no_signing_key() -> IdentityError:
+    """Nothing can be issued until a key is active."""
+    return IdentityError(Reason.SIGNER_UNAVAILABLE, "No signing key is active.", retry_after_seconds=5.0)
+
+
 def store_unavailable() -> IdentityError:
     """The store did not answer. Whether it acted is unknown: the caller retries with the same key."""
     return IdentityError(

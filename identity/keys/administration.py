@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 
 from identity.audit.event import Circumstances, Event, EventType
-from identity.errors import IdentityError, Reason
+from identity.errors import IdentityError, Reason, no_signing_key
 from identity.keys import requests as asked
 from identity.keys import secrets as secret_rules
 from identity.keys.events import event_of
@@ -63,9 +63,7 @@ class KeyAdministration:
 
         active = (await self._change(make, circumstances)).active
         if active is None:
-            raise IdentityError(
-                Reason.SIGNER_UNAVAILABLE, "No signing key is active.", retry_after_seconds=5.0
-            )
+            raise no_signing_key()
         return active
 
     async def rotate_refresh_secret(self, *, force: bool, circumstances: Circumstances) -> int:

@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from identity.errors import IdentityError, Reason
+from identity.errors import IdentityError, Reason, no_signing_key
 from identity.keys.ports import NoActiveKeyError, Signer, SignerUnavailableError
 from identity.tokens.access_token import (
     EVENT_ID_BYTES,
@@ -68,9 +68,7 @@ class AccessTokenMint:
             signer = self.active_signer()
             signer.check()
         except NoActiveKeyError as error:
-            raise IdentityError(
-                Reason.SIGNER_UNAVAILABLE, "No signing key is active.", retry_after_seconds=5.0
-            ) from error
+            raise no_signing_key() from error
         except SignerUnavailableError as error:
             raise _unreachable(error) from error
         return signer
