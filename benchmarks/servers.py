@@ -8,6 +8,7 @@ import os
 import secrets
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import uvloop
@@ -16,6 +17,9 @@ from benchmarks.lifetime import end_with_parent
 from grpc_identity.v1 import claims_source_pb2 as source_pb2
 from grpc_identity.v1 import claims_source_pb2_grpc as source_pb2_grpc
 from grpc_identity.v1 import clients_pb2
+
+if TYPE_CHECKING:
+    from identity.app import Addresses, IdentityServer
 
 CLAIMS_SOURCE_VARIABLE = "BENCHMARKS_CLAIMS_SOURCE"
 
@@ -49,32 +53,49 @@ def identity_with_claims_source(answer: Connection, store_url: str, data: Path) 
     uvloop.run(_serve_identity(answer, store_url, data, relay=False, claims_source=target))
 
 
-async def _serve_identity(
-    answer: Connection, store_url: str, data: Path, *, relay: bool, claims_source: str = ""
-) -> None:
+async def start_service(store_url: str, data: Path, **sections: Any) -> tuple[IdentityServer, Addresses, str]:
+    """A service in this process, where it listens, and the secret of its client ``bench``; ``sections`` of settings replace
+    those of every benchmark."""
     from identity.app import IdentityServer
     from identity.bootstrap import bootstrap_client
     from identity.config import Settings
 
-    settings = Settings(
-        issuer="https://id.example",
-        environment="development",
-        grpc={"listen": "127.0.0.1:0"},
-        http={"listen": "127.0.0.1:0"},
-        redis={"url": store_url, "key_prefix": data.name},
-        keys={
+    chosen: dict[str, Any] = {
+        "grpc": {"listen": "127.0.0.1:0"},
+        "http": {"enabled": False},
+        "redis": {"url": store_url},
+        "keys": {
             "store": "file",
             "file": data / "keyring.json",
             "kek": base64.b64encode(secrets.token_bytes(32)).decode(),
         },
         # Nobody reads the outbox where the relay is off; it must hold the whole run.
-        audit={"relay": relay, "outbox_max_events": 10_000_000},
-        limits={"refreshes_per_family_per_minute": 1_000_000},
-        claims_source={"target": claims_source, "timeout_ms": 10_000, "allowed_claims": ["tenant"]},
-    )
+        "audit": {"relay": False, "outbox_max_events": 10_000_000},
+        "limits": {"refreshes_per_family_per_minute": 1_000_000},
+    }
+    settings = Settings(issuer="https://id.example", environment="development", **(chosen | sections))
     secret = await bootstrap_client(settings, client_id="bench", display_name="Benchmark", policy=POLICY)
     server = IdentityServer(settings)
-    addresses = await server.start()
+    return server, await server.start(), secret
+
+
+def basic(secret: str) -> tuple[tuple[str, str], ...]:
+    """The metadata of the client ``bench``."""
+    credentials = base64.b64encode(f"bench:{secret}".encode()).decode()
+    return (("authorization", f"Basic {credentials}"),)
+
+
+async def _serve_identity(
+    answer: Connection, store_url: str, data: Path, *, relay: bool, claims_source: str = ""
+) -> None:
+    _, addresses, secret = await start_service(
+        store_url,
+        data,
+        http={"listen": "127.0.0.1:0"},
+        redis={"url": store_url, "key_prefix": data.name},
+        audit={"relay": relay, "outbox_max_events": 10_000_000},
+        claims_source={"target": claims_source, "timeout_ms": 10_000, "allowed_claims": ["tenant"]},
+    )
     answer.send({"target": addresses.grpc_target, "secret": secret})
     await asyncio.Event().wait()
 
