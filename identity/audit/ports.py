@@ -1,11 +1,14 @@
-"""How events that go with no change of state are handed in, and where all of them wait for the backend."""
+"""How events that go with no change of state are handed in, and where all of them wait for the backends."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
-from identity.audit.event import Event, RecordedEvent
+from identity.audit.chain import GENESIS, ChainHead
+from identity.audit.event import Event
+from identity.audit.recorded_event import RecordedEvent
 
 
 class EventRecorder(Protocol):
@@ -16,32 +19,99 @@ class EventRecorder(Protocol):
         ...
 
 
-class AuditOutbox(Protocol):
-    """The events that have happened and are not yet with the backend."""
+class EventOutbox(Protocol):
+    """Takes events that go with no change of state."""
 
     async def append(self, events: Sequence[Event]) -> None:
-        """Records events that go with no change of state."""
+        """Records them. Raises ``AUDIT_UNAVAILABLE``: at least one was not, and appending all of them again does no harm."""
         ...
 
-    async def prepare(self) -> None:
-        """Makes reading possible; harmless when repeated."""
+
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """How far a sink has got in a bucket. ``entry`` is the place in the outbox, opaque to all but that."""
+
+    head: ChainHead = GENESIS
+    entry: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Unread:
+    """What a bucket has for a sink, after its cursor; ``entries`` are the events' places, in the same order."""
+
+    bucket: int
+    cursor: Cursor
+    events: Sequence[RecordedEvent]
+    entries: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """An event that a sink will never take. ``digest``: what stands for it in the chain."""
+
+    event: RecordedEvent
+    digest: bytes
+    problem: str
+
+
+class LeaseLostError(Exception):
+    """Another relay has the bucket now; what was delivered meanwhile is delivered again by that."""
+
+
+class RelayOutbox(Protocol):
+    """The events that have happened and are not yet with every sink.
+
+    A bucket is leased to one relay at a time for each sink, so that its events go out in their order.
+    """
+
+    async def relays(self, relay: str) -> Sequence[str]:
+        """Says that ``relay`` lives, and names those that do, in a stable order."""
         ...
 
-    async def read(self, consumer: str, *, batch: int, wait_ms: int) -> Sequence[RecordedEvent]:
-        """New events in the order of their sequence within a bucket; empty when none came in ``wait_ms``.
+    async def read(self, sink: str, relay: str, buckets: Sequence[int], *, batch: int) -> Sequence[Unread]:
+        """Leases these buckets and reads what they have for the sink, up to ``batch`` events of each.
 
-        An event stays in the outbox, and is owned by ``consumer``, until it is removed.
+        Buckets that another relay has, that have nothing, or whose part of the store is away are not among the answers.
+        Raises ``STORE_UNAVAILABLE`` where all of the store is away.
         """
         ...
 
-    async def take_over(self, consumer: str, *, batch: int, idle_ms: int) -> Sequence[RecordedEvent]:
-        """Events somebody has read and left lying for ``idle_ms``."""
+    async def advance(
+        self, sink: str, relay: str, bucket: int, cursor: Cursor, dead: Sequence[DeadLetter], sinks: Sequence[str]
+    ) -> None:
+        """The sink has everything up to ``cursor`` but the dead letters, which are kept aside and told of in an event.
+
+        Events that every one of ``sinks`` has leave the outbox. Raises ``LeaseLostError``, ``AUDIT_UNAVAILABLE`` when there is
+        no room for more dead letters, and ``STORE_UNAVAILABLE``.
+        """
         ...
 
-    async def remove(self, events: Sequence[RecordedEvent]) -> None:
-        """Forgets events that the backend has acknowledged."""
+    async def release(self, sink: str, relay: str, buckets: Sequence[int]) -> None:
+        """Lets others have the buckets at once."""
         ...
 
-    async def depth(self) -> int:
-        """How many events wait."""
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """What waits. ``fullest`` is the share of the fullest bucket's room that is taken; 1.0 or more: nothing is issued there.
+
+    ``oldest_ms``: when the oldest event that waits was recorded, 0 for none. ``behind``: events waiting, by sink.
+    """
+
+    events: int
+    fullest: float
+    oldest_ms: int
+    dead_letters: int = 0
+    behind: Mapping[str, int] = field(default_factory=dict)
+
+
+class OutboxGauge(Protocol):
+    """Looks at how much waits."""
+
+    async def backlog(self, sinks: Sequence[str]) -> Backlog:
+        """Over all buckets. Raises ``STORE_UNAVAILABLE``."""
+        ...
+
+    async def heads(self, sinks: Sequence[str]) -> Mapping[str, Mapping[int, ChainHead]]:
+        """How far the chain of each sink has got in each bucket; buckets that never had an event are left out."""
         ...

@@ -25,15 +25,19 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cgrpc_identity/v1/audit.proto\x12\x10grpc_identity.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xae\x02\n\nAuditEvent\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12\x0e\n\x06\x62ucket\x18\x02 \x01(\r\x12\x10\n\x08sequence\x18\x03 \x01(\x04\x12(\n\x04time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04type\x18\x05 \x01(\t\x12/\n\x07outcome\x18\x06 \x01(\x0e\x32\x1e.grpc_identity.v1.AuditOutcome\x12\x0e\n\x06reason\x18\x07 \x01(\t\x12\x11\n\tclient_id\x18\x08 \x01(\t\x12\x0f\n\x07subject\x18\t \x01(\t\x12\x12\n\nsession_id\x18\n \x01(\t\x12\x12\n\nip_address\x18\x0b \x01(\t\x12\x12\n\nuser_agent\x18\x0c \x01(\t\x12\x13\n\x0btraceparent\x18\r \x01(\t*c\n\x0c\x41uditOutcome\x12\x1d\n\x19\x41UDIT_OUTCOME_UNSPECIFIED\x10\x00\x12\x19\n\x15\x41UDIT_OUTCOME_SUCCESS\x10\x01\x12\x19\n\x15\x41UDIT_OUTCOME_REFUSED\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cgrpc_identity/v1/audit.proto\x12\x10grpc_identity.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"{\n\rReuseEvidence\x12\x10\n\x08\x64istance\x18\x01 \x01(\r\x12\x16\n\x0esince_spent_ms\x18\x02 \x01(\x03\x12\x0b\n\x03key\x18\x03 \x01(\x08\x12\x0f\n\x07\x61\x64\x64ress\x18\x04 \x01(\t\x12\x12\n\nuser_agent\x18\x05 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x06 \x01(\t\"\xce\x05\n\nAuditEvent\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12\x0e\n\x06\x62ucket\x18\x02 \x01(\r\x12\x10\n\x08sequence\x18\x03 \x01(\x04\x12(\n\x04time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04type\x18\x05 \x01(\t\x12/\n\x07outcome\x18\x06 \x01(\x0e\x32\x1e.grpc_identity.v1.AuditOutcome\x12\x0e\n\x06reason\x18\x07 \x01(\t\x12\x11\n\tclient_id\x18\x08 \x01(\t\x12\x0f\n\x07subject\x18\t \x01(\t\x12\x12\n\nsession_id\x18\n \x01(\t\x12\x12\n\nip_address\x18\x0b \x01(\t\x12\x12\n\nuser_agent\x18\x0c \x01(\t\x12\x13\n\x0btraceparent\x18\r \x01(\t\x12\x31\n\x08severity\x18\x0e \x01(\x0e\x32\x1f.grpc_identity.v1.AuditSeverity\x12\x10\n\x08token_id\x18\x0f \x01(\t\x12\x0e\n\x06key_id\x18\x10 \x01(\t\x12\x0e\n\x06method\x18\x11 \x01(\t\x12\x17\n\ngeneration\x18\x12 \x01(\rH\x00\x88\x01\x01\x12\x14\n\x0c\x64\x65vice_label\x18\x13 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x14 \x01(\t\x12.\n\x05reuse\x18\x15 \x01(\x0b\x32\x1f.grpc_identity.v1.ReuseEvidence\x12\x10\n\x08\x61udience\x18\x16 \x01(\t\x12\r\n\x05scope\x18\x17 \x01(\t\x12\r\n\x05\x63ount\x18\x18 \x01(\r\x12\x13\n\x0breported_by\x18\x19 \x01(\t\x12\x13\n\x0bstatus_code\x18\x1a \x01(\t\x12/\n\x0boccurred_at\x18\x1b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1c\n\x14subject_is_pseudonym\x18\x1c \x01(\x08\x12\x12\n\ncheckpoint\x18\x1d \x01(\tB\r\n\x0b_generation*|\n\x0c\x41uditOutcome\x12\x1d\n\x19\x41UDIT_OUTCOME_UNSPECIFIED\x10\x00\x12\x19\n\x15\x41UDIT_OUTCOME_SUCCESS\x10\x01\x12\x19\n\x15\x41UDIT_OUTCOME_REFUSED\x10\x02\x12\x17\n\x13\x41UDIT_OUTCOME_BEGUN\x10\x03*~\n\rAuditSeverity\x12\x1e\n\x1a\x41UDIT_SEVERITY_UNSPECIFIED\x10\x00\x12\x17\n\x13\x41UDIT_SEVERITY_INFO\x10\x01\x12\x1a\n\x16\x41UDIT_SEVERITY_WARNING\x10\x02\x12\x18\n\x14\x41UDIT_SEVERITY_ERROR\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'grpc_identity.v1.audit_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_AUDITOUTCOME']._serialized_start=388
-  _globals['_AUDITOUTCOME']._serialized_end=487
-  _globals['_AUDITEVENT']._serialized_start=84
-  _globals['_AUDITEVENT']._serialized_end=386
+  _globals['_AUDITOUTCOME']._serialized_start=929
+  _globals['_AUDITOUTCOME']._serialized_end=1053
+  _globals['_AUDITSEVERITY']._serialized_start=1055
+  _globals['_AUDITSEVERITY']._serialized_end=1181
+  _globals['_REUSEEVIDENCE']._serialized_start=83
+  _globals['_REUSEEVIDENCE']._serialized_end=206
+  _globals['_AUDITEVENT']._serialized_start=209
+  _globals['_AUDITEVENT']._serialized_end=927
 # @@protoc_insertion_point(module_scope)
