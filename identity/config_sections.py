@@ -226,6 +226,10 @@ class AuditSettings(_Section):
     outbox_max_events: Annotated[int, Field(ge=100)] = Field(
         100_000, description="a bucket; beyond it nothing is issued"
     )
+    when_full: Literal["refuse", "drop_oldest_refusals"] = Field(
+        "refuse",
+        description="a full bucket issues nothing, or first lets go of recorded refusals that changed nothing, and tells which",
+    )
     relay_poll_ms: Annotated[int, Field(ge=10, le=60_000)] = Field(
         1000, description="how often to look for events"
     )

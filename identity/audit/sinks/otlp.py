@@ -12,6 +12,7 @@ import asyncio
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from re import compile as compile_pattern
 
 from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_VERSION, Resource
@@ -21,7 +22,10 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags
 from opentelemetry.util.types import AttributeValue
 
-from identity.audit.event import Outcome, RecordedEvent
+from identity.audit.chain import ChainedEvent
+from identity.audit.event_types import Outcome
+from identity.audit.recorded_event import RecordedEvent
+from identity.audit.sinks.ports import Delivered, Delivery, Undelivered
 
 _TRACEPARENT = compile_pattern(r"[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}")
 _SAMPLED = TraceFlags(TraceFlags.SAMPLED)
@@ -61,11 +65,13 @@ class OtlpSpanSink:
         )
         self._scope = InstrumentationScope("grpc-identity.audit", service_version)
 
-    async def deliver(self, events: Sequence[RecordedEvent]) -> bool:
+    name = "otlp"
+
+    async def deliver(self, events: Sequence[ChainedEvent]) -> Delivery:
         """See ``AuditSink``."""
-        spans = [self._span(event) for event in events]
+        spans = [self._span(each.event) for each in events]
         result = await asyncio.to_thread(self._exporter.export, spans)
-        return result is SpanExportResult.SUCCESS
+        return Delivered() if result is SpanExportResult.SUCCESS else Undelivered("the exporter failed")
 
     async def close(self) -> None:
         """See ``AuditSink``."""
@@ -122,5 +128,8 @@ def _attributes(event: RecordedEvent) -> Mapping[str, AttributeValue]:
         "error.type": event.reason if event.outcome == Outcome.REFUSED else "",
     }
     attributes |= {name: value for name, value in optional.items() if value is not None and value != ""}
-    attributes |= {f"identity.reuse.{name}": value for name, value in event.evidence.items()}
+    if event.reuse is not None:
+        attributes |= {
+            f"identity.reuse.{item.name}": getattr(event.reuse, item.name) for item in fields(event.reuse)
+        }
     return attributes
