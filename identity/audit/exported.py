@@ -8,10 +8,8 @@ member that was put in is seen, and one that a later version has is not taken fo
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Any
 
 from grpc_identity.encoding import parse_json_object
 from identity.audit.chain import DIGEST_BYTES, digest_of, link_after
@@ -62,12 +60,6 @@ def from_line(line: bytes) -> ExportedEvent:
     event = from_members(members)
     _check(event)
     return ExportedEvent(event, digest, previous, link, sink)
-
-
-def to_line(event: Mapping[str, Any], previous: bytes, link: bytes, sink: str) -> bytes:
-    """The line of the members of an event, with its end."""
-    chain = {"previous": previous.hex(), "link": link.hex()}
-    return _dumps({**event, "chain": chain, "sink": sink}).encode() + b"\n"
 
 
 def _check(event: RecordedEvent) -> None:
