@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from grpc_identity.jwk import to_jwk
 from identity.audit import checkpoints
-from identity.audit.chain import GENESIS, ChainedEvent, ChainHead, chained, digest_of
+from identity.audit.chain import GENESIS, ChainedEvent, ChainHead, chained
 from identity.audit.evidence import Evidence
 from identity.audit.exported import from_line
 from identity.audit.recorded_event import NotAnEventError, RecordedEvent
@@ -109,10 +109,7 @@ def checked_range(
     lines = [line_of(each, sink) for number in range(events) for each in (chain[number] for chain in chains)]
     for bucket, chain in enumerate(chains):
         more = [event(bucket, events + 2 + number) for number in range(after)]
-        if bucket:
-            more = [replace(each, sequence=each.sequence - 1) for each in more]
-        else:
-            more = [told, *more]
+        more = [replace(each, sequence=each.sequence - 1) for each in more] if bucket else [told, *more]
         lines += [line_of(each, sink) for each in chain_of(more, head=head_of(chain))]
     return lines
 

@@ -10,6 +10,7 @@ import exported_ranges as made
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from identity.audit.chain import digest_of
 from identity.audit.report import Span, Verdict
 
 GOOD = made.checked_range()
@@ -179,7 +180,7 @@ def test_two_events_of_one_number_are_named_as_a_store_that_lost_writes() -> Non
 def test_an_event_that_the_sink_refused_stays_a_link() -> None:
     events = [made.event(1, number + 1) for number in range(6)]
     digest = next(each for each in made.chain_of(events) if each.event.sequence == 3)
-    detail = f"sink file, bucket 1, sequence 3, digest {made.digest_of(digest.event).hex()}"
+    detail = f"sink file, bucket 1, sequence 3, digest {digest_of(digest.event).hex()}"
     events.append(made.event(1, 7, type="audit.dead_lettered", outcome="refused", detail=detail))
     report = made.verified([made.line_of(each) for each in made.chain_of(events, unsent={3})])
     assert made.told(report) == []
