@@ -222,7 +222,13 @@ class LimitSettings(_Section):
 class AuditSettings(_Section):
     """The outbox and its relay. Where events go: the standard OTEL_EXPORTER_OTLP_* variables."""
 
-    relay: bool = Field(True, description="export from inside this process")
+    relay: bool = Field(True, description="export from inside this process; off where: identity audit relay")
+    relay_listen: str = Field(
+        "127.0.0.1:8081", description="host:port of a relay's HTTP side (health, metrics); empty: none"
+    )
+    sinks: Annotated[tuple[str, ...], BeforeValidator(_names)] = Field(
+        ("otlp",), min_length=1, description="where events go, each with a place of its own in the outbox"
+    )
     outbox_max_events: Annotated[int, Field(ge=100)] = Field(
         100_000, description="a bucket; beyond it nothing is issued"
     )

@@ -7,11 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 from prometheus_client import CollectorRegistry
 
 from grpc_identity._version import __version__
 from grpc_identity.circuit_breaker import CircuitBreaker
+from identity.audit.checkpointing import CheckpointWriter, Signing
 from identity.audit.ports import EventRecorder
 from identity.audit.relay.relay import AuditRelay, RelayPace, SinkRelay
 from identity.audit.sinks.otlp import OtlpSpanSink, otlp_exporter
@@ -34,6 +36,7 @@ from identity.keys.service import KeyService
 from identity.readiness import Problem
 from identity.sessions.current_claims import CurrentClaims, WhenAway
 from identity.store.redis.address import StoreAddress
+from identity.store.redis.checkpoints import RedisCheckpointTurns
 from identity.store.redis.clients import RedisClientStore
 from identity.store.redis.durability import Durability
 from identity.store.redis.fitness import store_problems
@@ -110,6 +113,25 @@ def audit_relay(settings: Settings, store: StoreParts, name: str) -> AuditRelay:
         [SinkRelay(store.relay_outbox, sink, relay=name, sinks=names, pace=pace) for sink in sinks],
         relay=name,
         buckets=settings.redis.buckets,
+    )
+
+
+def checkpoint_writer(
+    settings: Settings, store: StoreParts, keys: KeyService, name: str
+) -> CheckpointWriter:
+    """Signs how far the sinks have got, when it is this server's turn. ``name`` is that of the server."""
+
+    def public_jwk(kid: str) -> Mapping[str, Any] | None:
+        key = keys.keyring.get(kid)
+        return None if key is None else key.public_jwk
+
+    return CheckpointWriter(
+        store.outbox,
+        store.outbox,
+        RedisCheckpointTurns(store.connection, store.keys, instance_id=name),
+        Signing(settings.issuer, keys.active_signer, public_jwk, keys.clock),
+        settings.audit.sinks,
+        settings.audit.checkpoint_seconds,
     )
 
 

@@ -72,6 +72,8 @@ async def test_three_relays_deliver_every_bucket_in_its_order(
 ) -> None:
     sink = told_sink()
     relays = [relay_of(service, sink, name=name, batch=7) for name in ("a", "b", "c")]
+    for relay in relays:
+        await relay.share_out()
     async with running(*relays):
         await asyncio.gather(*(issue(service, f"user-{number}") for number in range(200)))
         await wait_until(lambda: is_empty(service, waiting))
