@@ -116,9 +116,7 @@ def audit_relay(settings: Settings, store: StoreParts, name: str) -> AuditRelay:
     )
 
 
-def checkpoint_writer(
-    settings: Settings, store: StoreParts, keys: KeyService, name: str
-) -> CheckpointWriter:
+def checkpoint_writer(settings: Settings, store: StoreParts, keys: KeyService, name: str) -> CheckpointWriter:
     """Signs how far the sinks have got, when it is this server's turn. ``name`` is that of the server."""
 
     def public_jwk(kid: str) -> Mapping[str, Any] | None:

@@ -57,9 +57,11 @@ class CheckpointWriter:
                 await self.take_turn()
             except IdentityError as error:
                 _log.debug("no checkpoint was recorded: %s", error.reason)
-            except (NoActiveKeyError, SignerUnavailableError) as error:
+            except NoActiveKeyError:
                 # Readiness tells of it, and the next period may be better.
-                _log.warning("no checkpoint was signed: %s", error or "no key signs")
+                _log.warning("no checkpoint was signed: no key signs")
+            except SignerUnavailableError as error:
+                _log.warning("no checkpoint was signed: %s", error)
             except Exception:
                 _log.exception("no checkpoint was signed")
 
