@@ -1,0 +1,53 @@
+"""An event as a line of text: its canonical form, with its place in the chain, and the sink whose chain that is.
+
+``{…the members of AuditEvent…,"chain":{"link":"<hex>","previous":"<hex>"},"sink":"file"}``; UTF-8, without a line feed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from identity.audit.chain import ChainedEvent
+from identity.audit.recorded_event import NotAnEventError, canonical, from_members
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """An event that was read, and the sink that wrote it."""
+
+    sink: str
+    event: ChainedEvent
+
+
+def line_of(item: ChainedEvent, sink: str) -> bytes:
+    """The line of an event."""
+    place = f',"chain":{{"link":"{item.link.hex()}","previous":"{item.previous.hex()}"}},"sink":"{sink}"}}'
+    return item.canonical[:-1] + place.encode()
+
+
+def parse_line(line: bytes) -> Line:
+    """The event of a line, as it was written or changed since. Raises ``NotAnEventError``."""
+    try:
+        members = json.loads(line)
+        return from_line_members(members)
+    except (ValueError, RecursionError) as error:
+        raise NotAnEventError("not a line of JSON") from error
+
+
+def from_line_members(members: Mapping[str, Any]) -> Line:
+    """The same of members that were read. Raises ``NotAnEventError``."""
+    try:
+        rest = dict(members)
+        chain, sink = rest.pop("chain"), rest.pop("sink")
+        event = from_members(rest)
+        return Line(
+            str(sink),
+            ChainedEvent(
+                event, canonical(event), bytes.fromhex(chain["previous"]), bytes.fromhex(chain["link"])
+            ),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise NotAnEventError(f"not an audit event: {type(error).__name__}") from error
