@@ -47,6 +47,7 @@ from identity.store.redis.keys import KeySpace
 from identity.store.redis.known_claims import RedisKnownClaimsStore
 from identity.store.redis.opening import open_store
 from identity.store.redis.outbox import RedisEventOutbox
+from identity.store.redis.outbox_view import RedisOutboxView
 from identity.store.redis.reading import RedisSessionReader
 from identity.store.redis.relay_outbox import RedisRelayOutbox
 from identity.store.redis.revocations import RedisRevocationStore
@@ -87,6 +88,7 @@ class StoreParts:
         self.keyring = RedisKeyStore(self.connection, self.keys, outbox_bound=bound, durability=revoking)
         self.outbox = RedisEventOutbox(context)
         self.relay_outbox = RedisRelayOutbox(context)
+        self.outbox_view = RedisOutboxView(context)
         self.board = RedisInstanceBoard(self.connection, self.keys)
 
     async def close(self) -> None:

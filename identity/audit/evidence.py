@@ -116,6 +116,14 @@ class Evidence:
         """A line, or a span, that is no event."""
         self.findings.add(Finding(Fault.UNREADABLE, problem, place=self.place(source, line)))
 
+    def time_of(self, event_id: str) -> int | None:
+        """When the event of that id was recorded (ms), if it is here and sound."""
+        self._flush()
+        found = self._database.execute(
+            "SELECT time_ms FROM event WHERE id = ? LIMIT 1", (event_id,)
+        ).fetchone()
+        return None if found is None else int(found[0])
+
     def place(self, source: int, line: int) -> str:
         """For people."""
         return f"{self._sources[source][0]}:{line}"

@@ -2,7 +2,8 @@
 
 A line of the file sink is the canonical form of the event with two members more: ``chain`` (``previous`` and ``link``, in
 hexadecimal) and ``sink``. The digest is made of what the line says and not of what this version knows of it, so that a
-member that was put in is seen, and one that a later version has is not taken for that.
+member that was put in is seen, and one that a later version has is not taken for that. Of a line in OCSF that is ``raw_data``;
+what else such a line says is in no digest.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from hashlib import sha256
+from typing import Any
 
 from grpc_identity.encoding import parse_json_object
 from identity.audit.chain import DIGEST_BYTES, digest_of, link_after
@@ -49,17 +51,24 @@ def from_line(line: bytes) -> ExportedEvent:
     if len(line) > MAX_LINE_BYTES:
         raise NotAnEventError(f"longer than {MAX_LINE_BYTES} bytes")
     try:
-        members = parse_json_object(line)
-        chain, sink = members.pop("chain"), members.pop("sink")
+        members, chain, sink = _parts(parse_json_object(line))
         previous, link = _bytes(chain["previous"]), _bytes(chain["link"])
         digest = sha256(_dumps(members).encode()).digest()
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise NotAnEventError(f"not a line of the file sink: {_said(error)}") from error
     if type(sink) is not str or not sink:
         raise NotAnEventError("not a line of the file sink: it does not name its sink")
     event = from_members(members)
     _check(event)
     return ExportedEvent(event, digest, previous, link, sink)
+
+
+def _parts(members: dict[str, Any]) -> tuple[dict[str, Any], Any, Any]:
+    """The event, its place in the chain, and the name of the sink."""
+    if "class_uid" not in members:
+        return members, members.pop("chain"), members.pop("sink")
+    place = members["unmapped"]
+    return parse_json_object(members["raw_data"].encode()), place["chain"], place["sink"]
 
 
 def _check(event: RecordedEvent) -> None:

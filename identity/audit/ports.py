@@ -125,3 +125,22 @@ class OutboxGauge(Protocol):
     async def heads(self, sinks: Sequence[str]) -> Mapping[str, Mapping[int, ChainHead]]:
         """How far the chain of each sink has got in each bucket; buckets that never had an event are left out."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """An event that is in the outbox. ``place`` is its place in its bucket, opaque to all but that."""
+
+    place: str
+    event: RecordedEvent
+
+
+class OutboxView(Protocol):
+    """Looks at the events that wait, and leaves them as they are."""
+
+    async def after(self, places: Mapping[int, str], *, at_most: int) -> Sequence[Waiting]:
+        """Those after these places, up to ``at_most`` of each bucket; of a bucket that is not named, from its first.
+
+        By time. Buckets whose part of the store is away are left out. Raises ``STORE_UNAVAILABLE`` where all of it is.
+        """
+        ...
