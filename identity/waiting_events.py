@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 
-from identity.audit.ports import OutboxView, Waiting
+from identity.audit.ports import OutboxView
 from identity.audit.recorded_event import RecordedEvent
 from identity.config import Settings
 from identity.parts import StoreParts
@@ -16,28 +17,22 @@ LOOK_SECONDS = 0.025
 """Sinks take events quickly, and what all have is gone."""
 
 
-async def waiting_events(settings: Settings) -> AsyncIterator[RecordedEvent]:
-    """Those that are there, by bucket pages; each once. Raises ``IdentityError``."""
-    async with aclosing(_pages(settings, is_endless=False)) as pages:
-        async for item, _ in pages:
-            yield item.event
+async def waiting_events(settings: Settings) -> AsyncGenerator[RecordedEvent, None]:
+    """Those that are there, each once. Raises ``IdentityError``."""
+    async with aclosing(events_as_they_come(settings)) as events:
+        async for event in events:
+            if event is None:
+                return
+            yield event
 
 
-async def new_events(
-    settings: Settings, on_missed: Callable[[int, int], None]
-) -> AsyncIterator[RecordedEvent]:
-    """Those that are there, and then those that come, without end.
+async def events_as_they_come(
+    settings: Settings, on_missed: Callable[[int, int], None] | None = None
+) -> AsyncGenerator[RecordedEvent | None, None]:
+    """Those that are there, and then those that come, without end; ``None`` whenever there are no more at the moment.
 
     ``on_missed`` is told of a bucket how many went by between two looks. Raises ``IdentityError``.
     """
-    async with aclosing(_pages(settings, is_endless=True)) as pages:
-        async for item, missed in pages:
-            if missed:
-                on_missed(item.event.bucket, missed)
-            yield item.event
-
-
-async def _pages(settings: Settings, *, is_endless: bool) -> AsyncIterator[tuple[Waiting, int]]:
     parts = StoreParts(settings)
     try:
         view: OutboxView = parts.outbox_view
@@ -47,13 +42,13 @@ async def _pages(settings: Settings, *, is_endless: bool) -> AsyncIterator[tuple
             found = await view.after(places, at_most=AT_ONCE)
             for item in found:
                 bucket, sequence = item.event.bucket, item.event.sequence
-                missed = sequence - sequences[bucket] - 1 if bucket in sequences else 0
-                # By place: a bucket's events are in the order of their places.
+                if on_missed is not None and sequence > sequences.get(bucket, sequence) + 1:
+                    on_missed(bucket, sequence - sequences[bucket] - 1)
                 places[bucket], sequences[bucket] = item.place, sequence
-                yield item, max(missed, 0)
-            if not found:
-                if not is_endless:
-                    return
+                yield item.event
+            # Where no page was full, what has come meanwhile is for the next look.
+            if max(Counter(item.event.bucket for item in found).values(), default=0) < AT_ONCE:
+                yield None
                 await asyncio.sleep(LOOK_SECONDS)
     finally:
         await parts.close()

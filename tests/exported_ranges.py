@@ -14,7 +14,7 @@ from identity.audit import checkpoints
 from identity.audit.chain import GENESIS, ChainedEvent, ChainHead, chained
 from identity.audit.evidence import Evidence
 from identity.audit.exported import from_line
-from identity.audit.recorded_event import NotAnEventError, RecordedEvent
+from identity.audit.recorded_event import NotAnEventError, RecordedEvent, canonical
 from identity.audit.report import Report, Span, report_of
 
 START_MS = 1_790_000_000_000
@@ -142,3 +142,9 @@ def place_of(line: bytes) -> tuple[int, str]:
     """Bucket and sequence number, as a line has them."""
     members = json.loads(line)
     return members.get("bucket", 0), members["sequence"]
+
+
+def chain_lines(lines: Iterable[bytes]) -> list[ChainedEvent]:
+    """The events of lines, as a sink got them."""
+    found = [from_line(line) for line in lines]
+    return [ChainedEvent(each.event, canonical(each.event), each.previous, each.link) for each in found]
