@@ -25,6 +25,7 @@ class Packages:
 
 
 _AWS = Packages("aws", ("boto3", "botocore", "urllib3"))
+_AZURE = Packages("azure", ("azure", "msal", "aiohttp", "urllib3"))
 _GCP = Packages("gcp", ("google", "urllib3"))
 PACKAGES: Mapping[str, Packages] = MappingProxyType(
     {
@@ -32,6 +33,8 @@ PACKAGES: Mapping[str, Packages] = MappingProxyType(
         "transit": Packages("transit", ("aiohttp",)),
         "awskms": _AWS,
         "awssm": _AWS,
+        "azurekv": _AZURE,
+        "azuresecrets": _AZURE,
         "gcpkms": _GCP,
         "gcpsm": _GCP,
     }
