@@ -61,8 +61,12 @@ class AzureVault(Generic[_ClientT]):
     def __init__(self, make: Callable[..., _ClientT], uri: ProviderUri, limits: RemoteLimits) -> None:
         self._url, host = _vault_url(uri)
         self._endpoint = uri.options.get("endpoint", "")
-        if self._endpoint and not stays_here(self._endpoint):
-            raise ProviderError(f"{uri.scheme}: endpoint= is for a stand-in on this machine only")
+        if self._endpoint and not (
+            stays_here(self._endpoint) and self._endpoint.rpartition(":")[2].isdecimal()
+        ):
+            raise ProviderError(
+                f"{uri.scheme}: endpoint= is the host:port of a stand-in, on this machine only"
+            )
         self.place = f"Azure Key Vault {host}"
         self._make = make
         self._limits = limits
@@ -142,10 +146,15 @@ class AzureVault(Generic[_ClientT]):
         status = error.status_code or 0
         if status in _LATER or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             return UnreachableError(f"status {status}")
+        if isinstance(error, ClientAuthenticationError):
+            if error.response is None:
+                return UnreachableError("azure-identity gets no token for it; its log says why")
+            if not _url_of(error.response).startswith(f"{self._url}/"):
+                return ProviderError(
+                    f"{self.place}: the credentials of the service are refused; the log of azure-identity says why"
+                )
         if isinstance(error, ResourceNotFoundError):
             return ProviderError(f"{self.place} does not have what it was asked to {what}")
-        if isinstance(error, ClientAuthenticationError) and status != HTTPStatus.UNAUTHORIZED:
-            return ProviderError(f"{self.place}: Microsoft Entra ID refuses the credentials of the service")
         code = getattr(error.error, "code", None) or ""
         reason = code if _CODE.fullmatch(code) else f"status {status}"
         return ProviderError(f"{self.place} refuses to {what}: {reason}")
@@ -177,6 +186,10 @@ class _AlwaysThere(AbstractResolver):
 
     async def close(self) -> None:
         """See ``AbstractResolver``."""
+
+
+def _url_of(response: Any) -> str:
+    return str(response.request.url)
 
 
 def _credential(settings: dict[str, Any]) -> EnvironmentCredential | ManagedIdentityCredential:

@@ -9,6 +9,7 @@ Both names answer on one port of this machine, with certificates of an authority
 from __future__ import annotations
 
 import asyncio
+import base64
 import os
 import secrets
 import ssl
@@ -33,6 +34,11 @@ CLIENT_SECRET = "CANARY-q8Q~Vm0n5kXb"
 TOKEN_PREFIX = "CANARY-token-"
 SCOPE = "https://vault.azure.net/.default"
 CHALLENGE = f'Bearer authorization="https://{AUTHORITY}/{TENANT}", resource="https://vault.azure.net"'
+CLAIMS = '{"access_token":{"nbf":{"essential":true,"value":"1700000000"}}}'
+NEWER_TOKEN = (
+    f'Bearer realm="", authorization_uri="https://{AUTHORITY}/common/oauth2/authorize", '
+    f'error="insufficient_claims", claims="{base64.b64encode(CLAIMS.encode()).decode()}"'
+)
 OAEP = padding.OAEP(padding.MGF1(SHA256()), SHA256(), None)
 COORDINATE_BYTES = 32
 TOKEN_SECONDS = 3600
@@ -42,8 +48,9 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 class KeyVaultError(Exception):
     """What is answered instead: the body of an error as Key Vault has it."""
 
-    def __init__(self, status: int, code: str, message: str = "") -> None:
+    def __init__(self, status: int, code: str, message: str = "", challenge: str = "") -> None:
         super().__init__(code)
+        self.challenge = challenge or CHALLENGE
         self.status = status
         self.body = {"error": {"code": code, "message": message or code}}
 
@@ -71,6 +78,8 @@ class Azure:
         """Answered by the vault to whoever has a token."""
         self.entra_fault: Callable[[], web.Response] | None = None
         """Answered instead of a token."""
+        self.makes_exportable = False
+        """Whoever asks for a key gets one that can be taken out."""
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="azure")
         self._thread.start()
@@ -94,6 +103,11 @@ class Azure:
         self._put_key(name, rsa.generate_private_key(65537, 2048), "RSA", operations)
         return f"{self.uri}&key={name}"
 
+    def rotate(self, name: str) -> None:
+        """A new version of a key, as a policy of the vault makes it."""
+        newest = list(self.keys[name].values())[-1]["jwk"]
+        self._put_key(name, ec.generate_private_key(ec.SECP256R1()), newest["kty"], newest["key_ops"])
+
     def put_secret(self, name: str, value: str) -> dict[str, Any]:
         """A new version of a secret."""
         version = secrets.token_hex(16)
@@ -105,9 +119,9 @@ class Azure:
         self.secrets.setdefault(name, {})[version] = made
         return made
 
-    def forget_tokens(self) -> None:
-        """As when they were revoked."""
-        self._tokens.clear()
+    def revoke_tokens(self) -> None:
+        """The vault takes them no more, and asks for newer ones: continuous access evaluation."""
+        self._tokens = dict.fromkeys(self._tokens, 0.0)
 
     def kill(self) -> None:
         """Ends all connections in the middle of what they do, and closes the port."""
@@ -180,7 +194,7 @@ class Azure:
                 self._check(request)
                 return await handler(request)
             except KeyVaultError as error:
-                headers = {"WWW-Authenticate": CHALLENGE} if error.status == 401 else {}
+                headers = {"WWW-Authenticate": error.challenge} if error.status == 401 else {}
                 return web.json_response(error.body, status=error.status, headers=headers)
 
         return guard
@@ -189,6 +203,8 @@ class Azure:
         assert request.host == VAULT
         self.asked.append(f"{request.method} {request.path}")
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+        if scheme == "Bearer" and self._tokens.get(token) == 0:
+            raise KeyVaultError(401, "Unauthorized", "AKV10146: The token was revoked.", NEWER_TOKEN)
         if scheme != "Bearer" or self._tokens.get(token, 0) < time.monotonic():
             raise KeyVaultError(401, "Unauthorized", "AKV10000: Request is missing a Bearer or PoP token.")
         if "api-version" not in request.query:
@@ -235,7 +251,9 @@ class Azure:
             case _:
                 raise KeyVaultError(400, "BadParameter", "Property has invalid value")
         made = self._put_key(name, key, body["kty"], body["key_ops"])
-        made["attributes"]["exportable"] = body.get("attributes", {}).get("exportable", False)
+        made["attributes"]["exportable"] = self.makes_exportable or body.get("attributes", {}).get(
+            "exportable", False
+        )
         return web.json_response({**_bundle(made), "tags": body.get("tags", {})})
 
     def _put_key(self, name: str, key: Any, kty: str, operations: list[str]) -> dict[str, Any]:
