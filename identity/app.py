@@ -22,11 +22,9 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 from starlette.routing import BaseRoute
 
-from grpc_identity._version import __version__
 from grpc_identity.jwk import KeySet
 from identity.audit.recorder import RefusalRecorder
 from identity.audit.relay.relay import AuditRelay
-from identity.audit.sinks.otlp import OtlpSpanSink, otlp_exporter
 from identity.clients.administration import ClientAdministration
 from identity.clients.registry import ClientRegistry
 from identity.clients.secrets import SecretHasher
@@ -38,7 +36,7 @@ from identity.http.server import HttpServer
 from identity.keys.administration import KeyAdministration
 from identity.keys.ports import KeyStoreAwayError
 from identity.keys.service import PublishedKeys
-from identity.parts import StoreParts, claims_source, current_claims, key_service, lifetimes_of
+from identity.parts import StoreParts, audit_relay, claims_source, current_claims, key_service, lifetimes_of
 from identity.rate_limiter import RateLimiter
 from identity.readiness import Problem
 from identity.rpc.admin_service import AdminService
@@ -108,7 +106,6 @@ class IdentityServer:
         self._tasks: list[asyncio.Task[None]] = []
         self._closed = asyncio.Event()
         self._relay: AuditRelay | None = None
-        self._sink: OtlpSpanSink | None = None
         self._rpc: RpcServer | None = None
         self._http: HttpServer | None = None
         self.addresses = Addresses("", "")
@@ -166,16 +163,7 @@ class IdentityServer:
         )
         grpc_target = await self._rpc.start()
         if settings.audit.relay:
-            self._sink = OtlpSpanSink(
-                otlp_exporter(), service_version=__version__, instance_id=self._instance_id
-            )
-            self._relay = AuditRelay(
-                self.store.outbox,
-                self._sink,
-                consumer=self._instance_id,
-                batch=settings.audit.relay_batch,
-                poll_ms=settings.audit.relay_poll_ms,
-            )
+            self._relay = audit_relay(settings, self.store, self._instance_id)
             self._run(self._relay.run())
         await self._look_at_readiness()
         self._run(
@@ -212,8 +200,8 @@ class IdentityServer:
                     await self._relay.drain()
         except (IdentityError, TimeoutError):
             _log.warning("some events could not be handed over; those in the outbox go with the next start")
-        if self._sink is not None:
-            await self._sink.close()
+        if self._relay is not None:
+            await self._relay.close()
         await self.keys.close()
         await self.store.close()
         self._closed.set()

@@ -12,6 +12,8 @@ from prometheus_client import CollectorRegistry
 
 from grpc_identity.circuit_breaker import CircuitBreaker
 from identity.audit.ports import EventRecorder
+from identity.audit.relay.relay import AuditRelay, RelayPace, SinkRelay
+from identity.audit_sinks import audit_sinks, shape_of
 from identity.claims_source.grpc_source import GrpcClaimsSource, SourceTransport
 from identity.claims_source.metrics import SourceMetrics
 from identity.clients.policy import Lifetimes
@@ -38,8 +40,9 @@ from identity.store.redis.keyring import RedisKeyStore
 from identity.store.redis.keys import KeySpace
 from identity.store.redis.known_claims import RedisKnownClaimsStore
 from identity.store.redis.opening import open_store
-from identity.store.redis.outbox import RedisAuditOutbox
+from identity.store.redis.outbox import RedisEventOutbox
 from identity.store.redis.reading import RedisSessionReader
+from identity.store.redis.relay_outbox import RedisRelayOutbox
 from identity.store.redis.revocations import RedisRevocationStore
 from identity.store.redis.scripted import ScriptContext, StoreClock
 from identity.store.redis.sessions import RedisSessionStore
@@ -57,7 +60,7 @@ class StoreParts:
             Bounds(settings.redis.timeout_ms / 1000, settings.redis.max_batch),
             self.keys,
         )
-        bound = settings.audit.outbox_max_events
+        bound = outbox_bound(settings)
         self.clock = StoreClock()
         refreshing = Durability.named(settings.redis.refresh_durability)
         revoking = Durability.named(settings.redis.revoke_durability)
@@ -74,9 +77,10 @@ class StoreParts:
         self.revocations = RedisRevocationStore(context)
         self.reader = RedisSessionReader(context)
         self.known_claims = RedisKnownClaimsStore(context)
-        self.clients = RedisClientStore(self.connection, self.keys, outbox_max_events=bound)
-        self.keyring = RedisKeyStore(self.connection, self.keys, outbox_max_events=bound, durability=revoking)
-        self.outbox = RedisAuditOutbox(self.connection, self.keys, max_events=bound)
+        self.clients = RedisClientStore(self.connection, self.keys, outbox_bound=bound)
+        self.keyring = RedisKeyStore(self.connection, self.keys, outbox_bound=bound, durability=revoking)
+        self.outbox = RedisEventOutbox(context)
+        self.relay_outbox = RedisRelayOutbox(context)
         self.board = RedisInstanceBoard(self.connection, self.keys)
 
     async def close(self) -> None:
@@ -87,6 +91,28 @@ class StoreParts:
     async def problems(self) -> Sequence[Problem]:
         """What keeps the store from being fit."""
         return await store_problems(self.connection, self.keys, self._durability)
+
+
+def outbox_bound(settings: Settings) -> str:
+    """As the scripts take it: at how many events the outbox of a bucket is full, and whether refusals make room then."""
+    makes_room = settings.audit.when_full == "drop_oldest_refusals"
+    return f"{settings.audit.outbox_max_events}{'~' if makes_room else ''}"
+
+
+def audit_relay(settings: Settings, store: StoreParts, name: str) -> AuditRelay:
+    """A relay to every sink that the settings name. Raises ``ConfigurationError``."""
+    sinks, shape = audit_sinks(settings, name), shape_of(settings)
+    pace = RelayPace(settings.audit.relay_batch, settings.audit.relay_poll_ms / 1000)
+    names = [sink.name for sink in sinks]
+    return AuditRelay(
+        store.relay_outbox,
+        [
+            SinkRelay(store.relay_outbox, sink, relay=name, sinks=names, pace=pace, shape=shape)
+            for sink in sinks
+        ],
+        relay=name,
+        buckets=settings.redis.buckets,
+    )
 
 
 def lifetimes_of(settings: Settings) -> Lifetimes:

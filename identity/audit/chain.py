@@ -41,6 +41,11 @@ class ChainedEvent:
     previous: bytes
     link: bytes
 
+    @property
+    def digest(self) -> bytes:
+        """What stands for the event in the link."""
+        return sha256(self.canonical).digest()
+
 
 def link_after(previous: bytes, digest: bytes) -> bytes:
     """The next link of a chain."""

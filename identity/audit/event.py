@@ -61,27 +61,20 @@ class Circumstances:
 
     def serialised(self) -> str:
         """A JSON object with the members that are known; stored with the event as it is."""
+        known = (
+            ("traceparent", self.traceparent),
+            ("detail", self.detail),
+            ("kid", self.key_id),
+            ("aud", self.audience),
+            ("scope", self.scope),
+            ("jti", self.token_id),
+            ("count", self.count),
+            ("ip", self.end_user.ip_address),
+            ("ua", self.end_user.user_agent),
+            ("device", self.end_user.device_label),
+        )
         members: dict[str, str | int] = {"client": self.client_id, "method": self.method}
-        if self.traceparent:
-            members["traceparent"] = self.traceparent
-        if self.detail:
-            members["detail"] = self.detail
-        if self.key_id:
-            members["kid"] = self.key_id
-        if self.audience:
-            members["aud"] = self.audience
-        if self.scope:
-            members["scope"] = self.scope
-        if self.token_id:
-            members["jti"] = self.token_id
-        if self.count:
-            members["count"] = self.count
-        if self.end_user.ip_address:
-            members["ip"] = self.end_user.ip_address
-        if self.end_user.user_agent:
-            members["ua"] = self.end_user.user_agent
-        if self.end_user.device_label:
-            members["device"] = self.end_user.device_label
+        members.update({name: value for name, value in known if value})
         return _dumps(members)
 
 

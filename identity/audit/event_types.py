@@ -95,6 +95,9 @@ GIVES_TOKEN = frozenset(
 )
 """An access token is given, whose id follows from the event's."""
 
+NAMES_KEY = frozenset(member for member in EventType if member.startswith("key."))
+"""Events about one signing key."""
+
 _SEVERITIES: Mapping[str, Severity] = MappingProxyType(
     {
         EventType.REUSE_DETECTED: Severity.ERROR,

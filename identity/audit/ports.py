@@ -22,8 +22,8 @@ class EventRecorder(Protocol):
 class EventOutbox(Protocol):
     """Takes events that go with no change of state."""
 
-    async def append(self, events: Sequence[Event]) -> None:
-        """Records them. Raises ``AUDIT_UNAVAILABLE``: at least one was not, and appending all of them again does no harm."""
+    async def append(self, events: Sequence[Event]) -> Sequence[Event]:
+        """Records them; gives back those for which there is no room. Raises ``STORE_UNAVAILABLE``: some may be recorded."""
         ...
 
 
@@ -77,7 +77,13 @@ class RelayOutbox(Protocol):
         ...
 
     async def advance(
-        self, sink: str, relay: str, bucket: int, cursor: Cursor, dead: Sequence[DeadLetter], sinks: Sequence[str]
+        self,
+        sink: str,
+        relay: str,
+        bucket: int,
+        cursor: Cursor,
+        dead: Sequence[DeadLetter],
+        sinks: Sequence[str],
     ) -> None:
         """The sink has everything up to ``cursor`` but the dead letters, which are kept aside and told of in an event.
 
@@ -88,6 +94,10 @@ class RelayOutbox(Protocol):
 
     async def release(self, sink: str, relay: str, buckets: Sequence[int]) -> None:
         """Lets others have the buckets at once."""
+        ...
+
+    async def leave(self, relay: str) -> None:
+        """Says that ``relay`` has ended."""
         ...
 
 

@@ -36,14 +36,14 @@ def _events(
 ) -> Iterator[Event]:
     for key, state in rules.changes(before, after):
         if before.get(key.kid) is None:
-            yield event_of(EventType.KEY_CREATED, circumstances, f"kid {key.kid}")
+            yield event_of(EventType.KEY_CREATED, circumstances, f"kid {key.kid}", key.kid)
         if state in _OF_STATE:
-            yield event_of(_OF_STATE[state], circumstances, f"kid {key.kid}")
+            yield event_of(_OF_STATE[state], circumstances, f"kid {key.kid}", key.kid)
         if state is KeyState.ACTIVE and laggards.get(key.kid):
             names = laggards[key.kid]
             more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
             detail = f"kid {key.kid}; lacking: {', '.join(names[:MAX_NAMED])}{more}"
-            yield event_of(EventType.KEY_NOT_TAKEN_UP, circumstances, detail)
+            yield event_of(EventType.KEY_NOT_TAKEN_UP, circumstances, detail, key.kid)
     if before.secrets:
         known = {secret.name for secret in before.secrets}
         for secret in after.secrets:
@@ -51,6 +51,6 @@ def _events(
                 yield event_of(EventType.SECRET_ROTATED, circumstances, f"secret {secret.name}")
 
 
-def event_of(event_type: EventType, circumstances: Circumstances, detail: str) -> Event:
+def event_of(event_type: EventType, circumstances: Circumstances, detail: str, kid: str = "") -> Event:
     """Something that was done to the keyring."""
-    return Event(event_type, Outcome.SUCCESS, replace(circumstances, detail=detail))
+    return Event(event_type, Outcome.SUCCESS, replace(circumstances, detail=detail, key_id=kid))

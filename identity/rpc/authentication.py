@@ -30,8 +30,8 @@ class CallerAuthenticator:
                 if authorization is not None:
                     raise _unauthenticated("more than one authorization header")
                 authorization = value
-            elif name == "traceparent" and isinstance(value, str) and _TRACEPARENT.fullmatch(value):
-                traceparent = value
+            elif name == "traceparent":
+                traceparent = _well_formed(value)
         client_id, secret = _basic_credentials(authorization)
         return Caller(self._registry.authenticate(client_id, secret), method, traceparent)
 
@@ -46,6 +46,15 @@ def claimed_client_id(metadata: Iterable[tuple[str, str | bytes]], registry: Cli
                 return ""
             return client_id if registry.get(client_id) else ""
     return ""
+
+
+def claimed_traceparent(metadata: Iterable[tuple[str, str | bytes]]) -> str:
+    """The trace a failed call claimed to be part of; the audit links to it, and does not join it."""
+    return next((_well_formed(value) for name, value in metadata if name == "traceparent"), "")
+
+
+def _well_formed(traceparent: str | bytes) -> str:
+    return traceparent if isinstance(traceparent, str) and _TRACEPARENT.fullmatch(traceparent) else ""
 
 
 def _basic_credentials(authorization: str | bytes | None) -> tuple[str, str]:

@@ -19,7 +19,7 @@ from identity.audit.ports import EventRecorder
 from identity.clients.policy import Grant, require_grant
 from identity.clients.registry import ClientRegistry
 from identity.errors import IdentityError, Reason
-from identity.rpc.authentication import CallerAuthenticator, claimed_client_id
+from identity.rpc.authentication import CallerAuthenticator, claimed_client_id, claimed_traceparent
 from identity.rpc.budgets import ClientBudgets
 from identity.rpc.errors import STATUS_CODES, status_of
 from identity.rpc.metrics import CallMetrics
@@ -161,10 +161,11 @@ class Calls:
     def _refusal(self, context: Context, method: str, caller: Caller | None, error: IdentityError) -> Event:
         if caller is not None:
             return Event(EventType.REQUEST_REFUSED, Outcome.REFUSED, caller.circumstances, error.reason)
-        client_id = claimed_client_id(context.invocation_metadata() or (), self.registry)
-        return Event(
-            EventType.CLIENT_AUTHENTICATION_FAILED,
-            Outcome.REFUSED,
-            Circumstances(client_id, method, detail=f"peer {context.peer()}"),
-            error.reason,
+        metadata = context.invocation_metadata() or ()
+        circumstances = Circumstances(
+            claimed_client_id(metadata, self.registry),
+            method,
+            traceparent=claimed_traceparent(metadata),
+            detail=f"peer {context.peer()}",
         )
+        return Event(EventType.CLIENT_AUTHENTICATION_FAILED, Outcome.REFUSED, circumstances, error.reason)

@@ -66,7 +66,7 @@ class ExchangeToken:
         presented = token.presented
         bucket = bucket_of(presented.subject_tag, self.buckets)
         exchanged = await self.store.exchange_token(
-            presented, caller.client_id, event_id, caller.circumstances
+            presented, caller.client_id, event_id, caller.circumstances.giving(signer.kid, audience, scopes)
         )
         _raise_unless_exchanged(exchanged.verdict)
         return await self.mint.mint(

@@ -73,7 +73,8 @@ class IssueTokens:
         claims = SessionClaims(caller.client_id, caller.client_id, roles=request.roles).serialised()
         self.mint.check_size(signer, claims, request.audience, request.scopes)
         event_id = new_event_id()
-        granted = await self.store.grant_service_token(caller.client_id, event_id, caller.circumstances)
+        circumstances = caller.circumstances.giving(signer.kid, request.audience, request.scopes)
+        granted = await self.store.grant_service_token(caller.client_id, event_id, circumstances)
         _raise_unless_started(granted.verdict)
         bucket = bucket_of(subject_tag(caller.client_id), self.buckets)
         return await self.mint.mint(
@@ -88,7 +89,8 @@ class IssueTokens:
 
     async def _start_session(self, caller: Caller, request: IssueRequest, signer: Signer) -> MintedTokens:
         token = RefreshToken(FamilyId.generate(request.subject), 0, new_family_secret())
-        answer, circumstances = None, caller.circumstances
+        answer = None
+        circumstances = caller.circumstances.giving(signer.kid, request.audience, request.scopes)
         if self.current_claims is not None:
             answer = await self.current_claims.before_issue(caller, request.subject, token.family)
             if answer is None:

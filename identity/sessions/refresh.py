@@ -94,7 +94,7 @@ class Refresh:
             recovery_window_ms=self.recovery_window_seconds * 1000,
             reuse_policy=caller.policy.reuse_policy,
         )
-        circumstances = caller.circumstances
+        circumstances = caller.circumstances.giving(signer.kid, request.audience, request.scopes)
         if self.current_claims is not None and not await self._bring_claims_up_to_date(
             self.current_claims, caller, request, signer, spend
         ):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TypeAlias, assert_never
 
@@ -156,7 +156,9 @@ class Revoke:
         if not is_admin and token.client_id != caller.client_id:
             raise _not_allowed()
         await self.store.revoke_access_token(
-            token.presented, event_id=new_event_id(), circumstances=caller.circumstances
+            token.presented,
+            event_id=new_event_id(),
+            circumstances=replace(caller.circumstances, token_id=str(token.presented.token_id)),
         )
 
     async def _revoke_access_tokens(

@@ -435,11 +435,11 @@ async def test_nobody_is_asked_where_nothing_can_be_recorded(
     session = await new_session()
     store = service.server.store
     for adapter in (store.sessions, store.known_claims):
-        adapter._outbox_max_events = 0
+        adapter._outbox_bound = "0"
     assert (await refused(session.refresh(key="a"))).reason == "AUDIT_UNAVAILABLE"
     assert len(source.asked) == 1
-    store.sessions._outbox_max_events = 100_000
+    store.sessions._outbox_bound = "100000"
     source.answer = active("boss")
     assert (await refused(session.refresh(key="b"))).reason == "AUDIT_UNAVAILABLE"
-    store.known_claims._outbox_max_events = 100_000
+    store.known_claims._outbox_bound = "100000"
     assert says(await session.refresh(key="c")) == (["boss"], {})

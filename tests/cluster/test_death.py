@@ -39,7 +39,7 @@ async def test_when_a_primary_of_a_cluster_dies_the_others_go_on_and_its_replica
         victim = cluster.primaries()[number % 3]
         heir = cluster.replica_of(victim)
         orphans = {
-            bucket.index for bucket in fleet.keys.buckets if cluster.owner(slot_of(bucket.sequence)) is victim
+            bucket.index for bucket in fleet.keys.buckets if cluster.owner(slot_of(bucket.ledger)) is victim
         }
         hit = [person for person in traffic.people if person.bucket in orphans]
         spared = [person for person in traffic.people if person.bucket not in orphans]

@@ -16,7 +16,7 @@ PEOPLE = 24
 
 def places(fleet: Any, cluster: Any) -> list[int]:
     """The slot of each bucket."""
-    return [slot_of(bucket.sequence) for bucket in fleet.keys.buckets]
+    return [slot_of(bucket.ledger) for bucket in fleet.keys.buckets]
 
 
 def next_after(cluster: Any, slot: int) -> Any:

@@ -43,7 +43,7 @@ def subject_elsewhere(service: Any, cluster: Any, node: Any) -> str:
     return next(
         name
         for name in (f"person-{number}" for number in range(1000))
-        if cluster.owner(slot_of(bucket_of(service, name).sequence)) is not node
+        if cluster.owner(slot_of(bucket_of(service, name).ledger)) is not node
     )
 
 
@@ -52,11 +52,11 @@ async def test_while_a_slot_is_between_two_nodes_its_callers_wait_or_are_told_so
 ) -> None:
     session = await new_session("alice")
     bucket = bucket_of(service, "alice")
-    slot = slot_of(bucket.sequence)
+    slot = slot_of(bucket.ledger)
     source = cluster.owner(slot)
     target = other_than(cluster, source)
     spared = await new_session(subject_elsewhere(service, cluster, source))
-    cluster.begin_to_move(slot, target, bucket.sequence)
+    cluster.begin_to_move(slot, target, bucket.ledger)
     try:
         revoke = pb.RevokeRequest(subject="alice")
         refusals = await asyncio.gather(
@@ -80,9 +80,9 @@ async def test_a_call_that_waits_for_its_slot_is_answered_when_it_has_arrived(
     service = await start_service(make_settings(redis={"timeout_ms": 5000}))
     tokens = (await service.identity.IssueTokens(issue("alice"), metadata=service.login)).tokens
     bucket = bucket_of(service, "alice")
-    slot = slot_of(bucket.sequence)
+    slot = slot_of(bucket.ledger)
     target = other_than(cluster, cluster.owner(slot))
-    cluster.begin_to_move(slot, target, bucket.sequence)
+    cluster.begin_to_move(slot, target, bucket.ledger)
     request = pb.RefreshRequest(refresh_token=tokens.refresh_token)
     waiting = asyncio.ensure_future(service.identity.Refresh(request, metadata=service.login))
     done, _ = await asyncio.wait([waiting], timeout=0.2)
@@ -100,7 +100,7 @@ async def test_a_script_that_finds_something_gone_has_written_nothing(
     # Everything that the scripts name is there.
     roles = pb.RevokeRequest(subject="bob", access_tokens_only=True, new_roles=pb.Roles(roles=["reader"]))
     await service.identity.Revoke(roles, metadata=service.login)
-    slot = slot_of(bucket.sequence)
+    slot = slot_of(bucket.ledger)
     source = cluster.owner(slot)
     target = other_than(cluster, source)
     family = FamilyId.parse(second.tokens.session_id)
@@ -142,7 +142,7 @@ async def test_a_verifier_hears_of_revocations_after_slots_have_moved_and_a_repl
     for subject in subjects:
         await revoke_one(subject)
     for bucket in service.server.store.keys.buckets:
-        slot = slot_of(bucket.sequence)
+        slot = slot_of(bucket.ledger)
         target = other_than(cluster, cluster.owner(slot))
         await asyncio.to_thread(cluster.move_by_key, slot, target)
     for subject in subjects:
@@ -164,7 +164,7 @@ async def test_while_a_primary_is_silent_the_service_is_ready_and_says_which(
 ) -> None:
     # Less than it takes the cluster to notice.
     service = await start_service(make_settings(redis={"timeout_ms": 300}))
-    silent = cluster.owner(slot_of(bucket_of(service, "alice").sequence))
+    silent = cluster.owner(slot_of(bucket_of(service, "alice").ledger))
     spared = subject_elsewhere(service, cluster, silent)
     await service.identity.IssueTokens(issue("alice"), metadata=service.login)
     silent.send(signal.SIGSTOP)

@@ -46,7 +46,7 @@ def space() -> KeySpace:
 
 @pytest.fixture
 def store(connection: StoreConnection, space: KeySpace) -> RedisKeyStore:
-    return RedisKeyStore(connection, space, outbox_max_events=1000)
+    return RedisKeyStore(connection, space, outbox_bound="1000")
 
 
 @pytest.fixture
@@ -202,7 +202,7 @@ async def test_a_store_that_is_away_is_not_a_fault_of_the_keyring(
     server = new_valkey({"save": ""})
     address = StoreAddress.parse(server.connection_url)
     connection, feed = open_store(address, Bounds(timeout_seconds=1, max_batch=8), space)
-    store = RedisKeyStore(connection, space, outbox_max_events=1000)
+    store = RedisKeyStore(connection, space, outbox_bound="1000")
     service = KeyService(store, Custody(kek, {LOCAL: LocalKeys()}, clock, "ES256"), Schedule(), clock)
     await service.start()
     server.stop()

@@ -74,9 +74,9 @@ class Stepwise:
     def full_outbox(self) -> Iterator[None]:
         """Meanwhile no event can be recorded but those that end something."""
         sessions = self.server.store.sessions
-        before, sessions._outbox_max_events = sessions._outbox_max_events, 0
+        before, sessions._outbox_bound = sessions._outbox_bound, "0"
         yield
-        sessions._outbox_max_events = before
+        sessions._outbox_bound = before
 
 
 def _policy(client: str) -> clients_pb2.ClientPolicy:

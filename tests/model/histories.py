@@ -441,7 +441,7 @@ class Histories(RuleBasedStateMachine):
         """Every key that this history can have touched."""
         names = [self._family_key(held.family) for held in self.sessions]
         for bucket in self.service.keys.buckets:
-            names += [bucket.outbox, bucket.sequence, bucket.revocations]
+            names += [bucket.outbox, bucket.ledger, bucket.revocations]
             names += [bucket.client(client) for client in ("web", "other")]
             names += [bucket.address(address) for address in self.addresses]
         for subject in self.subjects:

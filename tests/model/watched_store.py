@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from identity.store.redis.keys import KeySpace
+from identity.store.redis.keys import BucketKeys, KeySpace
 
 Copy = dict[str, tuple[bytes, int]]
 
@@ -21,12 +21,15 @@ class WatchedStore:
         self._read_to = self._ends()
 
     def new_events(self) -> list[dict[str, str]]:
-        """The events since the last look, in all buckets."""
+        """The events since the last look, in all buckets. Refusals are never counted instead of told: the count begins anew."""
         pipeline = self._store.pipeline(transaction=False)
         for bucket, end in zip(self._buckets, self._read_to, strict=True):
             pipeline.xrange(bucket.outbox, f"({end}")
+        answers = pipeline.execute()
         found = []
-        for number, entries in enumerate(pipeline.execute()):
+        for number, entries in enumerate(answers):
+            if entries:
+                self._forget_counts(self._buckets[number])
             for entry_id, fields in entries:
                 found.append({name.decode(): value.decode() for name, value in fields.items()})
                 self._read_to[number] = entry_id.decode()
@@ -34,7 +37,7 @@ class WatchedStore:
 
     def counters(self) -> list[int]:
         """How many events each bucket has had."""
-        return [int(self._store.get(bucket.sequence) or 0) for bucket in self._buckets]
+        return [int(self._store.hget(bucket.ledger, "sequence") or 0) for bucket in self._buckets]
 
     def copy(self, keys: Iterable[str]) -> Copy:
         """What these keys hold."""
@@ -53,6 +56,11 @@ class WatchedStore:
             else:
                 self._store.delete(key)
         self._read_to = self._ends()
+
+    def _forget_counts(self, bucket: BucketKeys) -> None:
+        counts = [field for field in self._store.hkeys(bucket.ledger) if field.startswith(b"fold ")]
+        if counts:
+            self._store.hdel(bucket.ledger, *counts)
 
     def _ends(self) -> list[str]:
         ends = []

@@ -53,6 +53,7 @@ async def dump_of(service: Any) -> bytes:
         b"string": redis.get,
         b"hash": redis.hgetall,
         b"stream": redis.xrange,
+        b"zset": lambda name: redis.zrange(name, 0, -1),
     }
     async for key in redis.scan_iter(match=f"{service.settings.redis.key_prefix}:*"):
         kind = await redis.type(key)

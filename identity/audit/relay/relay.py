@@ -1,85 +1,218 @@
-"""Moves events from the outbox to the backend, at least once, off the path of any request.
+"""Moves events from the outbox to the sinks: at least once, in the order of each bucket, off the path of any request.
 
-Read, deliver, remove: an event leaves the outbox only after the sink has acknowledged it. While the backend
-is away, the relay keeps what it holds and tries again, ever more slowly. What a relay that died has left
-lying is taken over by the next one.
+Read, chain, deliver, advance: the cursor of a sink moves only after the sink has acknowledged what is before it, and an event
+leaves the outbox only when every sink has it. Each sink has a task of its own, so that one that hangs holds up no other.
+While a sink takes nothing, its relay tries again, ever more slowly. Relays share the buckets out among those that live; what one
+that died has left is read again by the next, and its events are the same ones, with the same ids and the same place in the chain.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
-from identity.audit.event import RecordedEvent
-from identity.audit.ports import AuditOutbox
-from identity.audit.sinks.ports import AuditSink
+from identity.audit.chain import ChainedEvent, ChainHead
+from identity.audit.chain import chained as chained_after
+from identity.audit.ports import Cursor, DeadLetter, LeaseLostError, RelayOutbox, Unread
+from identity.audit.recorded_event import RecordedEvent
+from identity.audit.sinks.ports import AuditSink, Delivered, Delivery, Undelivered
 from identity.errors import IdentityError
 
-TAKE_OVER_IDLE_MS = 30_000
-TAKE_OVER_EVERY_SECONDS = 30.0
 FIRST_RETRY_SECONDS = 0.5
 LAST_RETRY_SECONDS = 30.0
+DELIVERY_SECONDS = 30.0
+"""Shorter than a bucket is leased: nobody else delivers meanwhile."""
+HEARTBEAT_SECONDS = 3.0
+MAX_EVENTS_AT_ONCE = 4_096
 
 _log = logging.getLogger(__name__)
 
 
-class AuditRelay:
-    """One relay; ``consumer`` names it among others."""
+@dataclass(frozen=True, slots=True)
+class RelayPace:
+    """How a relay reads: at most ``batch`` events of a bucket at once, and every ``poll_seconds`` while there are none."""
+
+    batch: int
+    poll_seconds: float
+
+
+class SinkRelay:
+    """Relays to one sink. ``shape`` is what becomes of an event before it goes out: pseudonyms, for instance."""
 
     def __init__(
-        self, outbox: AuditOutbox, sink: AuditSink, *, consumer: str, batch: int, poll_ms: int
+        self,
+        outbox: RelayOutbox,
+        sink: AuditSink,
+        *,
+        relay: str,
+        sinks: Sequence[str],
+        pace: RelayPace,
+        shape: Callable[[RecordedEvent], RecordedEvent] = lambda event: event,
     ) -> None:
         self._outbox = outbox
-        self._sink = sink
-        self._consumer = consumer
-        self._batch = batch
-        self._poll_ms = poll_ms
+        self.sink = sink
+        self._relay = relay
+        self._sinks = sinks
+        self._pace = pace
+        self._shape = shape
+        self.buckets: Sequence[int] = ()
+        """Its share from the next round on."""
+        self._held: Sequence[int] = ()
         self.delivered = 0
-        self.failing = False
+        self.problem = ""
+        """Why the sink takes nothing; empty while it does."""
 
     async def run(self) -> None:
         """Relays until cancelled."""
         retry_seconds = FIRST_RETRY_SECONDS
-        next_take_over = 0.0
-        loop = asyncio.get_running_loop()
         while True:
+            wait_seconds: float = 0
             try:
-                if loop.time() >= next_take_over:
-                    await self._outbox.prepare()
-                    await self._relay(
-                        await self._outbox.take_over(
-                            self._consumer, batch=self._batch, idle_ms=TAKE_OVER_IDLE_MS
-                        )
-                    )
-                    next_take_over = loop.time() + TAKE_OVER_EVERY_SECONDS
-                await self._relay(
-                    await self._outbox.read(self._consumer, batch=self._batch, wait_ms=self._poll_ms)
-                )
-                retry_seconds = FIRST_RETRY_SECONDS
+                delivery = await self.relay_once()
             except IdentityError as error:
-                _log.warning("the audit relay cannot reach the outbox: %s", error.reason)
-                await asyncio.sleep(retry_seconds)
-                retry_seconds = min(retry_seconds * 2, LAST_RETRY_SECONDS)
+                delivery = Undelivered(f"the outbox: {error.reason}", error.retry_after_seconds)
+            match delivery:
+                case None:
+                    wait_seconds = self._pace.poll_seconds
+                case Delivered():
+                    retry_seconds = FIRST_RETRY_SECONDS
+                    self._note("")
+                case Undelivered():
+                    wait_seconds = max(retry_seconds, delivery.retry_after_seconds or 0)
+                    retry_seconds = min(retry_seconds * 2, LAST_RETRY_SECONDS)
+                    self._note(delivery.problem)
+            if wait_seconds:
+                await asyncio.sleep(wait_seconds)
+
+    async def relay_once(self) -> Delivery | None:
+        """One round over this relay's buckets; ``None`` when there was nothing. Raises ``IdentityError``."""
+        await self._take_share()
+        batch = max(1, min(self._pace.batch, MAX_EVENTS_AT_ONCE // max(len(self.buckets), 1)))
+        unread = await self._outbox.read(self.sink.name, self._relay, self.buckets, batch=batch)
+        if not unread:
+            return None
+        following = [self.chained(each) for each in unread]
+        delivery = await self._deliver([event for events in following for event in events])
+        if isinstance(delivery, Delivered):
+            for each, events in zip(unread, following, strict=True):
+                await self._advance(each, events, delivery.refused)
+        return delivery
+
+    async def close(self) -> None:
+        """Leaves its buckets to others, and lets go of the sink. Raises ``IdentityError``."""
+        self.buckets = ()
+        try:
+            await self._take_share()
+        finally:
+            await self.sink.close()
+
+    async def _take_share(self) -> None:
+        # Between two rounds: nothing of what is given up is being delivered.
+        given_up = [bucket for bucket in self._held if bucket not in self.buckets]
+        self._held = self.buckets
+        if given_up:
+            await self._outbox.release(self.sink.name, self._relay, given_up)
+
+    def chained(self, unread: Unread) -> Sequence[ChainedEvent]:
+        """As the sink gets them."""
+        return list(chained_after(unread.cursor.head, map(self._shape, unread.events)))
+
+    async def _deliver(self, events: Sequence[ChainedEvent]) -> Delivery:
+        try:
+            async with asyncio.timeout(DELIVERY_SECONDS):
+                return await self.sink.deliver(events)
+        except TimeoutError:
+            return Undelivered(f"no answer in {DELIVERY_SECONDS:.0f} s")
+        except Exception as error:  # a defect of one sink is no reason to stop the others
+            _log.exception("%s failed", self.sink.name)
+            return Undelivered(f"failed: {type(error).__name__}")
+
+    async def _advance(
+        self, unread: Unread, events: Sequence[ChainedEvent], refused: Mapping[str, str]
+    ) -> None:
+        last = events[-1]
+        dead = [
+            DeadLetter(each.event, each.digest, refused[each.event.event_id])
+            for each in events
+            if each.event.event_id in refused
+        ]
+        cursor = Cursor(ChainHead(last.event.sequence, last.link), unread.entries[-1])
+        try:
+            await self._outbox.advance(self.sink.name, self._relay, unread.bucket, cursor, dead, self._sinks)
+        except LeaseLostError:
+            _log.info("another relay has taken bucket %d over for %s", unread.bucket, self.sink.name)
+            return
+        self.delivered += len(events) - len(dead)
+        for letter in dead:
+            _log.error(
+                "%s will never take event %s, which is kept aside: %s",
+                self.sink.name,
+                letter.event.event_id,
+                letter.problem,
+            )
+
+    def _note(self, problem: str) -> None:
+        if problem and not self.problem:
+            _log.warning("%s takes no audit events; they wait: %s", self.sink.name, problem)
+        elif self.problem and not problem:
+            _log.info("%s takes audit events again", self.sink.name)
+        self.problem = problem
+
+
+class AuditRelay:
+    """One relay: every sink, and its share of the buckets. ``relay`` names it among others."""
+
+    def __init__(
+        self, outbox: RelayOutbox, by_sink: Sequence[SinkRelay], *, relay: str, buckets: int
+    ) -> None:
+        self._outbox = outbox
+        self.by_sink = by_sink
+        self._relay = relay
+        self._buckets = buckets
+
+    async def run(self) -> None:
+        """Relays until cancelled."""
+        await self.share_out()
+        async with asyncio.TaskGroup() as tasks:
+            for each in self.by_sink:
+                tasks.create_task(each.run())
+            while True:
+                await asyncio.sleep(HEARTBEAT_SECONDS)
+                await self.share_out()
 
     async def drain(self) -> None:
-        """Relays what is there now and returns; for an orderly end. Leaves what the backend will not take."""
-        while events := await self._outbox.read(self._consumer, batch=self._batch, wait_ms=0):
-            if not await self._sink.deliver(events):
-                return
-            await self._outbox.remove(events)
+        """Relays what is there now and returns, for an orderly end; leaves what a sink does not take at once."""
+        await asyncio.gather(*(_drained(each) for each in self.by_sink))
 
-    async def _relay(self, events: Sequence[RecordedEvent]) -> None:
-        if not events:
+    async def close(self) -> None:
+        """Leaves its buckets to others, and lets go of the sinks."""
+        try:
+            for each in self.by_sink:
+                await each.close()
+            await self._outbox.leave(self._relay)
+        except IdentityError:
+            _log.info("what this relay had is free for others when its leases end")
+
+    async def share_out(self) -> None:
+        """Says that this relay lives, and takes its share of the buckets."""
+        try:
+            alive = await self._outbox.relays(self._relay)
+        except IdentityError as error:
+            _log.warning("the audit relay cannot reach the outbox: %s", error.reason)
             return
-        retry_seconds = FIRST_RETRY_SECONDS
-        while not await self._sink.deliver(events):
-            self.failing = True
-            _log.warning(
-                "the audit backend took no events; %d wait, next try in %.1f s", len(events), retry_seconds
-            )
-            await asyncio.sleep(retry_seconds)
-            retry_seconds = min(retry_seconds * 2, LAST_RETRY_SECONDS)
-        self.failing = False
-        await self._outbox.remove(events)
-        self.delivered += len(events)
+        for each in self.by_sink:
+            each.buckets = share_of(self._relay, alive, self._buckets)
+
+
+def share_of(relay: str, alive: Sequence[str], buckets: int) -> Sequence[int]:
+    """The buckets that fall to a relay; all of them, once each, over those that live."""
+    if relay not in alive:
+        return ()
+    return range(alive.index(relay), buckets, len(alive))
+
+
+async def _drained(relay: SinkRelay) -> None:
+    while isinstance(await relay.relay_once(), Delivered):
+        pass

@@ -15,10 +15,10 @@ from identity.store.redis.topology import StoreConnection
 class RedisClientStore:
     """The registry of clients, in the first bucket."""
 
-    def __init__(self, connection: StoreConnection, keys: KeySpace, *, outbox_max_events: int) -> None:
+    def __init__(self, connection: StoreConnection, keys: KeySpace, *, outbox_bound: str) -> None:
         self._connection = connection
         self._keys = keys
-        self._outbox_max_events = outbox_max_events
+        self._outbox_bound = outbox_bound
 
     async def revision(self) -> int:
         """See ``ClientStore``."""
@@ -45,11 +45,11 @@ class RedisClientStore:
         first = self._keys.buckets[0]
         answer = await self._connection.run(
             scripts.PUT_CLIENT,
-            (first.outbox, first.sequence, self._keys.registry_clients, self._keys.registry_revision),
+            (first.outbox, first.ledger, self._keys.registry_clients, self._keys.registry_revision),
             (
                 event_id.hex(),
                 circumstances.serialised(),
-                self._outbox_max_events,
+                self._outbox_bound,
                 0,
                 client.client_id,
                 replaces or "",

@@ -83,11 +83,12 @@ class ClusterConnection:
         keys: Sequence[str | bytes],
         arguments: Sequence[Argument],
         durability: Durability = Durability.NONE,
+        background: bool = False,
     ) -> Awaitable[Any]:
         """See ``StoreConnection``."""
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         slot = _slot_of(keys[0])
-        return self._send(Call(script, (len(keys), *keys, *arguments), durability, future, slot))
+        return self._send(Call(script, (len(keys), *keys, *arguments), durability, future, slot, background))
 
     def command(
         self,

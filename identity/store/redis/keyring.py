@@ -32,12 +32,12 @@ class RedisKeyStore:
         connection: StoreConnection,
         keys: KeySpace,
         *,
-        outbox_max_events: int,
+        outbox_bound: str,
         durability: Durability = Durability.NONE,
     ) -> None:
         self._connection = connection
         self._keys = keys
-        self._outbox_max_events = outbox_max_events
+        self._outbox_bound = outbox_bound
         self._durability = durability
 
     async def revision(self) -> int:
@@ -67,11 +67,11 @@ class RedisKeyStore:
         try:
             answer = await self._connection.run(
                 scripts.PUT_KEYRING,
-                (first.outbox, first.sequence, self._keys.keyring),
+                (first.outbox, first.ledger, self._keys.keyring),
                 (
                     "",
                     "",
-                    self._outbox_max_events,
+                    self._outbox_bound,
                     0,
                     keyring.revision,
                     document.to_text(keyring),

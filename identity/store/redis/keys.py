@@ -27,9 +27,19 @@ class BucketKeys:
         return self.prefix + "outbox"
 
     @property
-    def sequence(self) -> str:
-        """Counter of all events of the bucket."""
-        return self.prefix + "sequence"
+    def ledger(self) -> str:
+        """Counter of all events of the bucket, and of refusals that are only counted."""
+        return self.prefix + "ledger"
+
+    @property
+    def relays(self) -> str:
+        """How far each sink has got with the outbox, and which relay reads it for that."""
+        return self.prefix + "relays"
+
+    @property
+    def dead_letters(self) -> str:
+        """Stream of the events that a sink will never take."""
+        return self.prefix + "dead"
 
     def family(self, family: FamilyId) -> str:
         """State of a family: named by the end of its id, since what comes before is its subject's."""
@@ -89,6 +99,7 @@ class KeySpace:
         "questions",
         "registry_clients",
         "registry_revision",
+        "relays_alive",
         "settings",
     )
 
@@ -102,6 +113,7 @@ class KeySpace:
         # Server instances find each other there, beside the registry.
         self.instances = self.buckets[0].prefix + "instances"
         self.questions = self.buckets[0].prefix + "questions"
+        self.relays_alive = self.buckets[0].prefix + "relays:alive"
 
     def answers(self, question_id: str) -> str:
         """What the instances have answered to a question."""

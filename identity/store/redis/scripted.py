@@ -39,7 +39,7 @@ class ScriptContext:
 
     connection: StoreConnection
     keys: KeySpace
-    outbox_max_events: int
+    outbox_bound: str
     clock: StoreClock = field(default_factory=StoreClock)
     refreshing: Durability = Durability.NONE
     revoking: Durability = Durability.NONE
@@ -51,16 +51,16 @@ class ScriptedStore:
     def __init__(self, context: ScriptContext) -> None:
         self._connection = context.connection
         self._keys = context.keys
-        self._outbox_max_events = context.outbox_max_events
+        self._outbox_bound = context.outbox_bound
         self._clock = context.clock
         self._refreshing = context.refreshing
         self._revoking = context.revoking
 
-    def _event(self, event_id: bytes, circumstances: Circumstances) -> tuple[str, str, int, int | str]:
+    def _event(self, event_id: bytes, circumstances: Circumstances) -> tuple[str, str, str, int | str]:
         return (
             event_id.hex(),
             circumstances.serialised(),
-            self._outbox_max_events,
+            self._outbox_bound,
             self._clock.as_argument(),
         )
 
@@ -71,13 +71,13 @@ class ScriptedStore:
         """By the server that decides in this bucket."""
         if self._clock.frozen_at_ms is not None:
             return self._clock.frozen_at_ms
-        seconds, microseconds = await self._connection.command("TIME", key=bucket.sequence)
+        seconds, microseconds = await self._connection.command("TIME", key=bucket.ledger)
         return int(seconds) * 1000 + int(microseconds) // 1000 + self._clock.offset_ms
 
 
 def recording(bucket: BucketKeys) -> tuple[str, str]:
     """The keys of every script that records."""
-    return (bucket.outbox, bucket.sequence)
+    return (bucket.outbox, bucket.ledger)
 
 
 def session_id_of(token: PresentedToken) -> str:

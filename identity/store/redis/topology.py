@@ -37,8 +37,9 @@ class StoreConnection(Protocol):
         keys: Sequence[str | bytes],
         arguments: Sequence[Argument],
         durability: Durability = Durability.NONE,
+        background: bool = False,
     ) -> Awaitable[Any]:
-        """The result of a script, whose keys are all in one slot."""
+        """The result of a script, whose keys are all in one slot. ``background``: nobody waits for it."""
         ...
 
     def command(
@@ -138,10 +139,12 @@ class ServerConnection:
         keys: Sequence[str | bytes],
         arguments: Sequence[Argument],
         durability: Durability = Durability.NONE,
+        background: bool = False,
     ) -> Awaitable[Any]:
         """See ``StoreConnection``."""
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._server.calls.enqueue(Call(script, (len(keys), *keys, *arguments), durability, future))
+        lane = self._server.background if background else self._server.calls
+        lane.enqueue(Call(script, (len(keys), *keys, *arguments), durability, future))
         return future
 
     def command(

@@ -21,7 +21,7 @@ local sequence
 if ARGV[5] ~= '' then
   sequence = record(ARGV[5], 'success', ARGV[7], ARGV[6], '', '')
 else
-  sequence = tonumber(redis.call('GET', sequence_counter) or '0')
+  sequence = tonumber(redis.call('HGET', ledger, 'sequence') or '0')
 end
 if ARGV[9] ~= '0' then
   redis.call('HSET', KEYS[3], ARGV[10] == 'sessions' and 'sequence' or 'access_sequence', sequence)

@@ -13,7 +13,6 @@ if tonumber(redis.call('HGET', KEYS[3], 'revision') or 0) ~= revision - 1 then
 end
 redis.call('HSET', KEYS[3], 'revision', text(revision), 'document', ARGV[6])
 for at = 7, #ARGV, 3 do
-  circumstances = ARGV[at + 2]
-  record(ARGV[at + 1], 'success', '', '', '', '', ARGV[at])
+  append(ARGV[at + 1], 'success', '', '', '', '', ARGV[at], '', ARGV[at + 2])
 end
 return 1

@@ -7,4 +7,4 @@
 if outbox_is_full() then
   return 'OUTBOX_FULL'
 end
-return record(ARGV[5], ARGV[6], ARGV[7], ARGV[8], ARGV[9], '')
+return append(ARGV[5], ARGV[6], ARGV[7], ARGV[8], ARGV[9], '', event_id, '', circumstances)

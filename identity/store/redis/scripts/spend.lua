@@ -167,7 +167,7 @@ local function spent(sequence)
 end
 
 if ARGV[25] == 'LOOK' then
-  return spent(tonumber(redis.call('GET', sequence_counter) or '0'))
+  return spent(tonumber(redis.call('HGET', ledger, 'sequence') or '0'))
 end
 
 if address_arrival then

@@ -1,0 +1,135 @@
+"""``RelayOutbox`` on Redis or Valkey.
+
+In each bucket a hash has, for every sink, how far it has got (its cursor) and which relay reads for it (a lease). There is no
+consumer group: events of a bucket have to go out in their order, and their chain has to be continued, so one reader at a time
+is what is wanted (docs/decisions/0019). Where a part of the store is away, the events of the others are relayed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from identity.audit.chain import ChainHead
+from identity.audit.event import new_event_id
+from identity.audit.event_types import EventType
+from identity.audit.ports import Cursor, DeadLetter, LeaseLostError, Unread
+from identity.audit.recorded_event import canonical
+from identity.errors import audit_unavailable
+from identity.store.redis import scripts
+from identity.store.redis.connection import Argument
+from identity.store.redis.keys import BucketKeys
+from identity.store.redis.outbox_entries import recorded_event
+from identity.store.redis.partial import where_it_is_there
+from identity.store.redis.scripted import ScriptedStore, recording
+from identity.store.redis.scripts import Script
+
+ALIVE_MS = 15_000
+LEASE_MS = 60_000
+MAX_DEAD_LETTERS = 1_000
+"""Of a bucket. Beyond them the backend is taken to be wrong, and not the events: they wait."""
+
+
+class RedisRelayOutbox(ScriptedStore):
+    """The outbox of every bucket, as relays see it."""
+
+    async def relays(self, relay: str) -> Sequence[str]:
+        """See ``RelayOutbox``."""
+        return await self._alive(relay, ALIVE_MS)
+
+    async def read(self, sink: str, relay: str, buckets: Sequence[int], *, batch: int) -> Sequence[Unread]:
+        """See ``RelayOutbox``."""
+        answers = await asyncio.gather(
+            *(self._read(self._keys.buckets[index], sink, relay, batch) for index in buckets),
+            return_exceptions=True,
+        )
+        return [unread for unread in where_it_is_there(answers) if unread is not None]
+
+    async def advance(
+        self,
+        sink: str,
+        relay: str,
+        bucket: int,
+        cursor: Cursor,
+        dead: Sequence[DeadLetter],
+        sinks: Sequence[str],
+    ) -> None:
+        """See ``RelayOutbox``."""
+        keys = self._keys.buckets[bucket]
+        written = f"{cursor.head.sequence} {cursor.head.link.hex()} {cursor.entry}"
+        letters = [part for letter in dead for part in _arguments(sink, letter)]
+        answer = await self._run(
+            scripts.RELAY_ADVANCE,
+            keys,
+            (keys.relays, keys.dead_letters),
+            (sink, relay, written, " ".join(sinks), MAX_DEAD_LETTERS, *letters),
+        )
+        match answer:
+            case b"LOST":
+                raise LeaseLostError
+            case b"DEAD_LETTERS_FULL":
+                raise audit_unavailable()
+
+    async def release(self, sink: str, relay: str, buckets: Sequence[int]) -> None:
+        """See ``RelayOutbox``."""
+        found = [self._keys.buckets[index] for index in buckets]
+        answers = await asyncio.gather(
+            *(self._run(scripts.RELAY_RELEASE, keys, (keys.relays,), (sink, relay)) for keys in found),
+            return_exceptions=True,
+        )
+        if answers:
+            where_it_is_there(answers)
+
+    async def leave(self, relay: str) -> None:
+        """See ``RelayOutbox``."""
+        await self._alive(relay, 0)
+
+    async def _alive(self, relay: str, for_ms: int) -> Sequence[str]:
+        names = await self._run(
+            scripts.RELAY_ALIVE, self._keys.buckets[0], (self._keys.relays_alive,), (relay, for_ms)
+        )
+        return [name.decode() for name in names]
+
+    async def _read(self, keys: BucketKeys, sink: str, relay: str, batch: int) -> Unread | None:
+        answer = await self._run(scripts.RELAY_READ, keys, (keys.relays,), (sink, relay, LEASE_MS, batch))
+        if not answer:
+            return None
+        cursor, entries = answer
+        return Unread(
+            bucket=keys.index,
+            cursor=cursor_of(cursor),
+            events=[recorded_event(keys.index, fields) for _, fields in entries],
+            entries=[entry.decode() for entry, _ in entries],
+        )
+
+    async def _run(
+        self, script: Script, bucket: BucketKeys, keys: Sequence[str], arguments: Sequence[Argument]
+    ) -> Any:
+        return await self._connection.run(
+            script,
+            (*recording(bucket), *keys),
+            ("", "", self._outbox_bound, self._clock.as_argument(), *arguments),
+            background=True,
+        )
+
+
+def cursor_of(written: bytes) -> Cursor:
+    """The cursor that the store has; the beginning where it has none."""
+    if not written:
+        return Cursor()
+    sequence, link, entry = written.decode().split(" ")
+    return Cursor(ChainHead(int(sequence), bytes.fromhex(link)), entry)
+
+
+def _arguments(sink: str, letter: DeadLetter) -> tuple[str | bytes, ...]:
+    event = letter.event
+    told = ("", "")
+    # Of a dead letter that tells of one nothing is told: a backend that takes nothing would never be done with it.
+    if event.type != EventType.DEAD_LETTERED:
+        detail = (
+            f"sink {sink}, bucket {event.bucket}, sequence {event.sequence}, digest {letter.digest.hex()}"
+        )
+        told = (new_event_id().hex(), json.dumps({"client": "", "method": "", "detail": detail}))
+    return (*told, canonical(event), letter.digest.hex(), letter.problem)

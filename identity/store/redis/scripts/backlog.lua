@@ -1,0 +1,15 @@
+-- How much waits in a bucket.
+--
+-- KEYS[3]  relays (hash; see relay_read)
+-- KEYS[4]  dead letters (stream)
+-- ARGV[5]  names of all sinks, by spaces
+--
+-- Returns {events, id of the oldest entry or '', dead letters, sequence number, cursors...}: of each sink in its order, '' for none.
+
+local oldest = redis.call('XRANGE', outbox, '-', '+', 'COUNT', 1)
+local answer = {redis.call('XLEN', outbox), oldest[1] and oldest[1][1] or '', redis.call('XLEN', KEYS[4]),
+  tonumber(redis.call('HGET', ledger, 'sequence') or '0')}
+for name in string.gmatch(ARGV[5], '%S+') do
+  answer[#answer + 1] = redis.call('HGET', KEYS[3], name .. ' cursor') or ''
+end
+return answer

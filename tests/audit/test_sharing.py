@@ -1,0 +1,220 @@
+"""Several relays and several sinks over one outbox: each bucket in its order, each sink at its own pace."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from identity.audit.chain import GENESIS, ChainedEvent, digest_of, link_after
+from identity.audit.event import Circumstances, Event, EventType, Outcome
+from identity.audit.ports import Cursor, LeaseLostError
+from identity.audit.relay import relay as relay_module
+from identity.audit.relay.relay import share_of
+from identity.audit.sinks.ports import Undelivered
+from identity.errors import IdentityError
+from identity.store.redis.relay_outbox import MAX_DEAD_LETTERS
+
+
+def by_bucket(taken: Iterable[ChainedEvent]) -> dict[int, list[ChainedEvent]]:
+    """In the order in which a sink got them, without what it got again."""
+    found: dict[int, dict[str, ChainedEvent]] = defaultdict(dict)
+    for each in taken:
+        found[each.event.bucket].setdefault(each.event.event_id, each)
+    return {bucket: list(events.values()) for bucket, events in found.items()}
+
+
+def assert_chained_in_order(taken: Iterable[ChainedEvent]) -> int:
+    """Every bucket from its first event, without a gap; gives how many events that are."""
+    count = 0
+    for events in by_bucket(taken).values():
+        link = GENESIS.link
+        for number, each in enumerate(events, start=1):
+            assert each.event.sequence == number
+            assert each.previous == link
+            assert each.link == link_after(link, digest_of(each.event))
+            link = each.link
+            count += 1
+    return count
+
+
+@contextlib.asynccontextmanager
+async def running(*relays: Any) -> Any:
+    tasks = [asyncio.create_task(relay.run()) for relay in relays]
+    try:
+        yield tasks
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def is_empty(service: Any, waiting: Any, *sinks: str) -> bool:
+    return await waiting(service, *sinks) == 0
+
+
+@given(st.sets(st.text(min_size=1), min_size=1, max_size=9), st.integers(1, 100))
+def test_relays_that_live_share_all_buckets_and_no_bucket_twice(names: set[str], buckets: int) -> None:
+    alive = sorted(names)
+    shares = [bucket for name in alive for bucket in share_of(name, alive, buckets)]
+    assert sorted(shares) == list(range(buckets))
+    assert list(share_of("no such relay" * 9, alive, buckets)) == []
+
+
+async def test_three_relays_deliver_every_bucket_in_its_order(
+    service: Any, issue: Any, relay_of: Any, told_sink: Any, wait_until: Any, waiting: Any
+) -> None:
+    sink = told_sink()
+    relays = [relay_of(service, sink, name=name, batch=7) for name in ("a", "b", "c")]
+    async with running(*relays):
+        await asyncio.gather(*(issue(service, f"user-{number}") for number in range(200)))
+        await wait_until(lambda: is_empty(service, waiting))
+    assert assert_chained_in_order(sink.taken) >= 200
+    assert all(each.delivered for relay in relays for each in relay.by_sink)
+
+
+async def test_what_a_dead_relay_had_is_taken_over_and_keeps_its_place_in_the_chain(
+    service: Any, issue: Any, relay_of: Any, told_sink: Any, wait_until: Any, waiting: Any, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(relay_module, "HEARTBEAT_SECONDS", 0.05)
+    for number in range(40):
+        await issue(service, f"user-{number}")
+    dying, living = told_sink(), told_sink()
+    outbox = service.server.store.relay_outbox
+    first = relay_of(service, dying, name="dies")
+    await first.share_out()
+    unread = await outbox.read("told", "dies", range(8), batch=100)
+    await dying.deliver([each for events in unread for each in first.by_sink[0].chained(events)])
+    # It had delivered, and is killed before it could say so. Its lease and its sign of life run out.
+    second = relay_of(service, living, name="lives")
+    async with running(second):
+        assert await outbox.relays("lives") == ["dies", "lives"]
+        clock = service.server.store.clock
+        clock.offset_ms += 61_000
+        await wait_until(lambda: is_empty(service, waiting))
+    taken_again = {each.event.event_id: each for each in living.taken}
+    assert all(taken_again[each.event.event_id] == each for each in dying.taken)
+    assert assert_chained_in_order(living.taken) >= 40
+
+
+async def test_a_bucket_is_leased_to_one_relay_and_who_has_lost_it_moves_no_cursor(
+    service: Any, issue: Any, told_sink: Any
+) -> None:
+    await issue(service)
+    outbox = service.server.store.relay_outbox
+    (mine, *_) = await outbox.read("told", "mine", range(8), batch=10)
+    bucket = mine.bucket
+    assert await outbox.read("told", "other", [bucket], batch=10) == []
+    assert await outbox.read("another sink", "other", [bucket], batch=10) != []
+    service.server.store.clock.offset_ms += 61_000
+    assert await outbox.read("told", "other", [bucket], batch=10) != []
+    with pytest.raises(LeaseLostError):
+        await outbox.advance("told", "mine", bucket, Cursor(entry=mine.entries[-1]), (), ["told"])
+    await outbox.release("told", "mine", [bucket])
+    assert await outbox.read("told", "third", [bucket], batch=10) == []
+
+
+async def test_a_sink_that_hangs_stops_no_other_and_gets_all_of_it_later(
+    service: Any, issue: Any, relay_of: Any, told_sink: Any, wait_until: Any, waiting: Any, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(relay_module, "DELIVERY_SECONDS", 0.1)
+    monkeypatch.setattr(relay_module, "FIRST_RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(relay_module, "LAST_RETRY_SECONDS", 0.05)
+    quick, hung = told_sink("quick"), told_sink("hung", hangs=True)
+    relay = relay_of(service, quick, hung)
+    async with running(relay):
+        for number in range(50):
+            await issue(service, f"user-{number}")
+        await wait_until(lambda: quick.types().count("tokens.issued") == 50 and hung.asked > 2)
+        assert "no answer" in relay.by_sink[1].problem
+        assert await waiting(service) >= 50  # for the other
+        backlog = await service.server.store.outbox.backlog(["quick", "hung"])
+        assert (backlog.behind["quick"], backlog.behind["hung"]) == (0, backlog.events)
+        hung.hangs = False
+        await wait_until(lambda: is_empty(service, waiting))
+    assert assert_chained_in_order(quick.taken) == assert_chained_in_order(hung.taken)
+    assert {each.link for each in quick.taken} == {each.link for each in hung.taken}
+    assert relay.by_sink[1].problem == ""
+
+
+async def test_a_sink_that_fails_in_an_unforeseen_way_is_asked_again(
+    service: Any, issue: Any, relay_of: Any, told_sink: Any, wait_until: Any, waiting: Any, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(relay_module, "FIRST_RETRY_SECONDS", 0.01)
+    sink = told_sink(answers=[RuntimeError("a defect"), Undelivered("busy", retry_after_seconds=0.02)])
+    other = told_sink("other")
+    await issue(service)
+    async with running(relay_of(service, sink, other)):
+        await wait_until(lambda: is_empty(service, waiting))
+    assert sink.asked >= 3
+    assert assert_chained_in_order(sink.taken) == assert_chained_in_order(other.taken)
+
+
+async def test_what_a_sink_never_takes_is_kept_aside_told_and_stays_a_link(
+    service: Any, issue: Any, relay_of: Any, told_sink: Any, wait_until: Any, waiting: Any
+) -> None:
+    sink = told_sink(refuses=lambda each: each.event.subject == "unwanted")
+    async with running(relay_of(service, sink)):
+        for subject in ("alice", "unwanted", "bob"):
+            await issue(service, subject)
+        await wait_until(lambda: is_empty(service, waiting))
+    assert sink.types().count("tokens.issued") == 2
+    (told,) = [each.event for each in sink.taken if each.event.type == "audit.dead_lettered"]
+    store = service.server.store
+    bucket = store.keys.of_name("unwanted")
+    ((_, fields),) = await store.connection.command("XRANGE", bucket.dead_letters, "-", "+")
+    letter = dict(zip(fields[::2], fields[1::2], strict=True))
+    assert (letter[b"sink"], letter[b"problem"]) == (b"told", b"never")
+    assert b'"subject":"unwanted"' in letter[b"event"]
+    digest = letter[b"digest"].decode()
+    assert told.detail.endswith(f"digest {digest}")
+    assert (await store.outbox.backlog(["told"])).dead_letters == 1
+    # Whoever holds the digest can follow the chain over what is missing.
+    in_bucket = [each for each in sink.taken if each.event.bucket == bucket.index]
+    before = [
+        each.link
+        for each in in_bucket
+        if each.event.sequence < int(told.detail.split("sequence ")[1].split(",")[0])
+    ]
+    after = next(each for each in in_bucket if each.event.sequence > len(before) + 1)
+    assert after.previous == link_after(before[-1] if before else GENESIS.link, bytes.fromhex(digest))
+
+
+async def test_a_backend_that_takes_nothing_for_good_stops_at_a_number_and_loses_nothing(
+    make_settings: Any, start_service: Any, relay_of: Any, told_sink: Any, waiting: Any
+) -> None:
+    """A wrong address answers like that: it is the backend that is wrong then, and not the events."""
+    service = await start_service(make_settings(redis={"buckets": 1}))
+    circumstances = Circumstances("login", "Refresh")
+    for _ in range(MAX_DEAD_LETTERS // 100 + 2):
+        events = [Event(EventType.REVOCATION_OF_UNKNOWN, Outcome.SUCCESS, circumstances) for _ in range(100)]
+        await service.server.store.outbox.append(events)
+    relay = relay_of(service, told_sink(refuses=lambda each: True))
+    await relay.share_out()
+    with pytest.raises(IdentityError):
+        await relay.drain()
+    backlog = await service.server.store.outbox.backlog(["told"])
+    assert MAX_DEAD_LETTERS - 100 <= backlog.dead_letters <= MAX_DEAD_LETTERS
+    assert backlog.events >= 200
+
+
+async def test_a_relay_that_ends_leaves_its_buckets_to_others_at_once(
+    service: Any, issue: Any, relay_of: Any, told_sink: Any
+) -> None:
+    await issue(service)
+    ending, following = told_sink(is_away=True), told_sink()
+    first = relay_of(service, ending, name="first")
+    await first.share_out()
+    await first.drain()
+    await first.close()
+    second = relay_of(service, following, name="second")
+    await second.share_out()
+    await second.drain()
+    assert not ending.taken
+    assert assert_chained_in_order(following.taken)
