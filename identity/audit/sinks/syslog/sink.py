@@ -170,7 +170,8 @@ class _Stream:
     async def _opened(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         tls = await asyncio.to_thread(_tls, *self._files) if self._address.way is Way.TLS else None
         reader, writer = await asyncio.open_connection(self._address.place, self._address.port, ssl=tls)
-        writer.transport.set_write_buffer_limits(high=0)
+        # With a bound of 0, TLS waits for ever: 0 bytes are as many.
+        writer.transport.set_write_buffer_limits(high=1, low=0)
         return reader, writer
 
 
