@@ -65,7 +65,8 @@ test-cluster: $(READY) ## Run the tests of sessions on a cluster, then on a prim
 	  tests/rpc tests/model tests/concurrency tests/verifiers tests/audit tests/security || exit 1; done
 
 .PHONY: storms
-storms: $(READY) ## 1,000 rounds of 200 calls at once, 50,000 calls given up, 50 failovers, 20 killed primaries, 800 moved slots; before a release
+storms: $(READY) ## Rounds of calls at once, calls given up, failovers, killed primaries, moved slots, killed relays, by the thousand; before a release
+	@AUDIT_STORM_SECONDS=120 $(BIN)/python -m pytest -n0 -s tests/audit/test_storms.py
 	@LINEAR_ROUNDS=1000 CANCELLED_CALLS=50000 FAILOVER_ROUNDS=50 $(BIN)/python -m pytest -n0 -s \
 	  tests/concurrency tests/faults/test_durability.py
 	@MIGRATION_ROUNDS=50 KILL_ROUNDS=10 $(BIN)/python -m pytest -n0 -s \

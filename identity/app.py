@@ -12,17 +12,16 @@ import hashlib
 import hmac
 import logging
 import secrets
-import signal
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 from prometheus_client import CollectorRegistry
 from starlette.routing import BaseRoute
 
 from grpc_identity.jwk import KeySet
+from identity.audit.backlog_watch import BacklogWatch
 from identity.audit.recorder import RefusalRecorder
 from identity.audit.relay.relay import AuditRelay
 from identity.clients.administration import ClientAdministration
@@ -37,6 +36,7 @@ from identity.keys.administration import KeyAdministration
 from identity.keys.ports import KeyStoreAwayError
 from identity.keys.service import PublishedKeys
 from identity.parts import StoreParts, audit_relay, claims_source, current_claims, key_service, lifetimes_of
+from identity.process import BackgroundTasks, done_before, end_signals
 from identity.rate_limiter import RateLimiter
 from identity.readiness import Problem
 from identity.rpc.admin_service import AdminService
@@ -67,7 +67,6 @@ from identity.verifiers.roster import Roster
 READINESS_INTERVAL_SECONDS = 1.0
 KEYRING_RETRY_SECONDS = 0.5
 FINAL_FLUSH_SECONDS = 5.0
-CANCEL_AGAIN_SECONDS = 0.2
 
 _log = logging.getLogger(__name__)
 
@@ -103,7 +102,8 @@ class IdentityServer:
         self.keys.on_published = self._feed.keys_changed
         self.keys.uptake = self._census
         self._problems: Sequence[Problem] = (Problem("starting", "The service is starting."),)
-        self._tasks: list[asyncio.Task[None]] = []
+        self._tasks = BackgroundTasks()
+        self._backlog = BacklogWatch(self.store.outbox, settings.audit.sinks)
         self._closed = asyncio.Event()
         self._relay: AuditRelay | None = None
         self._rpc: RpcServer | None = None
@@ -164,9 +164,10 @@ class IdentityServer:
         grpc_target = await self._rpc.start()
         if settings.audit.relay:
             self._relay = audit_relay(settings, self.store, self._instance_id)
-            self._run(self._relay.run())
+            self._tasks.start(self._relay.run())
         await self._look_at_readiness()
-        self._run(
+        self._tasks.start(
+            self._backlog.run(),
             registry.run(),
             self._recorder.run(),
             self.keys.run(),
@@ -191,7 +192,7 @@ class IdentityServer:
             await self._http.stop()
         if self._claims_source is not None:
             await self._claims_source.close()
-        await _end(self._tasks)
+        await self._tasks.end()
         await self._census.close()
         try:
             async with asyncio.timeout(FINAL_FLUSH_SECONDS):
@@ -299,7 +300,7 @@ class IdentityServer:
         return self._problems
 
     async def _look_at_readiness(self) -> None:
-        problems = [*await self.store.problems(), *self.keys.problems()]
+        problems = [*await self.store.problems(), *self.keys.problems(), *self._backlog.problems()]
         if problems != list(self._problems):
             for problem in problems:
                 state = "not ready" if problem.blocks else "impaired"
@@ -315,12 +316,6 @@ class IdentityServer:
             await asyncio.sleep(READINESS_INTERVAL_SECONDS)
             await self._look_at_readiness()
 
-    def _run(self, *coroutines: Coroutine[Any, Any, None]) -> None:
-        for coroutine in coroutines:
-            task = asyncio.create_task(coroutine)
-            task.add_done_callback(_log_crash)
-            self._tasks.append(task)
-
 
 async def serve(
     settings: Settings,
@@ -330,48 +325,17 @@ async def serve(
 ) -> None:
     """Serves until SIGTERM or SIGINT, then drains. A second signal ends without waiting."""
     server = IdentityServer(settings, extra_routes=extra_routes)
-    asked_to_end = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, asked_to_end.set)
     try:
-        if not await _started(server, asked_to_end):
-            return
-        if on_ready is not None:
-            await on_ready(server)
-        await asked_to_end.wait()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.remove_signal_handler(number)
+        with end_signals() as asked_to_end:
+            if not await done_before(server.start(), asked_to_end):
+                return
+            if on_ready is not None:
+                await on_ready(server)
+            await asked_to_end.wait()
     finally:
         await server.stop()
-
-
-async def _started(server: IdentityServer, asked_to_end: asyncio.Event) -> bool:
-    """Whether the service has started before it was asked to end; starting may mean waiting for the store."""
-    starting, ending = asyncio.create_task(server.start()), asyncio.create_task(asked_to_end.wait())
-    try:
-        await asyncio.wait({starting, ending}, return_when=asyncio.FIRST_COMPLETED)
-        if starting.done():
-            starting.result()
-        return starting.done()
-    finally:
-        await _end([starting, ending])
 
 
 @lru_cache(maxsize=4)
 def _key_set_of(published: PublishedKeys) -> KeySet:
     return KeySet.from_dict({"keys": list(published.jwks)})
-
-
-async def _end(tasks: Sequence[asyncio.Task[Any]]) -> None:
-    """Cancels until all are done: before Python 3.12, ``asyncio.wait_for`` (which the store's client uses) loses a
-    cancellation that comes in the moment in which what it waits for is there."""
-    while pending := [task for task in tasks if not task.done()]:
-        for task in pending:
-            task.cancel()
-        await asyncio.wait(pending, timeout=CANCEL_AGAIN_SECONDS)
-
-
-def _log_crash(task: asyncio.Task[None]) -> None:
-    if not task.cancelled() and task.exception() is not None:
-        _log.critical("a background task ended; restart the service", exc_info=task.exception())

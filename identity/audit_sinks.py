@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from grpc_identity._version import __version__
+from identity.audit.event_types import EventType
 from identity.audit.pseudonym import PseudonymKey, PseudonymKeyError, pseudonym
 from identity.audit.recorded_event import RecordedEvent
 from identity.audit.sinks.file.sink import FileSink, Rotation
@@ -39,7 +40,10 @@ def _sink(name: str, settings: Settings, instance_id: str) -> AuditSink:
         case "otlp":
             try:
                 return otlp_sink(
-                    service_version=__version__, instance_id=instance_id, with_logs=audit.otlp_logs
+                    service_version=__version__,
+                    instance_id=instance_id,
+                    with_logs=audit.otlp_logs,
+                    trusted=_trusted,
                 )
             except OtlpSettingError as error:
                 raise _wrong("audit.sinks", error) from None
@@ -62,6 +66,11 @@ def _sink(name: str, settings: Settings, instance_id: str) -> AuditSink:
             )
         case _:
             raise AssertionError(name)
+
+
+def _trusted(event: RecordedEvent) -> bool:
+    """Whoever could not say who it is has no say in whose trace it is part of."""
+    return event.type != EventType.CLIENT_AUTHENTICATION_FAILED
 
 
 def _wrong(field: str, error: Exception) -> ConfigurationError:

@@ -222,7 +222,13 @@ class LimitSettings(_Section):
 class AuditSettings(_Section):
     """The outbox, its relay and its sinks. Where the sink ``otlp`` sends: the standard OTEL_EXPORTER_OTLP_* variables."""
 
-    relay: bool = Field(True, description="export from inside this process")
+    relay: bool = Field(True, description="export from inside this process; off where: identity audit relay")
+    relay_listen: str = Field(
+        "127.0.0.1:8081", description="host:port of a relay's HTTP side (health, metrics); empty: none"
+    )
+    sinks: Annotated[tuple[Literal["otlp", "file", "syslog"], ...], BeforeValidator(_names)] = Field(
+        ("otlp",), min_length=1, description="where events go, each with a place of its own in the outbox"
+    )
     outbox_max_events: Annotated[int, Field(ge=100)] = Field(
         100_000, description="a bucket; beyond it nothing is issued"
     )
@@ -234,9 +240,6 @@ class AuditSettings(_Section):
         1000, description="how often to look for events"
     )
     relay_batch: Annotated[int, Field(ge=1, le=2048)] = Field(256, description="events a bucket and look")
-    sinks: Annotated[tuple[Literal["otlp", "file", "syslog"], ...], BeforeValidator(_names)] = Field(
-        ("otlp",), description="where events go, by commas: otlp, file, syslog"
-    )
     subject: Literal["plain", "pseudonym"] = Field(
         "plain", description="how events name subjects; pseudonym: by a hash with pseudonym_key_file"
     )
@@ -269,8 +272,8 @@ class AuditSettings(_Section):
 
     @model_validator(mode="after")
     def _check_sinks(self) -> Self:
-        if not self.sinks or len(set(self.sinks)) < len(self.sinks):
-            raise ValueError("sinks: name at least one, and none twice")
+        if len(set(self.sinks)) < len(self.sinks):
+            raise ValueError("sinks: none may be named twice")
         if "file" in self.sinks and self.file_path is None:
             raise ValueError("file_path: is needed by the file sink")
         if "syslog" in self.sinks and not self.syslog_address:

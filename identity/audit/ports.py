@@ -68,8 +68,11 @@ class RelayOutbox(Protocol):
         """Says that ``relay`` lives, and names those that do, in a stable order."""
         ...
 
-    async def read(self, sink: str, relay: str, buckets: Sequence[int], *, batch: int) -> Sequence[Unread]:
-        """Leases these buckets and reads what they have for the sink, up to ``batch`` events of each.
+    async def read(
+        self, sink: str, relay: str, buckets: Sequence[int], *, alive: Sequence[str], batch: int
+    ) -> Sequence[Unread]:
+        """Leases these buckets and reads what they have for the sink, up to ``batch`` events of each. What a relay has that
+        is not among those ``alive`` is free.
 
         Buckets that another relay has, that have nothing, or whose part of the store is away are not among the answers.
         Raises ``STORE_UNAVAILABLE`` where all of the store is away.

@@ -70,6 +70,26 @@ def create_app(
             headers={"Cache-Control": "public, max-age=3600"},
         )
 
+    return _application(
+        [
+            Route(JWKS_PATH, jwks),
+            Route(METADATA_PATH, metadata),
+            *_operations_routes(readiness, metrics),
+            *extra_routes,
+        ]
+    )
+
+
+def create_operations_app(
+    *, readiness: Callable[[], Awaitable[Sequence[Problem]]], metrics: CollectorRegistry
+) -> Starlette:
+    """The ASGI application of a process that publishes nothing: health and metrics."""
+    return _application(_operations_routes(readiness, metrics))
+
+
+def _operations_routes(
+    readiness: Callable[[], Awaitable[Sequence[Problem]]], metrics: CollectorRegistry
+) -> Sequence[BaseRoute]:
     async def healthz(request: Request) -> Response:
         del request
         return JSONResponse({"status": "alive"}, headers=_NO_STORE)
@@ -92,15 +112,12 @@ def create_app(
         del request
         return Response(generate_latest(metrics), media_type=CONTENT_TYPE_LATEST, headers=_NO_STORE)
 
+    return (Route("/healthz", healthz), Route("/readyz", readyz), Route("/metrics", prometheus))
+
+
+def _application(routes: Sequence[BaseRoute]) -> Starlette:
     app = Starlette(
-        routes=[
-            Route(JWKS_PATH, jwks),
-            Route(METADATA_PATH, metadata),
-            Route("/healthz", healthz),
-            Route("/readyz", readyz),
-            Route("/metrics", prometheus),
-            *extra_routes,
-        ],
+        routes=routes,
         middleware=[Middleware(_SecurityHeaders)],
         exception_handlers={404: _not_found, 405: _method_not_allowed, 500: _failed},
     )

@@ -52,7 +52,7 @@ async def test_an_event_becomes_a_span_that_says_who_what_and_from_where(
         "client.address": "192.0.2.1",
         "user_agent.original": "Browser/1",
         "identity.device.label": "Laptop",
-        "rpc.method": "/grpc_identity.v1.IdentityService/IssueTokens",
+        "rpc.method": "grpc_identity.v1.IdentityService/IssueTokens",
     }
     assert {name: attributes[name] for name in expected} == expected
 

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import defaultdict
-from collections.abc import Iterable
 from typing import Any
 
 import pytest
+from audit.order import assert_chained_in_order
 from hypothesis import given
 from hypothesis import strategies as st
 
-from identity.audit.chain import GENESIS, ChainedEvent, digest_of, link_after
+from identity.audit.chain import GENESIS, link_after
 from identity.audit.event import Circumstances, Event, EventType, Outcome
 from identity.audit.ports import Cursor, LeaseLostError
 from identity.audit.relay import relay as relay_module
@@ -20,28 +19,6 @@ from identity.audit.relay.relay import share_of
 from identity.audit.sinks.ports import Undelivered
 from identity.errors import IdentityError
 from identity.store.redis.relay_outbox import MAX_DEAD_LETTERS
-
-
-def by_bucket(taken: Iterable[ChainedEvent]) -> dict[int, list[ChainedEvent]]:
-    """In the order in which a sink got them, without what it got again."""
-    found: dict[int, dict[str, ChainedEvent]] = defaultdict(dict)
-    for each in taken:
-        found[each.event.bucket].setdefault(each.event.event_id, each)
-    return {bucket: list(events.values()) for bucket, events in found.items()}
-
-
-def assert_chained_in_order(taken: Iterable[ChainedEvent]) -> int:
-    """Every bucket from its first event, without a gap; gives how many events that are."""
-    count = 0
-    for events in by_bucket(taken).values():
-        link = GENESIS.link
-        for number, each in enumerate(events, start=1):
-            assert each.event.sequence == number
-            assert each.previous == link
-            assert each.link == link_after(link, digest_of(each.event))
-            link = each.link
-            count += 1
-    return count
 
 
 @contextlib.asynccontextmanager
@@ -72,6 +49,8 @@ async def test_three_relays_deliver_every_bucket_in_its_order(
 ) -> None:
     sink = told_sink()
     relays = [relay_of(service, sink, name=name, batch=7) for name in ("a", "b", "c")]
+    for relay in relays:
+        await relay.share_out()
     async with running(*relays):
         await asyncio.gather(*(issue(service, f"user-{number}") for number in range(200)))
         await wait_until(lambda: is_empty(service, waiting))
@@ -89,14 +68,14 @@ async def test_what_a_dead_relay_had_is_taken_over_and_keeps_its_place_in_the_ch
     outbox = service.server.store.relay_outbox
     first = relay_of(service, dying, name="dies")
     await first.share_out()
-    unread = await outbox.read("told", "dies", range(8), batch=100)
+    unread = await outbox.read("told", "dies", range(8), alive=["dies"], batch=100)
     await dying.deliver([each for events in unread for each in first.by_sink[0].chained(events)])
     # It had delivered, and is killed before it could say so. Its lease and its sign of life run out.
     second = relay_of(service, living, name="lives")
     async with running(second):
         assert await outbox.relays("lives") == ["dies", "lives"]
         clock = service.server.store.clock
-        clock.offset_ms += 61_000
+        clock.offset_ms += 11_000
         await wait_until(lambda: is_empty(service, waiting))
     taken_again = {each.event.event_id: each for each in living.taken}
     assert all(taken_again[each.event.event_id] == each for each in dying.taken)
@@ -108,16 +87,20 @@ async def test_a_bucket_is_leased_to_one_relay_and_who_has_lost_it_moves_no_curs
 ) -> None:
     await issue(service)
     outbox = service.server.store.relay_outbox
-    (mine, *_) = await outbox.read("told", "mine", range(8), batch=10)
+    (mine, *_) = await outbox.read("told", "mine", range(8), alive=["mine", "other", "third"], batch=10)
     bucket = mine.bucket
-    assert await outbox.read("told", "other", [bucket], batch=10) == []
-    assert await outbox.read("another sink", "other", [bucket], batch=10) != []
+    assert await outbox.read("told", "other", [bucket], alive=["mine", "other", "third"], batch=10) == []
+    assert (
+        await outbox.read("another sink", "other", [bucket], alive=["mine", "other", "third"], batch=10) != []
+    )
+    # Free to those who know that its relay has died, and to all when the lease is over.
+    assert await outbox.read("told", "other", [bucket], alive=["other"], batch=10) != []
     service.server.store.clock.offset_ms += 61_000
-    assert await outbox.read("told", "other", [bucket], batch=10) != []
+    assert await outbox.read("told", "third", [bucket], alive=["other", "third"], batch=10) != []
     with pytest.raises(LeaseLostError):
         await outbox.advance("told", "mine", bucket, Cursor(entry=mine.entries[-1]), (), ["told"])
     await outbox.release("told", "mine", [bucket])
-    assert await outbox.read("told", "third", [bucket], batch=10) == []
+    assert await outbox.read("told", "other", [bucket], alive=["other", "third"], batch=10) == []
 
 
 async def test_a_sink_that_hangs_stops_no_other_and_gets_all_of_it_later(

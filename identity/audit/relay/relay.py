@@ -59,6 +59,8 @@ class SinkRelay:
         self._shape = shape
         self.buckets: Sequence[int] = ()
         """Its share from the next round on."""
+        self.alive: Sequence[str] = ()
+        """The relays that live, as was seen last."""
         self._held: Sequence[int] = ()
         self.delivered = 0
         self.problem = ""
@@ -90,7 +92,9 @@ class SinkRelay:
         """One round over this relay's buckets; ``None`` when there was nothing. Raises ``IdentityError``."""
         await self._take_share()
         batch = max(1, min(self._pace.batch, MAX_EVENTS_AT_ONCE // max(len(self.buckets), 1)))
-        unread = await self._outbox.read(self.sink.name, self._relay, self.buckets, batch=batch)
+        unread = await self._outbox.read(
+            self.sink.name, self._relay, self.buckets, alive=self.alive, batch=batch
+        )
         if not unread:
             return None
         following = [self.chained(each) for each in unread]
@@ -203,6 +207,7 @@ class AuditRelay:
             _log.warning("the audit relay cannot reach the outbox: %s", error.reason)
             return
         for each in self.by_sink:
+            each.alive = alive
             each.buckets = share_of(self._relay, alive, self._buckets)
 
 

@@ -26,7 +26,7 @@ from identity.store.redis.partial import where_it_is_there
 from identity.store.redis.scripted import ScriptedStore, recording
 from identity.store.redis.scripts import Script
 
-ALIVE_MS = 15_000
+ALIVE_MS = 10_000
 LEASE_MS = 60_000
 MAX_DEAD_LETTERS = 1_000
 """Of a bucket. Beyond them the backend is taken to be wrong, and not the events: they wait."""
@@ -39,10 +39,15 @@ class RedisRelayOutbox(ScriptedStore):
         """See ``RelayOutbox``."""
         return await self._alive(relay, ALIVE_MS)
 
-    async def read(self, sink: str, relay: str, buckets: Sequence[int], *, batch: int) -> Sequence[Unread]:
+    async def read(
+        self, sink: str, relay: str, buckets: Sequence[int], *, alive: Sequence[str], batch: int
+    ) -> Sequence[Unread]:
         """See ``RelayOutbox``."""
         answers = await asyncio.gather(
-            *(self._read(self._keys.buckets[index], sink, relay, batch) for index in buckets),
+            *(
+                self._read(self._keys.buckets[index], (sink, relay, LEASE_MS, batch, " ".join(alive)))
+                for index in buckets
+            ),
             return_exceptions=True,
         )
         return [unread for unread in where_it_is_there(answers) if unread is not None]
@@ -92,8 +97,8 @@ class RedisRelayOutbox(ScriptedStore):
         )
         return [name.decode() for name in names]
 
-    async def _read(self, keys: BucketKeys, sink: str, relay: str, batch: int) -> Unread | None:
-        answer = await self._run(scripts.RELAY_READ, keys, (keys.relays,), (sink, relay, LEASE_MS, batch))
+    async def _read(self, keys: BucketKeys, arguments: Sequence[Argument]) -> Unread | None:
+        answer = await self._run(scripts.RELAY_READ, keys, (keys.relays,), arguments)
         if not answer:
             return None
         cursor, entries = answer

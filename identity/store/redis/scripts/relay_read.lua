@@ -3,11 +3,13 @@
 -- KEYS[3]  relays (hash): `<sink> cursor`, the sequence number, link and entry up to which a sink has everything; `<sink> lease`, the
 --          relay that reads for it, and until when (ms)
 -- ARGV[5]  sink   ARGV[6] relay   ARGV[7] how long the lease lasts, ms   ARGV[8] how many events at most
+-- ARGV[9]  the relays that live, by spaces; what another one has leased is free
 --
 -- Returns {cursor or '', entries}, or {} when another relay has the bucket or there is nothing.
 
 local leased, ends = string.match(redis.call('HGET', KEYS[3], ARGV[5] .. ' lease') or '', '^(%S+) (%d+)$')
-if leased and leased ~= ARGV[6] and now_ms < tonumber(ends) then
+local lives = leased and string.find(' ' .. ARGV[9] .. ' ', ' ' .. leased .. ' ', 1, true)
+if lives and leased ~= ARGV[6] and now_ms < tonumber(ends) then
   return {}
 end
 if redis.call('HLEN', ledger) > 1 then
