@@ -150,7 +150,7 @@ async def _serve_claims_source(answer: Connection) -> None:
 
 
 def otlp_sink(answer: Connection, store_url: str, data: Path) -> None:
-    """Acknowledges spans and forgets them; a process of its own, so that receiving is not counted."""
+    """Acknowledges spans and log records and forgets them; a process of its own, so that receiving is not counted."""
     del store_url, data
     end_with_parent()
     uvloop.run(_serve_otlp_sink(answer))
@@ -163,8 +163,9 @@ async def _serve_otlp_sink(answer: Connection) -> None:
 
     server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
     methods = {"Export": grpc.unary_unary_rpc_method_handler(handler)}
-    service = "opentelemetry.proto.collector.trace.v1.TraceService"
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, methods),))
+    for name in ("trace.v1.TraceService", "logs.v1.LogsService"):
+        service = f"opentelemetry.proto.collector.{name}"
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, methods),))
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     answer.send({"target": f"127.0.0.1:{port}"})

@@ -220,13 +220,13 @@ class LimitSettings(_Section):
 
 
 class AuditSettings(_Section):
-    """The outbox and its relay. Where events go: the standard OTEL_EXPORTER_OTLP_* variables."""
+    """The outbox, its relay and its sinks. Where the sink ``otlp`` sends: the standard OTEL_EXPORTER_OTLP_* variables."""
 
     relay: bool = Field(True, description="export from inside this process; off where: identity audit relay")
     relay_listen: str = Field(
         "127.0.0.1:8081", description="host:port of a relay's HTTP side (health, metrics); empty: none"
     )
-    sinks: Annotated[tuple[str, ...], BeforeValidator(_names)] = Field(
+    sinks: Annotated[tuple[Literal["otlp", "file", "syslog"], ...], BeforeValidator(_names)] = Field(
         ("otlp",), min_length=1, description="where events go, each with a place of its own in the outbox"
     )
     outbox_max_events: Annotated[int, Field(ge=100)] = Field(
@@ -243,6 +243,49 @@ class AuditSettings(_Section):
     checkpoint_seconds: Annotated[float, Field(ge=0.5, le=86_400)] = Field(
         60, description="how often one of the servers signs how far the sinks have got, if they have"
     )
+    subject: Literal["plain", "pseudonym"] = Field(
+        "plain", description="how events name subjects; pseudonym: by a hash with pseudonym_key_file"
+    )
+    pseudonym_key_file: Path | None = Field(
+        None, description="at least 32 random bytes, the key of pseudonyms"
+    )
+    otlp_logs: bool = Field(
+        True, description="send log records beside the spans; false for a backend that has no logs"
+    )
+    file_path: Path | None = Field(None, description="where the file sink writes; its folder has to exist")
+    file_format: Literal["events", "ocsf"] = Field(
+        "events", description="of a line: the event itself, or OCSF's class Authentication"
+    )
+    file_max_bytes: Annotated[int, Field(ge=0)] = Field(
+        100_000_000, description="a file of this size is put away; 0: none is for its size"
+    )
+    file_max_age_hours: Annotated[int, Field(ge=0, le=8784)] = Field(
+        24, description="a file whose events are of so long a time is put away; 0: none is for its age"
+    )
+    syslog_address: str = Field(
+        "", description="tls://host:6514, tcp://host:601, udp://host:514 or unix:///path"
+    )
+    syslog_ca_file: Path | None = Field(
+        None, description="PEM roots of the collector's certificate; default: the system's"
+    )
+    syslog_certificate_file: Path | None = Field(
+        None, description="PEM client certificate chain; turns mTLS on"
+    )
+    syslog_private_key_file: Path | None = Field(None, description="PEM private key of the certificate")
+
+    @model_validator(mode="after")
+    def _check_sinks(self) -> Self:
+        if len(set(self.sinks)) < len(self.sinks):
+            raise ValueError("sinks: none may be named twice")
+        if "file" in self.sinks and self.file_path is None:
+            raise ValueError("file_path: is needed by the file sink")
+        if "syslog" in self.sinks and not self.syslog_address:
+            raise ValueError("syslog_address: is needed by the syslog sink")
+        if (self.syslog_certificate_file is None) != (self.syslog_private_key_file is None):
+            raise ValueError("syslog_certificate_file and syslog_private_key_file belong together")
+        if self.subject == "pseudonym" and self.pseudonym_key_file is None:
+            raise ValueError("pseudonym_key_file: is needed for pseudonyms")
+        return self
 
 
 class ClaimsSourceSettings(_Section):

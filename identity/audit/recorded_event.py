@@ -112,7 +112,8 @@ def members_of(event: RecordedEvent) -> dict[str, Any]:
 def from_members(members: Any) -> RecordedEvent:
     """The event of a canonical form that was read. Raises ``NotAnEventError``."""
     try:
-        known = {"bucket": 0} | {name: members[name] for name in _AS_THEY_ARE if name in members}
+        known: dict[str, Any] = {"event_id": "", "bucket": 0, "type": ""}
+        known |= {name: members[name] for name in _AS_THEY_ARE if name in members}
         reuse = members.get("reuse")
         return RecordedEvent(
             **known,

@@ -95,7 +95,11 @@ def _settings(data_dir: Path, redis_url: str, grpc_port: int, http_port: int) ->
         "http": {"listen": f"127.0.0.1:{http_port}"},
         "redis": {"url": redis_url},
         "keys": {"store": "file", "file": data_dir / "keyring.json", "kek_file": kek_file},
-        "audit": {"relay_poll_ms": RELAY_POLL_MS},
+        # Not every place for traces that one has at hand while developing takes log records.
+        "audit": {
+            "relay_poll_ms": RELAY_POLL_MS,
+            "otlp_logs": bool(os.environ.get("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT")),
+        },
     }
     return Settings.model_validate(
         {"issuer": f"http://127.0.0.1:{http_port}", "environment": "development"} | sections

@@ -46,11 +46,11 @@ def drained(service: Any, relay_of: Any, told_sink: Any) -> Any:
     return drain
 
 
-def audited(events: Sequence[ChainedEvent], keys: Sequence[str]) -> Report:
+def audited(events: Sequence[ChainedEvent], keys: Sequence[str], sink: str = "told") -> Report:
     with Evidence() as evidence:
         source = evidence.new_source("told", is_ordered=True)
         for line, each in enumerate(events, 1):
-            evidence.add(exported(each.event, each.previous, each.link, "told"), source, line)
+            evidence.add(exported(each.event, each.previous, each.link, sink), source, line)
         return report_of(evidence, keys)
 
 
@@ -142,12 +142,12 @@ async def test_without_a_key_that_signs_nothing_is_recorded(
 async def test_a_server_signs_by_itself(
     make_settings: Any, start_service: Any, relay_of: Any, told_sink: Any, issue: Any, wait_until: Any
 ) -> None:
-    service = await start_service(make_settings(audit={"sinks": ("told",), "checkpoint_seconds": 0.5}))
+    service = await start_service(make_settings(audit={"checkpoint_seconds": 0.5}))
     await issue(service)
-    sink = told_sink()
+    sink = told_sink(name="otlp")
     relaying = asyncio.create_task(relay_of(service, sink).run())
     try:
         await wait_until(lambda: "audit.checkpoint" in sink.types())
     finally:
         relaying.cancel()
-    assert audited(sink.taken, published(service)).verdict is Verdict.GOOD
+    assert audited(sink.taken, published(service), sink.name).verdict is Verdict.GOOD

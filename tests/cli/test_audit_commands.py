@@ -15,6 +15,7 @@ import exported_ranges as made
 import pytest
 from typer.testing import CliRunner
 
+from grpc_identity.v1 import identity_service_pb2 as pb
 from identity.audit.pseudonym import PseudonymKey
 from identity.audit.recorded_event import from_members
 from identity.audit.sinks.otlp.attributes import attributes_of
@@ -231,3 +232,25 @@ async def test_a_tail_of_the_store_shows_what_happens(service: Any, new_session:
     finally:
         process.kill()
         await process.wait()
+
+
+@pytest.mark.parametrize("form", ["events", "ocsf"])
+async def test_the_file_of_a_running_service_is_proved_with_the_keys_that_it_publishes(
+    make_settings: Any, start_service: Any, tmp_path: Path, wait_until: Any, form: str
+) -> None:
+    path = tmp_path / "audit.jsonl"
+    told = {"sinks": ("file",), "file_path": path, "file_format": form, "checkpoint_seconds": 0.5}
+    service = await start_service(make_settings(audit={"relay": True, "relay_poll_ms": 10} | told))
+    for subject in ("alice", "bob"):
+        request = pb.IssueTokensRequest(subject=subject, audience=["orders"])
+        await service.identity.IssueTokens(request, metadata=service.login)
+    await wait_until(lambda: path.exists() and b"audit.checkpoint" in path.read_bytes())
+    jwks = f"{service.addresses.http_url}/.well-known/jwks.json"
+    answer = await asyncio.to_thread(verified, str(path), "--keys", jwks)
+    assert answer["verdict"] == "good", answer
+    assert answer["trusted_keys"] == [service.server.keys.active_signer().kid]
+    lines = path.read_bytes().splitlines()
+    gone = next(at for at, line in enumerate(lines) if b"bob" in line)
+    path.write_bytes(b"\n".join(lines[:gone] + lines[gone + 1 :]) + b"\n")
+    answer = await asyncio.to_thread(verified, str(path), "--keys", jwks)
+    assert [finding["fault"] for finding in answer["findings"]] == ["missing"]

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -28,17 +27,8 @@ def line_of(item: ChainedEvent, sink: str) -> bytes:
     return item.canonical[:-1] + place.encode()
 
 
-def parse_line(line: bytes) -> Line:
-    """The event of a line, as it was written or changed since. Raises ``NotAnEventError``."""
-    try:
-        members = json.loads(line)
-        return from_line_members(members)
-    except (ValueError, RecursionError) as error:
-        raise NotAnEventError("not a line of JSON") from error
-
-
 def from_line_members(members: Mapping[str, Any]) -> Line:
-    """The same of members that were read. Raises ``NotAnEventError``."""
+    """The event of a line whose members were read, as it was written or changed since. Raises ``NotAnEventError``."""
     try:
         rest = dict(members)
         chain, sink = rest.pop("chain"), rest.pop("sink")
