@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import exported_ranges as made
@@ -11,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from identity.audit.chain import digest_of
+from identity.audit.findings import Fault
 from identity.audit.report import Span, Verdict
 
 GOOD = made.checked_range()
@@ -217,6 +220,12 @@ def test_only_what_touches_the_time_asked_for_is_reported() -> None:
 def test_a_time_after_the_last_checkpoint_cannot_be_told_about() -> None:
     after = made.START_MS + 100 * made.SECOND_MS
     assert made.verified(GOOD, span=Span(until_ms=after)).verdict is Verdict.CANNOT_TELL
+
+
+def test_the_documents_say_what_every_fault_may_come_from() -> None:
+    text = (Path(__file__).parents[2] / "docs/audit.md").read_text().split("\n## Verifying")[1]
+    listed = re.findall(r"^\| `([a-z_]+)` \|", text, re.MULTILINE)
+    assert listed == [fault.value for fault in Fault]
 
 
 def test_nothing_is_told_of_nothing() -> None:
