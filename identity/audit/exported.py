@@ -43,7 +43,10 @@ class ExportedEvent:
 def exported(event: RecordedEvent, previous: bytes, link: bytes, sink: str) -> ExportedEvent:
     """An event that a backend has given back. Raises ``NotAnEventError`` for what no sink exports."""
     _check(event)
-    return ExportedEvent(event, digest_of(event), previous, link, sink)
+    try:
+        return ExportedEvent(event, digest_of(event), previous, link, sink)
+    except (AttributeError, TypeError, ValueError) as error:
+        raise NotAnEventError(f"not an audit event: {type(error).__name__}") from error
 
 
 def from_line(line: bytes) -> ExportedEvent:

@@ -137,9 +137,10 @@ def _each(members: Any, name: str) -> Iterator[Mapping[str, Any]]:
 
 
 def _value(value: Any) -> Any:
-    # Protobuf's JSON has 64-bit integers as text.
     if not isinstance(value, dict):
         return None
-    if "intValue" in value:
-        return int(value["intValue"]) if str(value["intValue"]).lstrip("-").isdigit() else None
-    return next(iter(value.values()), None)
+    try:
+        # Protobuf's JSON has 64-bit integers as text.
+        return int(value["intValue"]) if "intValue" in value else next(iter(value.values()), None)
+    except (TypeError, ValueError, OverflowError):
+        return None
