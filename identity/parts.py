@@ -24,7 +24,7 @@ from identity.keys.custody import Custody
 from identity.keys.file_store import FileKeyStore
 from identity.keys.keyring import LOCAL
 from identity.keys.ports import KeyProvider, KeyStore, ProviderError
-from identity.keys.providers.by_uri import providers_by_scheme, scheme_of
+from identity.keys.providers.by_uri import providers_by_scheme, require_algorithm, scheme_of
 from identity.keys.providers.remote import RemoteLimits
 from identity.keys.providers.wrapping import unwrapped_kek
 from identity.keys.schedule import Schedule
@@ -195,6 +195,10 @@ def key_service(
 def key_providers(settings: Settings) -> Mapping[str, KeyProvider]:
     """Where keys are, by the scheme that the keyring names each place by. Raises ``ConfigurationError``."""
     keys = settings.keys
+    try:
+        require_algorithm(keys.provider, keys.algorithm)
+    except ProviderError as error:
+        raise ConfigurationError([FieldViolation("keys.algorithm", str(error))]) from None
     try:
         return providers_by_scheme(keys.provider, keys.former_providers, remote_limits(settings))
     except ProviderError as error:

@@ -18,13 +18,15 @@ from identity.keys.providers.remote import RemoteLimits
 
 @dataclass(frozen=True, slots=True)
 class Packages:
-    """The extra that a provider needs, and the loggers of what is in it."""
+    """The extra that a provider needs, the loggers of what is in it, and the algorithms its place has no keys for."""
 
     extra: str
     loggers: tuple[str, ...] = ()
+    lacks: tuple[str, ...] = ()
 
 
 _AWS = Packages("aws", ("boto3", "botocore", "urllib3"))
+_AZURE = ("azure", "msal", "aiohttp", "urllib3")
 _GCP = Packages("gcp", ("google", "urllib3"))
 PACKAGES: Mapping[str, Packages] = MappingProxyType(
     {
@@ -32,6 +34,8 @@ PACKAGES: Mapping[str, Packages] = MappingProxyType(
         "transit": Packages("transit", ("aiohttp",)),
         "awskms": _AWS,
         "awssm": _AWS,
+        "azurekv": Packages("azure", _AZURE, lacks=("EdDSA",)),
+        "azuresecrets": Packages("azure", _AZURE),
         "gcpkms": _GCP,
         "gcpsm": _GCP,
     }
@@ -42,6 +46,15 @@ PACKAGES: Mapping[str, Packages] = MappingProxyType(
 def scheme_of(uri: str) -> str:
     """What is before the first colon."""
     return uri.partition(":")[0]
+
+
+def require_algorithm(uri: str, algorithm: str) -> None:
+    """Raises ``ProviderError`` where the place of new keys will never have one for it: rather now than when one is due."""
+    scheme = scheme_of(uri)
+    if scheme in PACKAGES and algorithm in PACKAGES[scheme].lacks:
+        raise ProviderError(
+            f"{scheme}: has no keys for {algorithm}; choose another algorithm, or another place"
+        )
 
 
 def provider_by_uri(uri: str, limits: RemoteLimits) -> KeyProvider:

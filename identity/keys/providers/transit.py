@@ -17,7 +17,6 @@ import contextlib
 import hashlib
 import json
 import logging
-import ssl
 import time
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -35,7 +34,7 @@ from grpc_identity.jwk import PublicKey
 from identity.keys.ports import ProviderError
 from identity.keys.providers.purpose import PURPOSE
 from identity.keys.providers.remote import NewPair, RemoteKeys, RemoteLimits, UnreachableError
-from identity.keys.providers.uri import ProviderUri, read_secret, require_private_way
+from identity.keys.providers.uri import ProviderUri, read_secret, require_private_way, tls_context
 
 OPTIONS = ("token-file", "namespace", "ca-file", "prefix")
 WRAPPING_OPTIONS = ("token-file", "namespace", "ca-file", "key")
@@ -73,7 +72,7 @@ class TransitClient:
         if "namespace" in uri.options:
             self._headers["X-Vault-Namespace"] = uri.options["namespace"]
         self._base = f"{parts.scheme}://{parts.netloc}/v1/"
-        self._tls = _verification(uri) if parts.scheme == "https" else None
+        self._tls = tls_context(uri) if parts.scheme == "https" else None
         self._limits = limits
         self._http: aiohttp.ClientSession | None = None
 
@@ -267,12 +266,3 @@ def _public_key(text: str) -> PublicKey:
     if not isinstance(key, EllipticCurvePublicKey | RSAPublicKey):
         raise ProviderError("Transit made a key of another type than it was asked for")
     return key
-
-
-def _verification(uri: ProviderUri) -> ssl.SSLContext:
-    try:
-        return ssl.create_default_context(cafile=uri.options.get("ca-file"))
-    except OSError as error:
-        raise ProviderError(
-            f"transit: cannot read ca-file: {error.strerror or type(error).__name__}"
-        ) from None

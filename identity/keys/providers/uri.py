@@ -7,6 +7,7 @@ provider's own library looks for it. So a URI can be shown, and is.
 from __future__ import annotations
 
 import os
+import ssl
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,3 +83,13 @@ def read_secret(scheme: str, path: str) -> str:
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "is not text"
         raise ProviderError(f"{scheme}: cannot read {path}: {reason}") from None
+
+
+def tls_context(uri: ProviderUri) -> ssl.SSLContext:
+    """Trusts the certificates of ``ca-file``, or the system's. Raises ``ProviderError``."""
+    try:
+        return ssl.create_default_context(cafile=uri.options.get("ca-file"))
+    except OSError as error:
+        raise ProviderError(
+            f"{uri.scheme}: cannot read ca-file: {error.strerror or type(error).__name__}"
+        ) from None

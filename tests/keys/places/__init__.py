@@ -6,8 +6,13 @@ PLACES = {
     "transit": "openbao",
     "awskms": "aws",
     "awssm": "aws",
+    "azurekv": "azure",
+    "azuresecrets": "azure",
     "gcpkms": "gcp",
     "gcpsm": "gcp",
 }
 # Where the place itself lacks an algorithm that its provider knows, or its stand-in does.
-LACKING = {("awskms", "EdDSA"): "moto makes no Ed25519 keys; KMS does"}
+LACKING = {
+    ("awskms", "EdDSA"): "moto makes no Ed25519 keys; KMS does",
+    ("azurekv", "EdDSA"): "Key Vault has no Ed25519",
+}

@@ -9,6 +9,7 @@ import pytest
 import pytest_asyncio
 from keys.places import PLACES
 from keys.places.aws import Aws
+from keys.places.azure import Azure
 from keys.places.gcp import Gcp
 from keys.places.openbao import OpenBao
 from keys.places.softhsm import SoftHsm, softhsm
@@ -34,6 +35,13 @@ def openbao_fixture(tmp_path_factory: Any) -> Iterator[OpenBao]:
 @pytest.fixture(name="aws", scope="session")
 def aws_fixture() -> Iterator[Aws]:
     server = Aws()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(name="azure", scope="session")
+def azure_fixture(tmp_path_factory: Any) -> Iterator[Azure]:
+    server = Azure(tmp_path_factory.mktemp("azure"))
     yield server
     server.stop()
 

@@ -21,8 +21,8 @@ from identity.keys.providers.remote import RemoteLimits
 ISSUE = pb.IssueTokensRequest(subject="alice", audience=["orders"])
 ROOT = Path(__file__).parents[3]
 MISSING = {
-    "pkcs11": "pkcs11", "transit": "aiohttp", "awskms": "boto3", "awssm": "boto3", "gcpkms": "google.cloud.kms_v1",
-    "gcpsm": "google.cloud.secretmanager_v1",
+    "pkcs11": "pkcs11", "transit": "aiohttp", "awskms": "boto3", "awssm": "boto3", "azurekv": "azure.keyvault.keys",
+    "azuresecrets": "azure.keyvault.secrets", "gcpkms": "google.cloud.kms_v1", "gcpsm": "google.cloud.secretmanager_v1",
 }  # fmt: skip
 
 

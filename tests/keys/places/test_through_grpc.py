@@ -14,6 +14,7 @@ import pytest
 import pytest_asyncio
 from keys.places import LACKING, PLACES
 from keys.places.aws import SECRET_KEY
+from keys.places.azure import CLIENT_SECRET, TOKEN_PREFIX, Azure
 from keys.places.openbao import OpenBao
 from keys.places.softhsm import PIN
 from keys.places.test_every_place import ALGORITHMS, PUBLIC_MEMBERS
@@ -83,17 +84,19 @@ async def test_tokens_are_signed_there_and_verified_with_what_is_published(
     keyring = await service.server.store.keyring.load()
     stored = document.to_text(keyring)
     assert json.loads(stored)["keys"][0]["provider"] == place
-    credentials = [PIN, SECRET_KEY, (await asyncio.to_thread(openbao.token_file.read_text))]
+    token = await asyncio.to_thread(openbao.token_file.read_text)
+    credentials = [PIN, SECRET_KEY, CLIENT_SECRET, TOKEN_PREFIX, token]
     for text in (caplog.text, stored, repr(service.server.keys), repr(settings)):
         assert len(text) > 10
         assert not [credential for credential in credentials if credential in text]
 
 
-@pytest_asyncio.fixture
-async def own_openbao(openbao: OpenBao) -> AsyncIterator[OpenBao]:
+@pytest_asyncio.fixture(params=["openbao", "azure"])
+async def own_place(request: pytest.FixtureRequest) -> AsyncIterator[OpenBao | Azure]:
     """One that a test may kill; the next finds it alive."""
-    yield openbao
-    await asyncio.to_thread(openbao.bring_back)
+    place: OpenBao | Azure = request.getfixturevalue(request.param)
+    yield place
+    await asyncio.to_thread(place.bring_back)
 
 
 class Refreshing:
@@ -121,10 +124,10 @@ class Refreshing:
 
 
 async def test_a_place_that_is_killed_under_load_and_comes_back_costs_no_session_and_no_restart(
-    own_openbao: OpenBao, make_settings: Any, start_service: Any, refused: Any, wait_until: Any
+    own_place: OpenBao | Azure, make_settings: Any, start_service: Any, refused: Any, wait_until: Any
 ) -> None:
     settings = make_settings(
-        keys={"provider": own_openbao.uri, "provider_timeout_ms": 1000},
+        keys={"provider": own_place.uri, "provider_timeout_ms": 1000},
         limits={"address_successes_per_minute": 10**6},
     )
     service = await start_service(settings)
@@ -133,7 +136,7 @@ async def test_a_place_that_is_killed_under_load_and_comes_back_costs_no_session
     running = [asyncio.create_task(session.run()) for session in sessions]
     await wait_until(lambda: all(session.done > 1 for session in sessions))
 
-    own_openbao.kill()
+    own_place.kill()
     await wait_until(lambda: all(session.unavailable for session in sessions))
     refusal = await refused(service.identity.IssueTokens(ISSUE, metadata=service.login))
     assert (refusal.code, refusal.reason) == (grpc.StatusCode.UNAVAILABLE, "SIGNER_UNAVAILABLE")
@@ -142,7 +145,7 @@ async def test_a_place_that_is_killed_under_load_and_comes_back_costs_no_session
     # Verifiers go on: what is published needs nobody.
     assert len(await published(service)) == 1
 
-    await asyncio.to_thread(own_openbao.bring_back)
+    await asyncio.to_thread(own_place.bring_back)
     done = [session.done for session in sessions]
     await wait_until(
         lambda: all(
@@ -159,13 +162,11 @@ async def test_a_place_that_is_killed_under_load_and_comes_back_costs_no_session
 
 
 async def test_while_the_place_is_away_a_refresh_spends_nothing(
-    own_openbao: OpenBao, make_settings: Any, start_service: Any, refused: Any, wait_until: Any
+    own_place: OpenBao | Azure, make_settings: Any, start_service: Any, refused: Any, wait_until: Any
 ) -> None:
-    service = await start_service(
-        make_settings(keys={"provider": own_openbao.uri, "provider_timeout_ms": 500})
-    )
+    service = await start_service(make_settings(keys={"provider": own_place.uri, "provider_timeout_ms": 500}))
     tokens = (await service.identity.IssueTokens(ISSUE, metadata=service.login)).tokens
-    own_openbao.hang()
+    own_place.hang()
 
     async def is_open() -> bool:
         calls = [refused(service.identity.IssueTokens(ISSUE, metadata=service.login)) for _ in range(5)]
@@ -176,7 +177,7 @@ async def test_while_the_place_is_away_a_refresh_spends_nothing(
     request = pb.RefreshRequest(refresh_token=tokens.refresh_token)
     refusal = await refused(service.identity.Refresh(request, metadata=service.login))
     assert refusal.reason == "SIGNER_UNAVAILABLE"
-    own_openbao.bring_back()
+    own_place.bring_back()
 
     async def is_ready() -> bool:
         return not await problems(service)
@@ -188,15 +189,15 @@ async def test_while_the_place_is_away_a_refresh_spends_nothing(
 
 
 async def test_a_service_comes_up_while_the_place_is_away_and_signs_once_it_is_back(
-    own_openbao: OpenBao, make_settings: Any, start_service: Any, refused: Any, wait_until: Any
+    own_place: OpenBao | Azure, make_settings: Any, start_service: Any, refused: Any, wait_until: Any
 ) -> None:
-    settings = make_settings(keys={"provider": own_openbao.uri, "provider_timeout_ms": 500})
+    settings = make_settings(keys={"provider": own_place.uri, "provider_timeout_ms": 500})
     await start_service(settings)
-    own_openbao.kill()
+    own_place.kill()
     service = await start_service(settings)
     refusal = await refused(service.identity.IssueTokens(ISSUE, metadata=service.login))
     assert refusal.reason == "SIGNER_UNAVAILABLE"
-    await asyncio.to_thread(own_openbao.bring_back)
+    await asyncio.to_thread(own_place.bring_back)
 
     async def signs() -> bool:
         try:

@@ -12,6 +12,7 @@ from typing import Any
 import boto3
 import pytest
 from keys.places.aws import Aws
+from keys.places.azure import Azure
 from keys.places.gcp import Gcp
 from keys.places.openbao import OpenBao
 from keys.places.softhsm import SoftHsm
@@ -23,7 +24,7 @@ from identity.keys.providers.wrapping import unwrapped_kek, wrapped_kek
 from identity.parts import key_encryption_key
 
 LIMITS = RemoteLimits()
-WRAPPING = ("transit", "pkcs11", "awskms", "gcpkms")
+WRAPPING = ("transit", "pkcs11", "awskms", "azurekv", "gcpkms")
 
 
 @pytest.fixture
@@ -39,6 +40,9 @@ def wrapping_uri(request: Any) -> Callable[[str], str]:
                 softhsm: SoftHsm = request.getfixturevalue("softhsm")
                 softhsm.make_aes_key("kek")
                 return softhsm.uri_with("token=identity;object=kek")
+            case "azurekv":
+                azure: Azure = request.getfixturevalue("azure")
+                return azure.make_wrapping_key("kek")
             case "gcpkms":
                 gcp: Gcp = request.getfixturevalue("gcp")
                 return gcp.wrapping_uri
@@ -96,6 +100,25 @@ def test_a_key_encryption_key_that_lies_in_secret_manager_is_fetched(gcp: Gcp, m
     gcp.secrets["projects/p/secrets/kek"] = [b"the one before", base64.b64encode(raw)]
     uri = f"{gcp.uri_of('gcpsm')}&secret=kek"
     assert key_encryption_key(make_settings(keys={"kek_file": None, "kek_provider": uri})).raw == raw
+
+
+def test_a_key_encryption_key_that_lies_in_key_vault_is_fetched(azure: Azure, make_settings: Any) -> None:
+    raw = secrets.token_bytes(32)
+    azure.put_secret("kek", "the one before")
+    azure.put_secret("kek", base64.b64encode(raw).decode())
+    uri = f"{azure.uri_of('azuresecrets')}&secret=kek"
+    assert key_encryption_key(make_settings(keys={"kek_file": None, "kek_provider": uri})).raw == raw
+
+
+def test_a_key_encryption_key_that_key_vault_wrapped_is_unwrapped_after_its_key_has_a_newer_version(
+    azure: Azure,
+) -> None:
+    raw = secrets.token_bytes(32)
+    uri = azure.make_wrapping_key("rotated")
+    before = wrapped_kek(uri, raw, LIMITS)
+    assert azure.make_wrapping_key("rotated") == uri
+    after = wrapped_kek(uri, raw, LIMITS)
+    assert unwrapped_kek(uri, before, LIMITS) == unwrapped_kek(uri, after, LIMITS) == raw
 
 
 def test_a_place_that_is_away_at_the_start_is_named(make_settings: Any, tmp_path: Path) -> None:
