@@ -34,6 +34,7 @@ from identity.readiness import Problem
 from identity.sessions.current_claims import CurrentClaims, WhenAway
 from identity.store.redis.address import StoreAddress
 from identity.store.redis.clients import RedisClientStore
+from identity.store.redis.dead_letters import RedisDeadLetterBox
 from identity.store.redis.durability import Durability
 from identity.store.redis.fitness import store_problems
 from identity.store.redis.keyring import RedisKeyStore
@@ -81,6 +82,7 @@ class StoreParts:
         self.keyring = RedisKeyStore(self.connection, self.keys, outbox_bound=bound, durability=revoking)
         self.outbox = RedisEventOutbox(context)
         self.relay_outbox = RedisRelayOutbox(context)
+        self.dead_letters = RedisDeadLetterBox(context)
         self.board = RedisInstanceBoard(self.connection, self.keys)
 
     async def close(self) -> None:
