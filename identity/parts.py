@@ -37,6 +37,7 @@ from identity.sessions.current_claims import CurrentClaims, WhenAway
 from identity.store.redis.address import StoreAddress
 from identity.store.redis.checkpoints import RedisCheckpointTurns
 from identity.store.redis.clients import RedisClientStore
+from identity.store.redis.dead_letters import RedisDeadLetterBox
 from identity.store.redis.durability import Durability
 from identity.store.redis.fitness import store_problems
 from identity.store.redis.keyring import RedisKeyStore
@@ -86,6 +87,7 @@ class StoreParts:
         self.outbox = RedisEventOutbox(context)
         self.relay_outbox = RedisRelayOutbox(context)
         self.outbox_view = RedisOutboxView(context)
+        self.dead_letters = RedisDeadLetterBox(context)
         self.board = RedisInstanceBoard(self.connection, self.keys)
 
     async def close(self) -> None:

@@ -14,6 +14,7 @@ from identity.audit import checkpoints
 from identity.audit.chain import GENESIS, ChainedEvent, ChainHead, chained
 from identity.audit.evidence import Evidence
 from identity.audit.exported import from_line
+from identity.audit.line import line_of as the_sinks_line_of
 from identity.audit.recorded_event import NotAnEventError, RecordedEvent, canonical
 from identity.audit.report import Report, Span, report_of
 
@@ -94,8 +95,7 @@ def head_of(chain: Sequence[ChainedEvent]) -> ChainHead:
 
 
 def line_of(each: ChainedEvent, sink: str = "file") -> bytes:
-    chain = {"link": each.link.hex(), "previous": each.previous.hex()}
-    return each.canonical[:-1] + f',"chain":{json.dumps(chain)},"sink":"{sink}"}}'.encode()
+    return the_sinks_line_of(each, sink)
 
 
 def checked_range(

@@ -15,8 +15,8 @@ which is that of the chain, each as often as it was found. The rules:
 5. **Duplicates.** The same event again is counted and does no harm: export is at least once. Another event under the same
    number, or the same with another link, is named: a store that had lost writes goes on with numbers it has given before.
 6. **Order.** A file has an order: what a sink got later is further down. An event that is further down than one that
-   follows it is *reordered*; of the few ways to put that, the one that names the fewest events is preferred. Of sources
-   without an order (a tracing backend), and across files, nothing is said.
+   follows it is *reordered*; of the few ways to put that, the one that names the fewest events is preferred. An event that
+   was refused, and offered again later, may stand where it does. Of sources without an order (a tracing backend), and across files, nothing is said.
 7. **Checkpoints.** A claim that the chain had a certain link at a certain number is compared where the walk passes it. Who
    has signed it, and whether that counts, is decided elsewhere (``identity.audit.trust``). An equal claim proves
    everything up to it, back to where the chain was last broken. A claim about what comes after the last event shows that the tail
@@ -158,8 +158,10 @@ class _Walker:
         if len(variants) > 1:
             ids = tuple(event.event_id for event in variants)
             self._report(Fault.SEQUENCE_TWICE, Numbers(sequence, sequence), first.time_ms, ids=ids)
-        for event in self._order.after(first):
-            self._report_order(event)
+        # What the sink refused at first may have been offered again later.
+        if sequence not in self._evidence.refused:
+            for event in self._order.after(first):
+                self._report_order(event)
         walked = self._walked
         walked.events += len(variants)
         walked.first_ms = walked.first_ms if walked.numbers else first.time_ms

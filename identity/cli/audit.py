@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from identity.cli.audit_dead_letters import dead_letters
 from identity.cli.audit_query import query
 from identity.cli.audit_relay import relay
 from identity.cli.audit_tail import tail
@@ -17,3 +18,4 @@ app.command("relay")(relay)
 app.command("verify")(verify)
 app.command("query")(query)
 app.command("tail")(tail)
+app.command("dead-letters")(dead_letters)

@@ -180,14 +180,17 @@ def test_two_events_of_one_number_are_named_as_a_store_that_lost_writes() -> Non
     assert set(report.findings[0].event_ids) == {first[3].event.event_id, "later4"}
 
 
-def test_an_event_that_the_sink_refused_stays_a_link() -> None:
+def test_an_event_that_the_sink_refused_stays_a_link_and_may_come_later() -> None:
     events = [made.event(1, number + 1) for number in range(6)]
-    digest = next(each for each in made.chain_of(events) if each.event.sequence == 3)
-    detail = f"sink file, bucket 1, sequence 3, digest {digest_of(digest.event).hex()}"
+    letter = next(each for each in made.chain_of(events) if each.event.sequence == 3)
+    detail = f"sink file, bucket 1, sequence 3, digest {digest_of(letter.event).hex()}"
     events.append(made.event(1, 7, type="audit.dead_lettered", outcome="refused", detail=detail))
     report = made.verified([made.line_of(each) for each in made.chain_of(events, unsent={3})])
     assert made.told(report) == []
     assert report.chains[0].refused == 1
+    later = [each for each in made.chain_of(events) if each.event.sequence != 3]
+    offered_again = made.verified([made.line_of(each) for each in [*later, letter]])
+    assert made.told(offered_again) == []
     without_reason = made.verified([made.line_of(each) for each in made.chain_of(events[:6], unsent={3})])
     assert made.told(without_reason) == [("missing", 1, "3")]
 
