@@ -13,6 +13,10 @@ from typing import Any, Protocol
 from identity.audit.event import Event
 from identity.keys.keyring import Keyring
 
+PROBE = b"grpc-identity probe"
+"""Signed to see whether a key can be used. Never the signing input of a token: those have a dot between their parts (RFC
+7515, section 5.1)."""
+
 
 class NoActiveKeyError(Exception):
     """No key signs at the moment; nothing can be issued until one does."""
@@ -76,6 +80,13 @@ class Signer(Protocol):
         """The JOSE signature (RFC 7518, section 3; for ES256 the 64 bytes of R and S).
 
         Raises ``SignerUnavailableError``; another key never takes its place.
+        """
+        ...
+
+    async def probe(self) -> bytes:
+        """The signature of ``PROBE``, to see whether the key can be used.
+
+        Raises ``SignerUnavailableError``, which says nothing of other keys of the same place: none is refused for it.
         """
         ...
 

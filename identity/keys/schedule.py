@@ -8,6 +8,8 @@ Rules:
   process, and takes over early enough for every process to have changed to it before the time is up.
 - It takes over as soon as its time has come and every live verifier is known to hold it, and ``UPTAKE`` later in any
   case; its predecessor signs meanwhile.
+- A key that is known to be unusable does not take over while another signs, however late it is. When it is ``SPREAD`` past
+  its deadline it is given up, and another is made in its stead, which is published as long ahead as any.
 - A retired key stays published until the last token it signed has expired, plus skew and the time for which
   a verifier may go without fetching.
 - A key that should have retired keeps signing while no other can: an expired schedule is better than no tokens.
@@ -80,16 +82,24 @@ class NewKeyTimes:
     removes_at: datetime
 
 
-def new_key_due(keyring: Keyring, now: datetime, schedule: Schedule) -> NewKeyTimes | None:
-    """The times of the key that has to be made now, or ``None``."""
-    if any(key.state is KeyState.PENDING for key in keyring.keys):
-        return None
+def new_key_due(
+    keyring: Keyring, now: datetime, schedule: Schedule, unusable: Collection[str] = ()
+) -> NewKeyTimes | None:
+    """The times of the key that has to be made now, or ``None``. What waits meanwhile is of no use and not needed then.
+
+    ``unusable`` are the ids of keys that are known not to sign.
+    """
+    pending = [key for key in keyring.keys if key.state is KeyState.PENDING]
     active = keyring.active
     if active is None:
-        return times_of(KeyState.ACTIVE, now, schedule)
-    if now < made_at(active, schedule):
+        is_needed = all(key.kid in unusable for key in pending)
+        return times_of(KeyState.ACTIVE, now, schedule) if is_needed else None
+    if any(not _is_given_up(key, now, unusable) for key in pending):
         return None
-    activates_at = max(active.retires_at - SPREAD - UPTAKE, now + schedule.publish_ahead + SPREAD)
+    if not pending and now < made_at(active, schedule):
+        return None
+    soonest = now + schedule.publish_ahead + SPREAD
+    activates_at = soonest if pending else max(active.retires_at - SPREAD - UPTAKE, soonest)
     return times_of(KeyState.PENDING, activates_at, schedule)
 
 
@@ -104,16 +114,26 @@ def overdue(keyring: Keyring, now: datetime) -> Sequence[KeyRecord]:
     return [key for key in keyring.keys if key.state is KeyState.PENDING and now >= key.activates_at]
 
 
-def advanced(keyring: Keyring, now: datetime, held: Collection[str] = ()) -> Keyring:
+def about_to_sign(keyring: Keyring, now: datetime) -> Sequence[KeyRecord]:
+    """The pending keys of which one may take over now."""
+    if keyring.active is not None:
+        return overdue(keyring, now)
+    return [key for key in keyring.keys if key.state is KeyState.PENDING]
+
+
+def advanced(
+    keyring: Keyring, now: datetime, held: Collection[str] = (), unusable: Collection[str] = ()
+) -> Keyring:
     """The keyring with every key in the state its time asks for; the same object when nothing is due.
 
-    ``held`` are the ids of keys that every live verifier is known to hold.
+    ``held`` are the ids of keys that every live verifier is known to hold, ``unusable`` those of keys that are known not
+    to sign.
     """
-    pending = [key for key in keyring.keys if key.state is KeyState.PENDING]
-    if keyring.active is None and pending:
-        due = pending[:1]
+    due = [key for key in about_to_sign(keyring, now) if key.kid not in unusable]
+    if keyring.active is None:
+        due = due[:1]
     else:
-        due = [key for key in overdue(keyring, now) if key.kid in held or now >= key.activates_by]
+        due = [key for key in due if key.kid in held or now >= key.activates_by]
     signs = due[-1] if due else keyring.active
     keys = []
     for key in keyring.keys:
@@ -158,6 +178,11 @@ def times_of(state: KeyState, activates_at: datetime, schedule: Schedule) -> New
         retires_at,
         retires_at + schedule.keep_after_retirement,
     )
+
+
+def _is_given_up(key: KeyRecord, now: datetime, unusable: Collection[str]) -> bool:
+    # Whoever can use it has had the time to let it take over.
+    return key.kid in unusable and now >= key.activates_by + SPREAD
 
 
 def _in_state(key: KeyRecord, state: KeyState, now: datetime) -> KeyRecord:

@@ -38,6 +38,7 @@ from identity.keys.ports import (
     SignerUnavailableError,
     Uptake,
 )
+from identity.keys.rehearsal import TRY_SOON, Rehearsal
 from identity.keys.schedule import Schedule
 from identity.keys.sealing import SealError
 from identity.keys.secrets import accepted, in_use, rotation_due
@@ -86,7 +87,8 @@ class KeyService:
         self.on_published: Callable[[], None] = _tell_nobody
         self.on_secrets: Callable[[RefreshTokenSecrets], None] = _tell_nobody
         self._store = store
-        self._upkeep = Upkeep(custody, schedule)
+        self._rehearsal = Rehearsal(custody)
+        self._upkeep = Upkeep(custody, schedule, self._rehearsal)
         self._keyring = EMPTY
         self._published = PublishedKeys((), "", 0)
         self._secrets: RefreshTokenSecrets | None = None
@@ -120,6 +122,24 @@ class KeyService:
 
     async def run(self) -> None:
         """Follows the keyring and keeps it on schedule until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._follow())
+            tasks.create_task(self._keep_trying())
+
+    async def rehearse(self) -> None:
+        """Opens and tries the keys that wait; see ``identity.keys.rehearsal``."""
+        await self._rehearsal.look(self._keyring, self.clock.now())
+
+    async def _keep_trying(self) -> None:
+        # Apart from following, which must not wait for a place that is slow.
+        while True:
+            try:
+                await self.rehearse()
+            except Exception:
+                _log.exception("the keys that wait could not be tried")
+            await asyncio.sleep(TRY_SOON.total_seconds())
+
+    async def _follow(self) -> None:
         loop = asyncio.get_running_loop()
         ticked_at = loop.time()
         while True:
@@ -191,7 +211,7 @@ class KeyService:
                 found.append(Problem("signer_unavailable", str(error)))
         if self._failure:
             found.append(Problem("keyring_unavailable", self._failure))
-        return found
+        return [*found, *self._rehearsal.problems()]
 
     def _fail(self, message: str) -> None:
         if message != self._failure:
@@ -200,12 +220,12 @@ class KeyService:
 
     async def has_news(self) -> bool:
         """Whether a step is due, or others have taken one; cheap. Raises ``KeyStoreError``."""
-        now = self.clock.now()
+        now, unusable = self.clock.now(), self._rehearsal.unusable
         may_ask = asyncio.get_running_loop().time() >= self._ask_again_at
         is_due = (
-            (may_ask and bool(rules.overdue(self._keyring, now)))
-            or rules.advanced(self._keyring, now) is not self._keyring
-            or rules.new_key_due(self._keyring, now, self.schedule) is not None
+            (may_ask and bool(self._waiting_for_uptake()))
+            or rules.advanced(self._keyring, now, (), unusable) is not self._keyring
+            or rules.new_key_due(self._keyring, now, self.schedule, unusable) is not None
             or rotation_due(self._keyring, now, self.schedule.secret_for)
             or (self._secrets is not None and self._secrets.active_id != self._secret_in_use())
         )
@@ -214,10 +234,13 @@ class KeyService:
     def _secret_in_use(self) -> int:
         return in_use(accepted(self._keyring, SecretPurpose.REFRESH_TOKEN), self.clock.now()).number
 
+    def _waiting_for_uptake(self) -> Sequence[KeyRecord]:
+        unusable = self._rehearsal.unusable
+        return [key for key in rules.overdue(self._keyring, self.clock.now()) if key.kid not in unusable]
+
     async def _held(self) -> Collection[str]:
         """Which of the keys whose time has come are known to be held by every live verifier."""
-        now = self.clock.now()
-        waiting = rules.overdue(self._keyring, now)
+        now, waiting = self.clock.now(), self._waiting_for_uptake()
         if self.uptake is None or not waiting:
             return ()
         # Who lacks a key gets it within moments, or not for a while.
@@ -311,7 +334,7 @@ class KeyService:
             self._signer = signer
         if signer is None or signer.kid != active.kid:
             try:
-                self._signer = await self.custody.signer(active)
+                self._signer = self._rehearsal.signer(active.kid) or await self.custody.signer(active)
             except BaseException:
                 self._signer = None
                 raise
