@@ -288,8 +288,9 @@ class IdentityServer:
             exchange=ExchangeToken(sessions, mint, reader, lifetimes, settings.redis.buckets),
         )
 
-    def _key_set(self) -> KeySet:
-        return _key_set_of(self.keys.published())
+    def _key_set(self) -> KeySet | None:
+        published = self.keys.published()
+        return _key_set_of(published) if published.jwks else None
 
     async def _start_http(self) -> str:
         if not self.settings.http.enabled:

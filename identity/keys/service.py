@@ -170,10 +170,22 @@ class KeyService:
             await self._write(_no_change, BY_ITSELF, held)
 
     async def change(self, make: KeyringChange, circumstances: Circumstances) -> Keyring:
-        """Does what an operator asks for, and what is due. Raises as ``tick``."""
+        """Does what an operator asks for, and what is due. Raises as ``tick`` where nothing was done."""
         async with self._writing:
-            await self._write(make, circumstances, ())
+            before = self._keyring.revision
+            try:
+                await self._write(make, circumstances, ())
+            except (ProviderError, SealError) as error:
+                if self._keyring.revision == before:
+                    raise
+                # It is done. That the key does not sign is another matter, which is tried again.
+                self._fail(str(error))
             return self._keyring
+
+    @property
+    def can_sign(self) -> bool:
+        """Whether ``active_signer`` has an answer."""
+        return self._signer is not None
 
     def active_signer(self) -> Signer:
         """The key that signs. Raises ``NoActiveKeyError``."""

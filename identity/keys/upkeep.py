@@ -35,7 +35,8 @@ class Upkeep:
     ) -> tuple[Keyring, str]:
         """The keyring with every step taken that is due, the same object where none is; and what could not be done.
 
-        Raises ``ProviderError`` where no key signs and none can be made.
+        Raises ``ProviderError`` where there is no key at all and none can be made. Where those that were there are revoked,
+        that holds, and nothing signs.
         """
         wanted, trouble = keyring, ""
         missing = [purpose for purpose in SecretPurpose if not keyring.secrets_for(purpose)]
@@ -55,7 +56,7 @@ class Upkeep:
                 if wanted.active is None:
                     # One whose place may come back is better than none.
                     wanted = rules.advanced(wanted, now)
-                if wanted.active is None:
+                if not wanted.keys:
                     raise
                 # There is a day left for it; the other steps are taken.
                 trouble = str(error)

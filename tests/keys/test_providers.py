@@ -263,13 +263,37 @@ async def test_when_a_key_is_revoked_while_its_place_is_away_the_successor_takes
     vault.is_away = True
     with pytest.raises(IdentityError) as caught:
         await KeyAdministration(service).revoke(stolen, Circumstances("", "test"))
-    assert caught.value.reason is Reason.KEYRING_UNAVAILABLE
+    assert caught.value.reason is Reason.SIGNER_UNAVAILABLE
     assert [jwk["kid"] for jwk in service.published().jwks] == [successor.kid]
     with pytest.raises(NoActiveKeyError):
         service.active_signer()
     vault.is_away = False
     await service.tick()
     assert service.active_signer().kid == successor.kid
+
+
+async def test_a_key_is_revoked_even_while_no_other_can_be_made(
+    make_with_vault: Callable[[], KeyService], vault: Vault
+) -> None:
+    service = make_with_vault()
+    await service.start()
+    stolen = service.active_signer().kid
+    vault.is_away = True
+    for _ in range(2):
+        with pytest.raises(IdentityError) as caught:
+            await KeyAdministration(service).revoke(stolen, Circumstances("", "test"))
+        assert caught.value.reason is Reason.SIGNER_UNAVAILABLE
+    newcomer = make_with_vault()
+    await newcomer.start()
+    for each in (service, newcomer):
+        assert each.published().jwks == ()
+        assert [problem.name for problem in each.problems()] == ["no_signing_key", "keyring_unavailable"]
+        await each.tick()
+    vault.is_away = False
+    await service.tick()
+    await newcomer.tick()
+    assert service.active_signer().kid == newcomer.active_signer().kid != stolen
+    assert service.problems() == newcomer.problems() == []
 
 
 async def test_a_provider_that_is_away_when_a_successor_is_due_is_reported_and_stops_nothing(

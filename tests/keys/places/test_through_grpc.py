@@ -18,13 +18,17 @@ from keys.places.openbao import OpenBao
 from keys.places.softhsm import PIN
 from keys.places.test_every_place import ALGORITHMS, PUBLIC_MEMBERS
 
+from grpc_identity import Issuer, Reason, TokenError, Verifier
 from grpc_identity.jwk import KeySet
 from grpc_identity.jws import verify_compact
+from grpc_identity.v1 import admin_service_pb2 as admin_pb
+from grpc_identity.v1 import clients_pb2
 from grpc_identity.v1 import identity_service_pb2 as pb
 from identity.config import ConfigurationError
 from identity.keys import document
 
 ISSUE = pb.IssueTokensRequest(subject="alice", audience=["orders"])
+ISSUER = "https://id.example"
 SESSIONS = 12
 REFRESHES_AFTERWARDS = 3
 
@@ -206,6 +210,47 @@ async def test_a_service_comes_up_while_the_place_is_away_and_signs_once_it_is_b
         return True
 
     await wait_until(signs)
+
+
+async def test_a_key_that_leaked_is_taken_from_verifiers_even_while_no_other_can_be_made(
+    own_openbao: OpenBao, make_settings: Any, start_service: Any, refused: Any, wait_until: Any
+) -> None:
+    service = await start_service(
+        make_settings(keys={"provider": own_openbao.uri, "provider_timeout_ms": 200})
+    )
+    await service.new_client("orders", clients_pb2.ClientPolicy(grants=["GRANT_VERIFY"]))
+    at = {"target": service.addresses.grpc_target, "audience": "orders"}
+    polls = Verifier(Issuer(ISSUER, **at))
+    follows = Verifier(Issuer(ISSUER, client_id="orders", client_secret=service.secrets["orders"], **at))
+    for verifier in (follows, polls):
+        await asyncio.to_thread(verifier.start)
+    try:
+        token = (await service.identity.IssueTokens(ISSUE, metadata=service.login)).tokens.access_token
+        assert follows.verify(token).subject == polls.verify(token).subject == "alice"
+        own_openbao.kill()
+        (stolen,) = follows.held_kids(ISSUER)
+        revoke = admin_pb.RevokeKeyRequest(kid=stolen)
+        refusal = await refused(service.administration.RevokeKey(revoke, metadata=service.admin))
+        assert refusal.reason == "SIGNER_UNAVAILABLE"
+        await wait_until(lambda: follows.held_kids(ISSUER) == ())
+        await asyncio.to_thread(polls._refreshers[ISSUER].start().result)
+        assert polls.held_kids(ISSUER) == ()
+        for verifier in (follows, polls):
+            with pytest.raises(TokenError) as caught:
+                verifier.verify(token)
+            assert caught.value.reason is Reason.KEYS_UNAVAILABLE
+        introspected = await service.identity.Introspect(
+            pb.IntrospectRequest(token=token), metadata=service.login
+        )
+        assert not introspected.active
+
+        await asyncio.to_thread(own_openbao.bring_back)
+        await wait_until(lambda: len(follows.held_kids(ISSUER)) == 1)
+        token = (await service.identity.IssueTokens(ISSUE, metadata=service.login)).tokens.access_token
+        assert follows.verify(token).subject == "alice"
+    finally:
+        for verifier in (follows, polls):
+            await asyncio.to_thread(verifier.close)
 
 
 def test_a_provider_that_does_not_exist_is_an_error_that_names_the_setting(make_settings: Any) -> None:
