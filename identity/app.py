@@ -101,7 +101,7 @@ class IdentityServer:
             self.store.feed, self._instance_id, keys_version=lambda: self.keys.published().version
         )
         self._roster = Roster(time.monotonic)
-        self._census = Census(self.store.board, self._feed, self._roster)
+        self._census = Census(self.store.board, self._feed, self._roster, ready_keys=self.keys.ready_keys)
         self.keys.on_published = self._feed.keys_changed
         self.keys.uptake = self._census
         self._problems: Sequence[Problem] = (Problem("starting", "The service is starting."),)

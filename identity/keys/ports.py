@@ -141,10 +141,10 @@ class KeyStore(Protocol):
 
 
 class Uptake(Protocol):
-    """Knows which keys verifiers hold."""
+    """Knows which keys verifiers hold and servers can use."""
 
     async def lacking(self, kid: str) -> Sequence[str]:
-        """The live verifiers of all servers that do not hold this key, and the servers that do not answer.
+        """The live verifiers of all servers that do not hold this key, and the servers that do not answer or are not ready for it.
 
         Raises ``IdentityError`` when that cannot be found out.
         """

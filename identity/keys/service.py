@@ -12,6 +12,7 @@ put back; anywhere else that is a fault to report.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import logging
@@ -26,7 +27,7 @@ from identity.keys import schedule as rules
 from identity.keys.custody import Custody
 from identity.keys.events import BY_ITSELF, events_of
 from identity.keys.joining import joined
-from identity.keys.keyring import EMPTY, KeyRecord, Keyring, SecretPurpose
+from identity.keys.keyring import EMPTY, KeyRecord, Keyring, KeyState, SecretPurpose
 from identity.keys.ports import (
     KeyStore,
     KeyStoreAwayError,
@@ -96,6 +97,7 @@ class KeyService:
         self._failure = ""
         self._laggards: Mapping[str, Sequence[str]] = {}
         self._ask_again_at = 0.0
+        self._has_new_keys = asyncio.Event()
         self._writing = asyncio.Lock()
 
     @property
@@ -107,6 +109,17 @@ class KeyService:
     def laggards(self) -> Mapping[str, Sequence[str]]:
         """Which verifiers lacked a key whose time has come when they were last asked, by its id."""
         return self._laggards
+
+    def ready_keys(self) -> Collection[str]:
+        """The ids of the keys that this process publishes and, if they are to sign, is known to be able to use."""
+        signs = self._signer.kid if self._signer is not None else ""
+        return [
+            key.kid
+            for key in self._keyring.published
+            if key.state is KeyState.RETIRED
+            or key.kid == signs
+            or self._rehearsal.signer(key.kid) is not None
+        ]
 
     async def start(self) -> None:
         """Loads the keyring, making the first key and the secrets if there is none.
@@ -133,11 +146,14 @@ class KeyService:
     async def _keep_trying(self) -> None:
         # Apart from following, which must not wait for a place that is slow.
         while True:
+            self._has_new_keys.clear()
             try:
                 await self.rehearse()
             except Exception:
                 _log.exception("the keys that wait could not be tried")
-            await asyncio.sleep(TRY_SOON.total_seconds())
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(TRY_SOON.total_seconds()):
+                    await self._has_new_keys.wait()
 
     async def _follow(self) -> None:
         loop = asyncio.get_running_loop()
@@ -326,6 +342,7 @@ class KeyService:
                 PublishedKeys(jwks, digest.hexdigest()[:16], age_seconds),
             )
             if self._published.version != before.version:
+                self._has_new_keys.set()
                 self.on_published()
         waiting = {key.kid for key in rules.overdue(keyring, self.clock.now())}
         self._laggards = {kid: names for kid, names in self._laggards.items() if kid in waiting}
