@@ -25,6 +25,7 @@ from datetime import datetime, timedelta
 from identity.keys.keyring import STATE_ORDER, KeyRecord, Keyring, KeyState
 
 MAX_JWKS_AGE = timedelta(hours=1)
+MIN_JWKS_AGE = timedelta(minutes=1)
 SPREAD = timedelta(minutes=5)
 """A step that was written is known to every process within this time; they look several times in it."""
 UPTAKE = MAX_JWKS_AGE
@@ -155,10 +156,11 @@ def max_age(keyring: Keyring, now: datetime) -> timedelta:
     """How long the published set may be used without asking again.
 
     At most an hour, which the schedule allows for on both ends, and not past the moment at which a pending key
-    starts to sign: everybody looks again then, and a set that somehow lacks the key is not used on.
+    starts to sign: everybody looks again then, and a set that somehow lacks the key is not used on. A minute at least,
+    so that nobody asks without end while that key waits.
     """
     activations = [key.activates_at - now for key in keyring.keys if key.state is KeyState.PENDING]
-    return max(min([MAX_JWKS_AGE, *activations]), timedelta(minutes=1))
+    return max(min([MAX_JWKS_AGE, *activations]), MIN_JWKS_AGE)
 
 
 def changes(before: Keyring, after: Keyring) -> Sequence[tuple[KeyRecord, KeyState]]:

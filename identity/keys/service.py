@@ -59,13 +59,13 @@ KeyringChange: TypeAlias = Callable[[Keyring], Awaitable[tuple[Keyring, Sequence
 """What is to be done to a keyring, and further events that say so; asked again when another process was first."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True)
 class PublishedKeys:
-    """What verifiers get. ``version`` changes whenever the keys do."""
+    """What verifiers get. ``version`` changes whenever the keys do, and two are equal where it is the same."""
 
-    jwks: tuple[Mapping[str, Any], ...]
+    jwks: tuple[Mapping[str, Any], ...] = field(compare=False)
     version: str
-    max_age_seconds: int
+    max_age_seconds: int = field(compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,7 +210,10 @@ class KeyService:
         return self._signer
 
     def published(self) -> PublishedKeys:
-        """The public keys."""
+        """The public keys, and how long they may be used from this moment on."""
+        age_seconds = int(rules.max_age(self._keyring, self.clock.now()).total_seconds())
+        if age_seconds != self._published.max_age_seconds:
+            self._published = replace(self._published, max_age_seconds=age_seconds)
         return self._published
 
     def refresh_token_secrets(self) -> RefreshTokenSecrets:
@@ -334,16 +337,11 @@ class KeyService:
         # What is published does not wait for a provider.
         self._keyring = keyring
         jwks = tuple(key.public_jwk for key in keyring.published)
-        age_seconds = int(rules.max_age(keyring, self.clock.now()).total_seconds())
-        if jwks != self._published.jwks or age_seconds != self._published.max_age_seconds:
+        if jwks != self._published.jwks or not self._published.version:
             digest = hashlib.sha256(json.dumps([dict(jwk) for jwk in jwks], sort_keys=True).encode())
-            before, self._published = (
-                self._published,
-                PublishedKeys(jwks, digest.hexdigest()[:16], age_seconds),
-            )
-            if self._published.version != before.version:
-                self._has_new_keys.set()
-                self.on_published()
+            self._published = PublishedKeys(jwks, digest.hexdigest()[:16], 0)
+            self._has_new_keys.set()
+            self.on_published()
         waiting = {key.kid for key in rules.overdue(keyring, self.clock.now())}
         self._laggards = {kid: names for kid, names in self._laggards.items() if kid in waiting}
         self._use_secrets()

@@ -24,8 +24,10 @@ from grpc_identity.jws import verify_compact
 from grpc_identity.v1 import admin_service_pb2 as admin_pb
 from grpc_identity.v1 import clients_pb2
 from grpc_identity.v1 import identity_service_pb2 as pb
+from identity.cli.connection import basic_metadata as basic
 from identity.config import ConfigurationError
 from identity.keys import document
+from identity.keys.schedule import MAX_JWKS_AGE
 
 ISSUE = pb.IssueTokensRequest(subject="alice", audience=["orders"])
 ISSUER = "https://id.example"
@@ -34,16 +36,33 @@ REFRESHES_AFTERWARDS = 3
 
 
 async def published(service: Any) -> list[dict[str, Any]]:
-    """The keys by HTTP, which are those by gRPC."""
+    """The keys as they are by HTTP, by GetJWKS and on a stream: the same, for as long, and public members only."""
     async with httpx.AsyncClient() as client:
-        answer = await client.get(f"{service.addresses.http_url}/.well-known/jwks.json")
-    by_grpc = await service.identity.GetJWKS(pb.GetJWKSRequest())
-    found: list[dict[str, Any]] = answer.json()["keys"]
-    assert [key["kid"] for key in found] == [key.kid for key in by_grpc.keys]
-    assert {member for key in by_grpc.keys for member in (field.name for field, _ in key.ListFields())} <= {
-        "kty", "crv", "x", "y", "n", "e", "use", "alg", "kid",
-    }  # fmt: skip
+        by_http = await client.get(f"{service.addresses.http_url}/.well-known/jwks.json")
+    found: list[dict[str, Any]] = by_http.json()["keys"]
+    for answer in (await service.identity.GetJWKS(pb.GetJWKSRequest()), await pushed(service)):
+        members = [{field.name: value for field, value in key.ListFields()} for key in answer.keys]
+        assert members == found
+        assert by_http.headers["ETag"] == f'"{answer.version}"'
+        assert f"max-age={answer.max_age.seconds}," in by_http.headers["Cache-Control"]
+        assert 0 < answer.max_age.seconds <= MAX_JWKS_AGE.total_seconds()
+    for key in found:
+        assert set(key) == PUBLIC_MEMBERS[key["alg"]]
+        assert all(type(value) is str for value in key.values())
     return found
+
+
+async def pushed(service: Any) -> Any:
+    """The keys that a stream begins with."""
+    # Of two servers with one store each makes a client of its own.
+    name = f"reader-{service.server._instance_id}"
+    if name not in service.secrets:
+        await service.new_client(name, clients_pb2.ClientPolicy(grants=["GRANT_VERIFY"]))
+    stream = service.identity.WatchVerifierState(metadata=basic(name, service.secrets[name]))
+    await stream.write(pb.WatchVerifierStateRequest(verifier_id="reader"))
+    jwks = (await stream.read()).jwks
+    stream.cancel()
+    return jwks
 
 
 async def problems(service: Any) -> set[str]:
@@ -53,7 +72,7 @@ async def problems(service: Any) -> set[str]:
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
-@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("place", ["local", *PLACES])
 async def test_tokens_are_signed_there_and_verified_with_what_is_published(
     place: str,
     algorithm: str,
@@ -66,11 +85,11 @@ async def test_tokens_are_signed_there_and_verified_with_what_is_published(
     if reason := LACKING.get((place, algorithm)):
         pytest.skip(reason)
     caplog.set_level(logging.DEBUG)
-    uri = uri_of(place)
+    uri = "local:" if place == "local" else uri_of(place)
     settings = make_settings(keys={"provider": uri, "algorithm": algorithm, "provider_timeout_ms": 10_000})
     service = await start_service(settings)
     keys = await published(service)
-    assert [set(key) for key in keys] == [PUBLIC_MEMBERS[algorithm]]
+    assert [key["alg"] for key in keys] == [algorithm]
 
     issued = (await service.identity.IssueTokens(ISSUE, metadata=service.login)).tokens
     request = pb.RefreshRequest(refresh_token=issued.refresh_token)
@@ -83,6 +102,15 @@ async def test_tokens_are_signed_there_and_verified_with_what_is_published(
     assert await published(another) == keys
     tokens = (await another.identity.IssueTokens(ISSUE, metadata=another.login)).tokens
     verify_compact(tokens.access_token, KeySet.from_jwks(keys))
+
+    # However many there are, and whatever state they are in.
+    request = admin_pb.RotateKeysRequest(idempotency_key="next")
+    waiting = (await another.administration.RotateKeys(request, metadata=another.admin)).key.public_key.kid
+    assert [key["kid"] for key in await published(another)] == [keys[0]["kid"], waiting]
+    await another.administration.RevokeKey(
+        admin_pb.RevokeKeyRequest(kid=keys[0]["kid"]), metadata=another.admin
+    )
+    assert [key["kid"] for key in await published(another)] == [waiting]
 
     keyring = await service.server.store.keyring.load()
     stored = document.to_text(keyring)
