@@ -23,6 +23,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from identity.keys.keyring import STATE_ORDER, KeyRecord, Keyring, KeyState
+from identity.tokens.access_token import MAX_TTL_SECONDS
+from identity.tokens.lifetimes import MAX_SESSION_SECONDS
 
 MAX_JWKS_AGE = timedelta(hours=1)
 MIN_JWKS_AGE = timedelta(minutes=1)
@@ -30,40 +32,46 @@ SPREAD = timedelta(minutes=5)
 """A step that was written is known to every process within this time; they look several times in it."""
 UPTAKE = MAX_JWKS_AGE
 """How long a key whose time has come waits for verifiers that lack it. Who polls at all has looked by then."""
-MIN_SECRET_LIFE = timedelta(days=31)
-"""A session lives for 30 days at most; so long a secret is accepted after its successor came into use."""
+MIN_SECRET_LIFE = timedelta(seconds=MAX_SESSION_SECONDS) + timedelta(days=1)
+"""So long a secret is accepted after its successor came into use: longer than any session lives."""
 MAX_REMOVED = 10
+_HOUR, _DAY = timedelta(hours=1), timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """The times, checked as a whole: no combination that could cause a false rejection is accepted."""
+    """The times, checked as a whole: no combination that could cause a false rejection is accepted.
+
+    Raises ``ValueError``, which begins with the name of the setting (or field) and says why.
+    """
 
     publish_ahead: timedelta = timedelta(hours=24)
     sign_for: timedelta = timedelta(days=90)
-    max_token_ttl: timedelta = timedelta(minutes=15)
+    max_token_ttl: timedelta = timedelta(seconds=MAX_TTL_SECONDS)
     skew: timedelta = timedelta(seconds=60)
     secret_for: timedelta = timedelta(days=90)
 
     def __post_init__(self) -> None:
-        if self.max_token_ttl <= timedelta(0) or self.skew < timedelta(0):
-            raise ValueError(
-                "keys: the longest lifetime of a token must be positive, and the skew not negative"
-            )
+        if self.max_token_ttl <= timedelta(0):
+            raise ValueError("max_token_ttl must be positive")
+        if self.skew < timedelta(0):
+            raise ValueError("skew must not be negative")
         if self.secret_for < MIN_SECRET_LIFE:
             raise ValueError(
-                f"keys.secret_days must be at least {MIN_SECRET_LIFE.days}: two secrets of refresh tokens are accepted, and "
+                f"secret_days must be at least {MIN_SECRET_LIFE.days}: two secrets of refresh tokens are accepted, and "
                 "sessions would end whose token was made with one that is gone"
             )
         if self.publish_ahead < 2 * MAX_JWKS_AGE:
             raise ValueError(
-                f"keys.publish_ahead must be at least {2 * MAX_JWKS_AGE}: verifiers may use a fetched set for "
-                f"{MAX_JWKS_AGE}, and would refuse a key that signs before they have seen it"
+                f"publish_ahead_hours must be at least {2 * MAX_JWKS_AGE / _HOUR:g}: verifiers may use a fetched set for "
+                f"{MAX_JWKS_AGE / _HOUR:g}, and would refuse a key that signs before they have seen it"
             )
-        if self.sign_for <= self.publish_ahead + self.keep_after_retirement + UPTAKE + 3 * SPREAD:
+        least = self.publish_ahead + self.keep_after_retirement + UPTAKE + 3 * SPREAD
+        if self.sign_for <= least:
             raise ValueError(
-                f"keys.sign_for must be more than {UPTAKE + 3 * SPREAD} longer than publishing ahead and keeping after "
-                "retirement together, or keys would pile up"
+                f"sign_days must be more than {least / _DAY:.3f}: a key is published for {self.publish_ahead / _HOUR:g} hours "
+                f"before it signs and for {self.keep_after_retirement / _HOUR:.3g} after, verifiers have "
+                f"{UPTAKE / _HOUR:g} to take it up, and its successor would be due before it signs"
             )
 
     @property
