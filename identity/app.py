@@ -106,7 +106,7 @@ class IdentityServer:
             self.store.feed, self._instance_id, keys_version=lambda: self.keys.published().version
         )
         self._roster = Roster(time.monotonic)
-        self._census = Census(self.store.board, self._feed, self._roster)
+        self._census = Census(self.store.board, self._feed, self._roster, ready_keys=self.keys.ready_keys)
         self.keys.on_published = self._feed.keys_changed
         self.keys.uptake = self._census
         self._problems: Sequence[Problem] = (Problem("starting", "The service is starting."),)
@@ -287,8 +287,9 @@ class IdentityServer:
             exchange=ExchangeToken(sessions, mint, reader, lifetimes, settings.redis.buckets),
         )
 
-    def _key_set(self) -> KeySet:
-        return _key_set_of(self.keys.published())
+    def _key_set(self) -> KeySet | None:
+        published = self.keys.published()
+        return _key_set_of(published) if published.jwks else None
 
     async def _start_http(self) -> str:
         if not self.settings.http.enabled:

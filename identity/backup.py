@@ -6,12 +6,15 @@ kept apart from it.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
 from identity.audit.event import Circumstances, EventType
+from identity.audit.recorder import RefusalRecorder
 from identity.config import Settings
+from identity.errors import IdentityError
 from identity.keys import document
 from identity.keys.authenticity import authentic
 from identity.keys.events import event_of
@@ -19,6 +22,8 @@ from identity.keys.joining import joined
 from identity.keys.keyring import EMPTY, Keyring
 from identity.keys.ports import KeyStore, KeyStoreError
 from identity.parts import StoreParts, key_encryption_key, key_store
+
+_log = logging.getLogger(__name__)
 
 
 async def stored_keyring(settings: Settings) -> Keyring | None:
@@ -59,7 +64,14 @@ async def import_keyring(settings: Settings, bundle: str) -> Keyring:
 @asynccontextmanager
 async def _store_of(settings: Settings) -> AsyncIterator[KeyStore]:
     parts = StoreParts(settings)
+    # A keyring in a file cannot record what is done to it.
+    recorder = RefusalRecorder(parts.outbox)
     try:
-        yield key_store(settings, parts)
+        yield key_store(settings, parts, recorder)
+        try:
+            await recorder.flush()
+        except IdentityError as error:
+            # What was done to a file is done, with the store or without.
+            _log.warning("what was done to the keyring could not be recorded: %s", error.reason)
     finally:
         await parts.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from grpc_identity.v1 import clients_pb2
 from identity.audit.event import Circumstances
+from identity.audit.recorder import RefusalRecorder
 from identity.clients.administration import ClientAdministration
 from identity.clients.registry import ClientRegistry
 from identity.clients.secrets import SecretHasher
@@ -27,8 +28,11 @@ async def bootstrap_client(
     at once; without, it is ``CLIENT_EXISTS``.
     """
     store = StoreParts(settings)
-    keys = key_service(settings, SystemClock(), store)
+    # It may be the first to start, and make the first key: a keyring in a file cannot record that itself.
+    recorder = RefusalRecorder(store.outbox)
+    keys = key_service(settings, SystemClock(), store, recorder)
     await keys.start()
+    await recorder.flush()
     hasher = SecretHasher(keys.client_secret_pepper())
     registry = ClientRegistry(store.clients, hasher)
     administration = ClientAdministration(registry, store.clients, store.revocations, hasher, SystemClock())

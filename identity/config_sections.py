@@ -5,6 +5,7 @@ A secret may come from a file: ``redis.url_file`` in place of ``redis.url``.
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -18,6 +19,7 @@ from pydantic import (
     model_validator,
 )
 
+from identity.keys.schedule import Schedule
 from identity.store.redis.address import StoreAddress
 from identity.tokens.access_token import MAX_PRIVATE_CLAIMS, is_claim_name
 
@@ -163,6 +165,19 @@ class KeySettings(_Section):
             # Passed over in silence, it would have the service begin with new keys beside those in the file.
             raise ValueError('file is where the keyring is only with store = "file"')
         return self
+
+    @model_validator(mode="after")
+    def _check_schedule(self) -> Self:
+        self.schedule()
+        return self
+
+    def schedule(self) -> Schedule:
+        """When keys come and go. Raises ``ValueError`` for one by which good tokens could be refused."""
+        return Schedule(
+            publish_ahead=timedelta(hours=self.publish_ahead_hours),
+            sign_for=timedelta(days=self.sign_days),
+            secret_for=timedelta(days=self.secret_days),
+        )
 
 
 class TokenSettings(_Section):

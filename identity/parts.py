@@ -29,7 +29,6 @@ from identity.keys.ports import KeyProvider, KeyStore, ProviderError
 from identity.keys.providers.by_uri import providers_by_scheme, require_algorithm, scheme_of
 from identity.keys.providers.remote import RemoteLimits
 from identity.keys.providers.wrapping import unwrapped_kek
-from identity.keys.schedule import Schedule
 from identity.keys.sealing import KeyEncryptionKey, load_kek_file
 from identity.keys.service import KeyService
 from identity.readiness import Problem
@@ -201,11 +200,6 @@ def key_service(
 ) -> KeyService:
     """The keys as the settings name them. Raises ``SealError`` and ``ConfigurationError``."""
     keys = settings.keys
-    schedule = Schedule(
-        publish_ahead=timedelta(hours=keys.publish_ahead_hours),
-        sign_for=timedelta(days=keys.sign_days),
-        secret_for=timedelta(days=keys.secret_days),
-    )
     custody = Custody(
         key_encryption_key(settings),
         key_providers(settings),
@@ -213,7 +207,7 @@ def key_service(
         keys.algorithm,
         new_keys_in=scheme_of(keys.provider),
     )
-    return KeyService(key_store(settings, store, recorder), custody, schedule, clock)
+    return KeyService(key_store(settings, store, recorder), custody, keys.schedule(), clock)
 
 
 def key_providers(settings: Settings) -> Mapping[str, KeyProvider]:

@@ -33,7 +33,10 @@ Kid: TypeAlias = Annotated[str, typer.Argument(help="Id of the key, as `identity
 def list_keys(
     data_dir: DataDir = None, target: Target = None, ca_file: CaFile = None, as_json: Json = False
 ) -> None:
-    """List the keys as a timeline: their state, when each comes and goes, and which verifiers lack it."""
+    """List the keys as a timeline: their state, when each comes and goes, and which verifiers lack it or still hold it.
+
+    Needed is a key until the last token that it signed has expired everywhere.
+    """
     from google.protobuf.json_format import MessageToDict
     from rich.console import Console
 
@@ -54,7 +57,7 @@ def list_keys(
 def plan(
     data_dir: DataDir = None, target: Target = None, ca_file: CaFile = None, as_json: Json = False
 ) -> None:
-    """Say what the schedule has in store: which key does what, and when."""
+    """Say what the schedule has in store: which key does what, and when, and who still holds one that is over."""
     from google.protobuf.json_format import MessageToDict
     from rich.console import Console
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -31,7 +31,16 @@ def table_of(keys: list[keys_pb2.SigningKey], now: datetime) -> Table:
     published = [key for key in keys if state_of(key.state) not in {"removed", "revoked"}]
     begins = min((key.created_at.ToDatetime(now.tzinfo) for key in published), default=now)
     ends = max((key.removed_at.ToDatetime(now.tzinfo) for key in published), default=now)
-    table = Table("alg", "state", "timeline", "signs from", "signs until", "published until", "lacked by")
+    table = Table(
+        "alg",
+        "state",
+        "timeline",
+        "signs from",
+        "signs until",
+        "needed until",
+        "published until",
+        "verifiers",
+    )
     table.add_column("kid", overflow="fold")
     for key in keys:
         state = state_of(key.state)
@@ -39,24 +48,37 @@ def table_of(keys: list[keys_pb2.SigningKey], now: datetime) -> Table:
             key.public_key.alg,
             Text(state, style=_STYLES[state]),
             _bar(key, state, begins, ends, now) if key in published else "",
-            *(_minute(moment) for moment in (key.activates_at, key.retires_at, key.removed_at)),
-            _names(key),
+            *(_minute(moment) for moment in (key.activates_at, key.retires_at)),
+            _minute(key.needed_until) if key.HasField("needed_until") else "",
+            _minute(key.removed_at),
+            _verifiers(key),
             key.public_key.kid,
         )
     return table
 
 
 def steps_of(answer: admin_pb.ListKeysResponse) -> Iterator[Text]:
-    """A line a step that is to come."""
+    """A line a step that is to come, and one for each key that is over and still held."""
+    needed = {key.public_key.kid: key.needed_until for key in answer.keys if state_of(key.state) == "retired"}
     for step in answer.steps:
         latest = f", by {_minute(step.at_latest)} at the latest" if step.HasField("at_latest") else ""
         state = state_of(step.state)
+        is_end = state == "removed" and step.kid in needed
         yield Text.assemble(
             (_minute(step.at), "bold"),
             f"  {step.kid or 'the next key'} ",
             (_DONE[state], _STYLES[state]),
             latest,
+            f"; tokens it signed live until {_minute(needed[step.kid])}" if is_end else "",
         )
+    for key in answer.keys:
+        if key.holding_verifiers:
+            state = state_of(key.state)
+            yield Text.assemble(
+                f"{key.public_key.kid} is ",
+                (state, _STYLES[state]),
+                f" and still held by {_names(key.holding_verifiers)}; restart them",
+            )
 
 
 def state_of(state: int) -> str:
@@ -84,8 +106,13 @@ def _bar(key: keys_pb2.SigningKey, state: str, begins: datetime, ends: datetime,
     return drawn
 
 
-def _names(key: keys_pb2.SigningKey) -> str:
-    names = list(key.lacking_verifiers)
+def _verifiers(key: keys_pb2.SigningKey) -> str:
+    if key.lacking_verifiers:
+        return f"lacked by {_names(key.lacking_verifiers)}"
+    return f"still held by {_names(key.holding_verifiers)}" if key.holding_verifiers else ""
+
+
+def _names(names: Sequence[str]) -> str:
     more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
     return ", ".join(names[:MAX_NAMED]) + more
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 
 from identity.audit.event import Circumstances, Event, EventType
-from identity.errors import IdentityError, Reason, no_signing_key
+from identity.errors import IdentityError, Reason
 from identity.keys import requests as asked
 from identity.keys import secrets as secret_rules
 from identity.keys.events import event_of
@@ -52,7 +52,10 @@ class KeyAdministration:
         return after.get(chosen[0].kid) or chosen[0]
 
     async def revoke(self, kid: str, circumstances: Circumstances) -> KeyRecord:
-        """Takes a key away at once, and returns the one that signs now. Raises ``KEY_NOT_FOUND``."""
+        """Takes a key away at once, and returns the one that signs now.
+
+        Raises ``KEY_NOT_FOUND``, and ``SIGNER_UNAVAILABLE`` where it is taken away and nothing signs now.
+        """
 
         async def make(keyring: Keyring) -> tuple[Keyring, Sequence[Event]]:
             if keyring.get(kid) is None:
@@ -62,8 +65,12 @@ class KeyAdministration:
             return asked.revoked(keyring, kid, self.keys.clock.now()), ()
 
         active = (await self._change(make, circumstances)).active
-        if active is None:
-            raise no_signing_key()
+        if active is None or not self.keys.can_sign:
+            raise IdentityError(
+                Reason.SIGNER_UNAVAILABLE,
+                f"{kid} is revoked. Nothing signs until another key can be used; readiness says what is in the way.",
+                retry_after_seconds=5.0,
+            )
         return active
 
     async def rotate_refresh_secret(self, *, force: bool, circumstances: Circumstances) -> int:

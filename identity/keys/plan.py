@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from identity.keys.keyring import Keyring, KeyState
+from identity.keys.keyring import KeyRecord, Keyring, KeyState
 from identity.keys.schedule import SPREAD, UPTAKE, Schedule, made_at
 
 
@@ -23,6 +23,14 @@ class KeyStep:
 def steps_to_come(keyring: Keyring, now: datetime, schedule: Schedule) -> Sequence[KeyStep]:
     """The steps up to the next but one change of the key that signs, in the order of time."""
     return sorted(_steps(keyring, now, schedule), key=lambda step: step.at)
+
+
+def needed_until(key: KeyRecord, schedule: Schedule) -> datetime | None:
+    """Until when a token signed by this key may be shown and has to be accepted; ``None`` where there is none."""
+    has_signed = key.state is not KeyState.PENDING and key.activates_at < key.retires_at
+    if key.state is KeyState.REVOKED or not has_signed:
+        return None
+    return key.retires_at + schedule.max_token_ttl + schedule.skew
 
 
 def _steps(keyring: Keyring, now: datetime, schedule: Schedule) -> Iterator[KeyStep]:

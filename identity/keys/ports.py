@@ -13,6 +13,10 @@ from typing import Any, Protocol
 from identity.audit.event import Event
 from identity.keys.keyring import Keyring
 
+PROBE = b"grpc-identity probe"
+"""Signed to see whether a key can be used. Never the signing input of a token: those have a dot between their parts (RFC
+7515, section 5.1)."""
+
 
 class NoActiveKeyError(Exception):
     """No key signs at the moment; nothing can be issued until one does."""
@@ -79,6 +83,13 @@ class Signer(Protocol):
         """
         ...
 
+    async def probe(self) -> bytes:
+        """The signature of ``PROBE``, to see whether the key can be used.
+
+        Raises ``SignerUnavailableError``, which says nothing of other keys of the same place: none is refused for it.
+        """
+        ...
+
 
 class KeyProvider(Protocol):
     """Makes private keys and signs with them, wherever they are."""
@@ -130,10 +141,10 @@ class KeyStore(Protocol):
 
 
 class Uptake(Protocol):
-    """Knows which keys verifiers hold."""
+    """Knows which keys verifiers hold and servers can use."""
 
     async def lacking(self, kid: str) -> Sequence[str]:
-        """The live verifiers of all servers that do not hold this key, and the servers that do not answer.
+        """The live verifiers of all servers that do not hold this key, and the servers that do not answer or are not ready for it.
 
         Raises ``IdentityError`` when that cannot be found out.
         """

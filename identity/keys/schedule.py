@@ -8,6 +8,8 @@ Rules:
   process, and takes over early enough for every process to have changed to it before the time is up.
 - It takes over as soon as its time has come and every live verifier is known to hold it, and ``UPTAKE`` later in any
   case; its predecessor signs meanwhile.
+- A key that is known to be unusable does not take over while another signs, however late it is. When it is ``SPREAD`` past
+  its deadline it is given up, and another is made in its stead, which is published as long ahead as any.
 - A retired key stays published until the last token it signed has expired, plus skew and the time for which
   a verifier may go without fetching.
 - A key that should have retired keeps signing while no other can: an expired schedule is better than no tokens.
@@ -21,46 +23,55 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from identity.keys.keyring import STATE_ORDER, KeyRecord, Keyring, KeyState
+from identity.tokens.access_token import MAX_TTL_SECONDS
+from identity.tokens.lifetimes import MAX_SESSION_SECONDS
 
 MAX_JWKS_AGE = timedelta(hours=1)
+MIN_JWKS_AGE = timedelta(minutes=1)
 SPREAD = timedelta(minutes=5)
 """A step that was written is known to every process within this time; they look several times in it."""
 UPTAKE = MAX_JWKS_AGE
 """How long a key whose time has come waits for verifiers that lack it. Who polls at all has looked by then."""
-MIN_SECRET_LIFE = timedelta(days=31)
-"""A session lives for 30 days at most; so long a secret is accepted after its successor came into use."""
+MIN_SECRET_LIFE = timedelta(seconds=MAX_SESSION_SECONDS) + timedelta(days=1)
+"""So long a secret is accepted after its successor came into use: longer than any session lives."""
 MAX_REMOVED = 10
+_HOUR, _DAY = timedelta(hours=1), timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """The times, checked as a whole: no combination that could cause a false rejection is accepted."""
+    """The times, checked as a whole: no combination that could cause a false rejection is accepted.
+
+    Raises ``ValueError``, which begins with the name of the setting (or field) and says why.
+    """
 
     publish_ahead: timedelta = timedelta(hours=24)
     sign_for: timedelta = timedelta(days=90)
-    max_token_ttl: timedelta = timedelta(minutes=15)
+    max_token_ttl: timedelta = timedelta(seconds=MAX_TTL_SECONDS)
     skew: timedelta = timedelta(seconds=60)
     secret_for: timedelta = timedelta(days=90)
 
     def __post_init__(self) -> None:
-        if self.max_token_ttl <= timedelta(0) or self.skew < timedelta(0):
-            raise ValueError(
-                "keys: the longest lifetime of a token must be positive, and the skew not negative"
-            )
+        if self.max_token_ttl <= timedelta(0):
+            raise ValueError("max_token_ttl must be positive")
+        if self.skew < timedelta(0):
+            raise ValueError("skew must not be negative")
         if self.secret_for < MIN_SECRET_LIFE:
             raise ValueError(
-                f"keys.secret_days must be at least {MIN_SECRET_LIFE.days}: two secrets of refresh tokens are accepted, and "
+                f"secret_days must be at least {MIN_SECRET_LIFE.days}: two secrets of refresh tokens are accepted, and "
                 "sessions would end whose token was made with one that is gone"
             )
         if self.publish_ahead < 2 * MAX_JWKS_AGE:
             raise ValueError(
-                f"keys.publish_ahead must be at least {2 * MAX_JWKS_AGE}: verifiers may use a fetched set for "
-                f"{MAX_JWKS_AGE}, and would refuse a key that signs before they have seen it"
+                f"publish_ahead_hours must be at least {2 * MAX_JWKS_AGE / _HOUR:g}: verifiers may use a fetched set for "
+                f"{MAX_JWKS_AGE / _HOUR:g}, and would refuse a key that signs before they have seen it"
             )
-        if self.sign_for <= self.publish_ahead + self.keep_after_retirement + UPTAKE + 3 * SPREAD:
+        least = self.publish_ahead + self.keep_after_retirement + UPTAKE + 3 * SPREAD
+        if self.sign_for <= least:
             raise ValueError(
-                f"keys.sign_for must be more than {UPTAKE + 3 * SPREAD} longer than publishing ahead and keeping after "
-                "retirement together, or keys would pile up"
+                f"sign_days must be more than {least / _DAY:.3f}: a key is published for {self.publish_ahead / _HOUR:g} hours "
+                f"before it signs and for {self.keep_after_retirement / _HOUR:.3g} after, verifiers have "
+                f"{UPTAKE / _HOUR:g} to take it up, and its successor would be due before it signs"
             )
 
     @property
@@ -80,16 +91,24 @@ class NewKeyTimes:
     removes_at: datetime
 
 
-def new_key_due(keyring: Keyring, now: datetime, schedule: Schedule) -> NewKeyTimes | None:
-    """The times of the key that has to be made now, or ``None``."""
-    if any(key.state is KeyState.PENDING for key in keyring.keys):
-        return None
+def new_key_due(
+    keyring: Keyring, now: datetime, schedule: Schedule, unusable: Collection[str] = ()
+) -> NewKeyTimes | None:
+    """The times of the key that has to be made now, or ``None``. What waits meanwhile is of no use and not needed then.
+
+    ``unusable`` are the ids of keys that are known not to sign.
+    """
+    pending = [key for key in keyring.keys if key.state is KeyState.PENDING]
     active = keyring.active
     if active is None:
-        return times_of(KeyState.ACTIVE, now, schedule)
-    if now < made_at(active, schedule):
+        is_needed = all(key.kid in unusable for key in pending)
+        return times_of(KeyState.ACTIVE, now, schedule) if is_needed else None
+    if any(not _is_given_up(key, now, unusable) for key in pending):
         return None
-    activates_at = max(active.retires_at - SPREAD - UPTAKE, now + schedule.publish_ahead + SPREAD)
+    if not pending and now < made_at(active, schedule):
+        return None
+    soonest = now + schedule.publish_ahead + SPREAD
+    activates_at = soonest if pending else max(active.retires_at - SPREAD - UPTAKE, soonest)
     return times_of(KeyState.PENDING, activates_at, schedule)
 
 
@@ -104,16 +123,26 @@ def overdue(keyring: Keyring, now: datetime) -> Sequence[KeyRecord]:
     return [key for key in keyring.keys if key.state is KeyState.PENDING and now >= key.activates_at]
 
 
-def advanced(keyring: Keyring, now: datetime, held: Collection[str] = ()) -> Keyring:
+def about_to_sign(keyring: Keyring, now: datetime) -> Sequence[KeyRecord]:
+    """The pending keys of which one may take over now."""
+    if keyring.active is not None:
+        return overdue(keyring, now)
+    return [key for key in keyring.keys if key.state is KeyState.PENDING]
+
+
+def advanced(
+    keyring: Keyring, now: datetime, held: Collection[str] = (), unusable: Collection[str] = ()
+) -> Keyring:
     """The keyring with every key in the state its time asks for; the same object when nothing is due.
 
-    ``held`` are the ids of keys that every live verifier is known to hold.
+    ``held`` are the ids of keys that every live verifier is known to hold, ``unusable`` those of keys that are known not
+    to sign.
     """
-    pending = [key for key in keyring.keys if key.state is KeyState.PENDING]
-    if keyring.active is None and pending:
-        due = pending[:1]
+    due = [key for key in about_to_sign(keyring, now) if key.kid not in unusable]
+    if keyring.active is None:
+        due = due[:1]
     else:
-        due = [key for key in overdue(keyring, now) if key.kid in held or now >= key.activates_by]
+        due = [key for key in due if key.kid in held or now >= key.activates_by]
     signs = due[-1] if due else keyring.active
     keys = []
     for key in keyring.keys:
@@ -135,10 +164,11 @@ def max_age(keyring: Keyring, now: datetime) -> timedelta:
     """How long the published set may be used without asking again.
 
     At most an hour, which the schedule allows for on both ends, and not past the moment at which a pending key
-    starts to sign: everybody looks again then, and a set that somehow lacks the key is not used on.
+    starts to sign: everybody looks again then, and a set that somehow lacks the key is not used on. A minute at least,
+    so that nobody asks without end while that key waits.
     """
     activations = [key.activates_at - now for key in keyring.keys if key.state is KeyState.PENDING]
-    return max(min([MAX_JWKS_AGE, *activations]), timedelta(minutes=1))
+    return max(min([MAX_JWKS_AGE, *activations]), MIN_JWKS_AGE)
 
 
 def changes(before: Keyring, after: Keyring) -> Sequence[tuple[KeyRecord, KeyState]]:
@@ -158,6 +188,11 @@ def times_of(state: KeyState, activates_at: datetime, schedule: Schedule) -> New
         retires_at,
         retires_at + schedule.keep_after_retirement,
     )
+
+
+def _is_given_up(key: KeyRecord, now: datetime, unusable: Collection[str]) -> bool:
+    # Whoever can use it has had the time to let it take over.
+    return key.kid in unusable and now >= key.activates_by + SPREAD
 
 
 def _in_state(key: KeyRecord, state: KeyState, now: datetime) -> KeyRecord:

@@ -15,10 +15,11 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from identity.keys.keyring import Keyring, SealedSecret, SecretPurpose
+from identity.tokens.lifetimes import MAX_SESSION_SECONDS
 
 MAX_GENERATIONS = 2
 SECRET_SPREAD = timedelta(seconds=60)
-LONGEST_SESSION = timedelta(days=30)
+LONGEST_SESSION = timedelta(seconds=MAX_SESSION_SECONDS)
 NUMBERS = 256
 
 

@@ -12,6 +12,7 @@ put back; anywhere else that is a fault to report.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import logging
@@ -26,7 +27,7 @@ from identity.keys import schedule as rules
 from identity.keys.custody import Custody
 from identity.keys.events import BY_ITSELF, events_of
 from identity.keys.joining import joined
-from identity.keys.keyring import EMPTY, KeyRecord, Keyring, SecretPurpose
+from identity.keys.keyring import EMPTY, KeyRecord, Keyring, KeyState, SecretPurpose
 from identity.keys.ports import (
     KeyStore,
     KeyStoreAwayError,
@@ -38,6 +39,7 @@ from identity.keys.ports import (
     SignerUnavailableError,
     Uptake,
 )
+from identity.keys.rehearsal import TRY_SOON, Rehearsal
 from identity.keys.schedule import Schedule
 from identity.keys.sealing import SealError
 from identity.keys.secrets import accepted, in_use, rotation_due
@@ -57,13 +59,13 @@ KeyringChange: TypeAlias = Callable[[Keyring], Awaitable[tuple[Keyring, Sequence
 """What is to be done to a keyring, and further events that say so; asked again when another process was first."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True)
 class PublishedKeys:
-    """What verifiers get. ``version`` changes whenever the keys do."""
+    """What verifiers get. ``version`` changes whenever the keys do, and two are equal where it is the same."""
 
-    jwks: tuple[Mapping[str, Any], ...]
+    jwks: tuple[Mapping[str, Any], ...] = field(compare=False)
     version: str
-    max_age_seconds: int
+    max_age_seconds: int = field(compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +88,8 @@ class KeyService:
         self.on_published: Callable[[], None] = _tell_nobody
         self.on_secrets: Callable[[RefreshTokenSecrets], None] = _tell_nobody
         self._store = store
-        self._upkeep = Upkeep(custody, schedule)
+        self._rehearsal = Rehearsal(custody)
+        self._upkeep = Upkeep(custody, schedule, self._rehearsal)
         self._keyring = EMPTY
         self._published = PublishedKeys((), "", 0)
         self._secrets: RefreshTokenSecrets | None = None
@@ -94,6 +97,7 @@ class KeyService:
         self._failure = ""
         self._laggards: Mapping[str, Sequence[str]] = {}
         self._ask_again_at = 0.0
+        self._has_new_keys = asyncio.Event()
         self._writing = asyncio.Lock()
 
     @property
@@ -105,6 +109,17 @@ class KeyService:
     def laggards(self) -> Mapping[str, Sequence[str]]:
         """Which verifiers lacked a key whose time has come when they were last asked, by its id."""
         return self._laggards
+
+    def ready_keys(self) -> Collection[str]:
+        """The ids of the keys that this process publishes and, if they are to sign, is known to be able to use."""
+        signs = self._signer.kid if self._signer is not None else ""
+        return [
+            key.kid
+            for key in self._keyring.published
+            if key.state is KeyState.RETIRED
+            or key.kid == signs
+            or self._rehearsal.signer(key.kid) is not None
+        ]
 
     async def start(self) -> None:
         """Loads the keyring, making the first key and the secrets if there is none.
@@ -120,6 +135,27 @@ class KeyService:
 
     async def run(self) -> None:
         """Follows the keyring and keeps it on schedule until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._follow())
+            tasks.create_task(self._keep_trying())
+
+    async def rehearse(self) -> None:
+        """Opens and tries the keys that wait; see ``identity.keys.rehearsal``."""
+        await self._rehearsal.look(self._keyring, self.clock.now())
+
+    async def _keep_trying(self) -> None:
+        # Apart from following, which must not wait for a place that is slow.
+        while True:
+            self._has_new_keys.clear()
+            try:
+                await self.rehearse()
+            except Exception:
+                _log.exception("the keys that wait could not be tried")
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(TRY_SOON.total_seconds()):
+                    await self._has_new_keys.wait()
+
+    async def _follow(self) -> None:
         loop = asyncio.get_running_loop()
         ticked_at = loop.time()
         while True:
@@ -150,10 +186,22 @@ class KeyService:
             await self._write(_no_change, BY_ITSELF, held)
 
     async def change(self, make: KeyringChange, circumstances: Circumstances) -> Keyring:
-        """Does what an operator asks for, and what is due. Raises as ``tick``."""
+        """Does what an operator asks for, and what is due. Raises as ``tick`` where nothing was done."""
         async with self._writing:
-            await self._write(make, circumstances, ())
+            before = self._keyring.revision
+            try:
+                await self._write(make, circumstances, ())
+            except (ProviderError, SealError) as error:
+                if self._keyring.revision == before:
+                    raise
+                # It is done. That the key does not sign is another matter, which is tried again.
+                self._fail(str(error))
             return self._keyring
+
+    @property
+    def can_sign(self) -> bool:
+        """Whether ``active_signer`` has an answer."""
+        return self._signer is not None
 
     def active_signer(self) -> Signer:
         """The key that signs. Raises ``NoActiveKeyError``."""
@@ -162,7 +210,10 @@ class KeyService:
         return self._signer
 
     def published(self) -> PublishedKeys:
-        """The public keys."""
+        """The public keys, and how long they may be used from this moment on."""
+        age_seconds = int(rules.max_age(self._keyring, self.clock.now()).total_seconds())
+        if age_seconds != self._published.max_age_seconds:
+            self._published = replace(self._published, max_age_seconds=age_seconds)
         return self._published
 
     def refresh_token_secrets(self) -> RefreshTokenSecrets:
@@ -191,7 +242,7 @@ class KeyService:
                 found.append(Problem("signer_unavailable", str(error)))
         if self._failure:
             found.append(Problem("keyring_unavailable", self._failure))
-        return found
+        return [*found, *self._rehearsal.problems()]
 
     def _fail(self, message: str) -> None:
         if message != self._failure:
@@ -200,12 +251,12 @@ class KeyService:
 
     async def has_news(self) -> bool:
         """Whether a step is due, or others have taken one; cheap. Raises ``KeyStoreError``."""
-        now = self.clock.now()
+        now, unusable = self.clock.now(), self._rehearsal.unusable
         may_ask = asyncio.get_running_loop().time() >= self._ask_again_at
         is_due = (
-            (may_ask and bool(rules.overdue(self._keyring, now)))
-            or rules.advanced(self._keyring, now) is not self._keyring
-            or rules.new_key_due(self._keyring, now, self.schedule) is not None
+            (may_ask and bool(self._waiting_for_uptake()))
+            or rules.advanced(self._keyring, now, (), unusable) is not self._keyring
+            or rules.new_key_due(self._keyring, now, self.schedule, unusable) is not None
             or rotation_due(self._keyring, now, self.schedule.secret_for)
             or (self._secrets is not None and self._secrets.active_id != self._secret_in_use())
         )
@@ -214,10 +265,13 @@ class KeyService:
     def _secret_in_use(self) -> int:
         return in_use(accepted(self._keyring, SecretPurpose.REFRESH_TOKEN), self.clock.now()).number
 
+    def _waiting_for_uptake(self) -> Sequence[KeyRecord]:
+        unusable = self._rehearsal.unusable
+        return [key for key in rules.overdue(self._keyring, self.clock.now()) if key.kid not in unusable]
+
     async def _held(self) -> Collection[str]:
         """Which of the keys whose time has come are known to be held by every live verifier."""
-        now = self.clock.now()
-        waiting = rules.overdue(self._keyring, now)
+        now, waiting = self.clock.now(), self._waiting_for_uptake()
         if self.uptake is None or not waiting:
             return ()
         # Who lacks a key gets it within moments, or not for a while.
@@ -283,15 +337,11 @@ class KeyService:
         # What is published does not wait for a provider.
         self._keyring = keyring
         jwks = tuple(key.public_jwk for key in keyring.published)
-        age_seconds = int(rules.max_age(keyring, self.clock.now()).total_seconds())
-        if jwks != self._published.jwks or age_seconds != self._published.max_age_seconds:
+        if jwks != self._published.jwks or not self._published.version:
             digest = hashlib.sha256(json.dumps([dict(jwk) for jwk in jwks], sort_keys=True).encode())
-            before, self._published = (
-                self._published,
-                PublishedKeys(jwks, digest.hexdigest()[:16], age_seconds),
-            )
-            if self._published.version != before.version:
-                self.on_published()
+            self._published = PublishedKeys(jwks, digest.hexdigest()[:16], 0)
+            self._has_new_keys.set()
+            self.on_published()
         waiting = {key.kid for key in rules.overdue(keyring, self.clock.now())}
         self._laggards = {kid: names for kid, names in self._laggards.items() if kid in waiting}
         self._use_secrets()
@@ -311,7 +361,7 @@ class KeyService:
             self._signer = signer
         if signer is None or signer.kid != active.kid:
             try:
-                self._signer = await self.custody.signer(active)
+                self._signer = self._rehearsal.signer(active.kid) or await self.custody.signer(active)
             except BaseException:
                 self._signer = None
                 raise

@@ -11,6 +11,8 @@ from identity.keys import schedule as rules
 from identity.keys.custody import Custody
 from identity.keys.keyring import LOCAL, KeyRecord, Keyring, KeyState, SecretPurpose
 from identity.keys.ports import ProviderError
+from identity.keys.rehearsal import Rehearsal
+from identity.keys.requests import with_only
 from identity.keys.schedule import Schedule
 from identity.keys.sealing import SealError
 from identity.keys.secrets import accepted, next_number, rotated, rotation_due
@@ -26,13 +28,15 @@ class Upkeep:
 
     custody: Custody
     schedule: Schedule
+    rehearsal: Rehearsal
 
     async def __call__(
         self, keyring: Keyring, now: datetime, held: Collection[str] = ()
     ) -> tuple[Keyring, str]:
         """The keyring with every step taken that is due, the same object where none is; and what could not be done.
 
-        Raises ``ProviderError`` where no key signs and none can be made.
+        Raises ``ProviderError`` where there is no key at all and none can be made. Where those that were there are revoked,
+        that holds, and nothing signs.
         """
         wanted, trouble = keyring, ""
         missing = [purpose for purpose in SecretPurpose if not keyring.secrets_for(purpose)]
@@ -42,17 +46,21 @@ class Upkeep:
         if rotation_due(wanted, now, self.schedule.secret_for):
             number = next_number(accepted(wanted, SecretPurpose.REFRESH_TOKEN))
             wanted = rotated(wanted, self.custody.new_secret(SecretPurpose.REFRESH_TOKEN, number))
-        wanted = await self._without_spent_keys(rules.advanced(wanted, now, held), keyring)
-        times = rules.new_key_due(wanted, now, self.schedule)
+        unusable = await self.rehearsal.unusable_of(rules.about_to_sign(wanted, now), now)
+        wanted = rules.advanced(wanted, now, held, unusable)
+        times = rules.new_key_due(wanted, now, self.schedule, unusable)
         if times is not None:
             try:
-                wanted = wanted.next(keys=(*wanted.keys, await self.custody.new_key(times)))
+                wanted = with_only(wanted, await self.custody.new_key(times), now)
             except ProviderError as error:
                 if wanted.active is None:
+                    # One whose place may come back is better than none.
+                    wanted = rules.advanced(wanted, now)
+                if not wanted.keys:
                     raise
                 # There is a day left for it; the other steps are taken.
                 trouble = str(error)
-        return wanted, trouble
+        return await self._without_spent_keys(wanted, keyring), trouble
 
     async def _without_spent_keys(self, keyring: Keyring, before: Keyring) -> Keyring:
         keys = [await self._without_spent_half(key, before.get(key.kid)) for key in keyring.keys]

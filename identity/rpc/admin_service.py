@@ -130,13 +130,11 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
         self, caller: Caller, request: admin_pb2.ListKeysRequest
     ) -> admin_pb2.ListKeysResponse:
         del caller, request
-        verifiers = await self._census.verifiers()
+        roll = await self._census.roll()
         service = self._keys.keys
         return admin_pb2.ListKeysResponse(
             keys=[
-                translation.signing_key(
-                    key, [state.name for state in verifiers if key.kid not in state.held_kids]
-                )
+                translation.signing_key(key, service.schedule, roll.lacking(key.kid), roll.holding(key.kid))
                 for key in reversed(service.keyring.keys)
             ],
             steps=[
@@ -153,13 +151,15 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
             idempotency_key=validation.idempotency_key(request.idempotency_key),
             circumstances=caller.circumstances,
         )
-        return admin_pb2.RotateKeysResponse(key=translation.signing_key(key, ()))
+        return admin_pb2.RotateKeysResponse(key=translation.signing_key(key, self._keys.keys.schedule))
 
     async def _revoke_key(
         self, caller: Caller, request: admin_pb2.RevokeKeyRequest
     ) -> admin_pb2.RevokeKeyResponse:
         active = await self._keys.revoke(validation.kid(request.kid), caller.circumstances)
-        return admin_pb2.RevokeKeyResponse(active_key=translation.signing_key(active, ()))
+        return admin_pb2.RevokeKeyResponse(
+            active_key=translation.signing_key(active, self._keys.keys.schedule)
+        )
 
     async def _rotate_refresh_token_secret(
         self, caller: Caller, request: admin_pb2.RotateRefreshTokenSecretRequest

@@ -22,14 +22,15 @@ from identity.clients.client import Client
 from identity.clients.policy import ClientPolicy, Grant, Patterns, ReusePolicy
 from identity.errors import field_invalid
 from identity.keys.keyring import KeyRecord
-from identity.keys.plan import KeyStep
+from identity.keys.plan import KeyStep, needed_until
+from identity.keys.schedule import Schedule
 from identity.sessions.introspect import ActiveToken, TokenType
 from identity.sessions.minting import MintedTokens
 from identity.store.ports import FamilyState, Lineage, SpendVerdict
 from identity.tokens.lifetimes import ClientKind
 from identity.verifiers.census import VerifierState
 
-MAX_LACKING = 100
+MAX_NAMED = 100
 
 _DurationField: TypeAlias = Literal[
     "access_token_ttl", "web_session_ttl", "mobile_session_ttl", "session_idle_ttl", "refresh_leeway"
@@ -142,8 +143,11 @@ def json_web_key(members: Mapping[str, object]) -> keys_pb2.JsonWebKey:
     return keys_pb2.JsonWebKey(**{name: str(value) for name, value in members.items()})
 
 
-def signing_key(key: KeyRecord, lacking: Sequence[str]) -> keys_pb2.SigningKey:
-    """A signing key without anything private."""
+def signing_key(
+    key: KeyRecord, schedule: Schedule, lacking: Sequence[str] = (), holding: Sequence[str] = ()
+) -> keys_pb2.SigningKey:
+    """A signing key without anything private. ``lacking`` and ``holding``: verifiers, as far as they were asked."""
+    needed = needed_until(key, schedule)
     return keys_pb2.SigningKey(
         public_key=json_web_key(key.public_jwk),
         state=f"KEY_STATE_{key.state.name}",
@@ -153,7 +157,9 @@ def signing_key(key: KeyRecord, lacking: Sequence[str]) -> keys_pb2.SigningKey:
         retires_at=_moment(key.retires_at),
         removed_at=_moment(key.removes_at),
         provider=key.provider,
-        lacking_verifiers=lacking[:MAX_LACKING] if key.state.is_published else (),
+        lacking_verifiers=lacking[:MAX_NAMED] if key.state.is_published else (),
+        holding_verifiers=() if key.state.is_published else holding[:MAX_NAMED],
+        needed_until=_moment(needed) if needed is not None else None,
     )
 
 

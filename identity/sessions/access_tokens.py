@@ -50,13 +50,16 @@ class AccessTokenReader:
     """Verifies signature, issuer and times; for whom the token is, is the caller's business."""
 
     issuer: str
-    keys: Callable[[], KeySet]
+    keys: Callable[[], KeySet | None]
     clock: Clock
 
     def read(self, token: str) -> ReadAccessToken | None:
         """The token, or ``None`` for anything else."""
+        keys = self.keys()
+        if keys is None:
+            return None
         try:
-            claims = parse_claims(verify_compact(token, self.keys(), typ=ACCESS_TOKEN_TYPE).payload)
+            claims = parse_claims(verify_compact(token, keys, typ=ACCESS_TOKEN_TYPE).payload)
             check_claims(
                 claims,
                 now_seconds=self.clock.now().timestamp(),

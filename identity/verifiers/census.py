@@ -11,8 +11,9 @@ import asyncio
 import contextlib
 import json
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from identity.errors import IdentityError
 from identity.verifiers.feed import VerifierFeed
@@ -51,6 +52,25 @@ class VerifierState:
 
 
 @dataclass(frozen=True, slots=True)
+class Roll:
+    """What the servers have answered: their verifiers, and the keys that each publishes and can use. ``silent`` have not."""
+
+    verifiers: Sequence[VerifierState]
+    silent: frozenset[str]
+    ready_keys: Mapping[str, Collection[str]]
+
+    def lacking(self, kid: str) -> Sequence[str]:
+        """The verifiers that do not hold a key, the servers that have not answered, and those that are not ready for it."""
+        unready = {server for server, kids in self.ready_keys.items() if kid not in kids}
+        lacking = sorted({state.name for state in self.verifiers if kid not in state.held_kids})
+        return [*lacking, *_server_names(self.silent | unready)]
+
+    def holding(self, kid: str) -> Sequence[str]:
+        """The verifiers that hold a key."""
+        return sorted({state.name for state in self.verifiers if kid in state.held_kids})
+
+
+@dataclass(frozen=True, slots=True)
 class Count:
     """How far a revocation has got."""
 
@@ -60,12 +80,20 @@ class Count:
 
 
 class Census:
-    """Asks, and answers."""
+    """Asks, and answers. ``ready_keys``: the ids of the keys that this server publishes and can use."""
 
-    def __init__(self, board: InstanceBoard, feed: VerifierFeed, roster: Roster) -> None:
+    def __init__(
+        self,
+        board: InstanceBoard,
+        feed: VerifierFeed,
+        roster: Roster,
+        *,
+        ready_keys: Callable[[], Collection[str]],
+    ) -> None:
         self._board = board
         self._feed = feed
         self._roster = roster
+        self._ready_keys = ready_keys
         self._answering: set[asyncio.Task[None]] = set()
         feed.on_question = self._on_question
 
@@ -85,25 +113,25 @@ class Census:
 
     async def wait_until_applied(self, wait_seconds: float) -> Count:
         """Returns once every verifier has applied all that was recorded up to now, or when the time is over."""
-        states, silent = await self._ask(wait_seconds, until_applied=True)
+        roll = await self._ask(wait_seconds, until_applied=True)
+        states = roll.verifiers
         pending = sorted({state.name for state in states if not state.has_applied})
-        pending += [f"server:{instance_id}" for instance_id in sorted(silent)]
+        pending += _server_names(roll.silent)
         return Count(sum(state.has_applied for state in states), len(states), pending)
 
     async def verifiers(self) -> Sequence[VerifierState]:
         """The verifiers of all servers."""
-        states, _ = await self._ask(LIST_WAIT_SECONDS, until_applied=False)
-        return sorted(states, key=lambda state: state.name)
+        return sorted((await self.roll()).verifiers, key=lambda state: state.name)
+
+    async def roll(self) -> Roll:
+        """The verifiers of all servers, and which keys each server is ready for."""
+        return await self._ask(LIST_WAIT_SECONDS, until_applied=False)
 
     async def lacking(self, kid: str) -> Sequence[str]:
-        """The verifiers of all servers that do not hold a key, and the servers that have not answered."""
-        states, silent = await self._ask(LIST_WAIT_SECONDS, until_applied=False)
-        lacking = sorted({state.name for state in states if kid not in state.held_kids})
-        return [*lacking, *(f"server:{instance_id}" for instance_id in sorted(silent))]
+        """See ``identity.keys.ports.Uptake``."""
+        return (await self.roll()).lacking(kid)
 
-    async def _ask(
-        self, wait_seconds: float, *, until_applied: bool
-    ) -> tuple[Sequence[VerifierState], frozenset[str]]:
+    async def _ask(self, wait_seconds: float, *, until_applied: bool) -> Roll:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + wait_seconds
         wait_ms = int(wait_seconds * 1000) if until_applied else 0
@@ -112,14 +140,19 @@ class Census:
         question_id = await self._board.ask(wait_ms)
         pause = POLL_SECONDS
         while True:
-            answers = await self._board.answers(question_id)
+            answers = {
+                instance_id: json.loads(answer)
+                for instance_id, answer in (await self._board.answers(question_id)).items()
+            }
             states = _merged(state for answer in answers.values() for state in _states(answer))
+            ready_keys = {instance_id: answer["ready_keys"] for instance_id, answer in answers.items()}
             silent = asked - answers.keys()
+            roll = Roll(states, silent, ready_keys)
             if not silent and (not until_applied or all(state.has_applied for state in states)):
-                return states, silent
+                return roll
             # The last answers are written when the time is over, and should be among those that count.
             if loop.time() >= deadline + ANSWER_GRACE_SECONDS * until_applied:
-                return states, silent
+                return roll
             await asyncio.sleep(pause)
             pause = min(pause * POLL_SLOWER_FACTOR, MAX_POLL_SECONDS)
 
@@ -136,7 +169,8 @@ class Census:
             while True:
                 changed = self._roster.changed
                 states = self._states_at(number)
-                await self._board.answer(question.question_id, self._feed.instance_id, _serialised(states))
+                answer = _serialised(states, self._ready_keys())
+                await self._board.answer(question.question_id, self._feed.instance_id, answer)
                 left_seconds = deadline - loop.time()
                 if left_seconds <= 0 or all(state.has_applied for state in states):
                     return
@@ -174,10 +208,14 @@ def _merged(states: Iterable[VerifierState]) -> Sequence[VerifierState]:
     return [state for state in all_states if state.is_connected or state.name not in found]
 
 
-def _serialised(states: Sequence[VerifierState]) -> bytes:
-    return json.dumps([asdict(state) for state in states], separators=(",", ":")).encode()
+def _server_names(instance_ids: Iterable[str]) -> Sequence[str]:
+    return [f"server:{instance_id}" for instance_id in sorted(instance_ids)]
 
 
-def _states(answer: bytes) -> Sequence[VerifierState]:
-    rows: Sequence[Mapping[str, object]] = json.loads(answer)
-    return [VerifierState(**row) for row in rows]  # type: ignore[arg-type]
+def _serialised(states: Sequence[VerifierState], ready_keys: Collection[str]) -> bytes:
+    answer = {"verifiers": [asdict(state) for state in states], "ready_keys": sorted(ready_keys)}
+    return json.dumps(answer, separators=(",", ":")).encode()
+
+
+def _states(answer: Mapping[str, Any]) -> Sequence[VerifierState]:
+    return [VerifierState(**row) for row in answer["verifiers"]]

@@ -10,6 +10,7 @@
     ├── KeyRefusedError       a JWK or a JWK set must not be used
     │   └── KeyUnsuitableError  ... because it serves another purpose; a set leaves it out and goes on
     ├── KeyFetchError         keys could not be fetched
+    │   └── KeysWithdrawnError  ... because the identity service has none any more; those that are held must go
     ├── StateFeedError        revocations cannot be followed
     ├── TokenSourceError      there is no token to call with
     │   ├── TokenUnavailableError  ... at the moment: the identity service does not answer
@@ -37,6 +38,7 @@ __all__ = [
     "KeyNotHeldError",
     "KeyRefusedError",
     "KeyUnsuitableError",
+    "KeysWithdrawnError",
     "NoPrincipalError",
     "NotHeldError",
     "PlaintextError",
@@ -132,6 +134,10 @@ class KeyUnsuitableError(KeyRefusedError):
 
 class KeyFetchError(GrpcIdentityError):
     """Keys could not be fetched; the message says from where and why."""
+
+
+class KeysWithdrawnError(KeyFetchError):
+    """The identity service has said that none of its keys is good any more, and has no other yet."""
 
 
 class StateFeedError(GrpcIdentityError):

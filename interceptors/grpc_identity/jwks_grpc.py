@@ -10,7 +10,7 @@ from typing import Any
 import grpc
 
 from grpc_identity.channels import ChannelFactory, describe
-from grpc_identity.errors import KeyFetchError
+from grpc_identity.errors import KeyFetchError, KeysWithdrawnError
 from grpc_identity.jwk import MAX_JWKS_BYTES, KeySet
 from grpc_identity.keysets import FetchedKeys
 from grpc_identity.v1.identity_service_pb2 import GetJWKSRequest, GetJWKSResponse
@@ -40,11 +40,13 @@ class GrpcJwks:
 
 
 def fetched_keys(answer: GetJWKSResponse, last: FetchedKeys | None, source: str) -> FetchedKeys:
-    """The keys of an answer, checked. Raises ``KeyFetchError`` and ``KeyRefusedError``."""
+    """The keys of an answer, checked. Raises ``KeyFetchError``, ``KeysWithdrawnError`` and ``KeyRefusedError``."""
     max_age = answer.max_age.ToSeconds() if answer.HasField("max_age") else None
     if answer.not_modified:
         if last is None:
             raise KeyFetchError(f"{source} says that nothing has changed, but nothing was known")
         return FetchedKeys(last.key_set, last.version, max_age)
+    if not answer.keys:
+        raise KeysWithdrawnError(f"{source} has withdrawn its keys and has no other yet")
     jwks = [{field.name: value for field, value in key.ListFields()} for key in answer.keys]
     return FetchedKeys(KeySet.from_jwks(jwks), answer.version, max_age)

@@ -9,6 +9,8 @@ Rules:
 - asked again at 80 % of the lifetime the issuer names (1 minute to 24 hours; 1 hour unless it names one), with 10 %
   of jitter, so that a fleet does not ask in one wave;
 - an attempt that fails changes nothing that is held; the next follows after 1, 2, 4 … 30 seconds, jittered;
+- keys that the identity service says it has withdrawn are dropped at once; an answer that is faulty or empty otherwise is a
+  failed attempt;
 - keys are used for 24 hours (``max_stale_hours``) after they were last confirmed, then no more;
 - a key that is not held causes an attempt only if the last one, whatever came of it, is 30 seconds old; callers
   meanwhile share the attempt that is under way.
@@ -27,7 +29,7 @@ from dataclasses import dataclass
 from math import inf
 
 from grpc_identity.clock import Clock
-from grpc_identity.errors import GrpcIdentityError
+from grpc_identity.errors import GrpcIdentityError, KeysWithdrawnError
 from grpc_identity.jwk import KeySet
 
 __all__ = ["Fetch", "FetchedKeys", "KeyCache", "KeyRefresher"]
@@ -56,7 +58,8 @@ class FetchedKeys:
 
 Fetch = Callable[[FetchedKeys | None], FetchedKeys]
 """Asks the issuer, given the last answer; blocks, with a time limit of its own. If nothing has changed it returns the
-last answer's key set. Raises ``KeyFetchError`` or ``KeyRefusedError``."""
+last answer's key set. Raises ``KeyFetchError``,
+``KeysWithdrawnError`` or ``KeyRefusedError``."""
 
 
 class KeyCache:
@@ -164,6 +167,12 @@ class KeyCache:
         if self._last is not None:
             self.succeeded(self._last)
 
+    def withdrawn(self, error: str) -> None:
+        """The issuer has said that no key is good any more."""
+        self._key_set = self._last = None
+        self._usable_until = self._kept_until = -inf
+        self.failed(error)
+
     def failed(self, error: str) -> None:
         """The attempt has failed; what is held stays."""
         self.last_error = error
@@ -264,6 +273,9 @@ class KeyRefresher:
         self._cache.attempted()
         try:
             fetched = self._fetch(self._cache.last)
+        except KeysWithdrawnError as error:
+            self._cache.withdrawn(str(error))
+            _logger.warning("keys of %s: %s", self.issuer, error)
         except GrpcIdentityError as error:
             self._cache.failed(str(error))
             _logger.warning("keys of %s: %s", self.issuer, error)

@@ -23,7 +23,7 @@ import grpc
 from grpc_identity._version import __version__
 from grpc_identity.channels import ChannelFactory, describe, status_code
 from grpc_identity.clock import Clock, monotonic_clock, wall_clock
-from grpc_identity.errors import GrpcIdentityError, StateFeedError
+from grpc_identity.errors import GrpcIdentityError, KeysWithdrawnError, StateFeedError
 from grpc_identity.jwks_grpc import fetched_keys
 from grpc_identity.keysets import KeyCache
 from grpc_identity.revocations import RevocationView, Revoked
@@ -253,6 +253,9 @@ class StateFollower:
             try:
                 self._keys.attempted()
                 self._keys.succeeded(fetched_keys(message.jwks, self._keys.last, self._issuer))
+            except KeysWithdrawnError as error:
+                self._keys.withdrawn(str(error))
+                _logger.warning("keys of %s: %s", self._issuer, error)
             except GrpcIdentityError as error:
                 _logger.warning("keys of %s: %s", self._issuer, error)
         elif self._keys.last is not None:

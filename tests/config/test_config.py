@@ -69,6 +69,8 @@ def test_variables_of_the_commands_are_not_settings() -> None:
         ({"tokens.refresh_leeway_seconds": "61"}, "tokens.refresh_leeway_seconds"),
         ({"keys.algorithm": "HS256"}, "keys.algorithm"),
         ({"keys.publish_ahead_hours": "1"}, "keys.publish_ahead_hours"),
+        ({"keys.sign_days": "1"}, "keys: sign_days must be more than 1.105"),
+        ({"keys.publish_ahead_hours": "720", "keys.sign_days": "30"}, "keys: sign_days must be more than 30"),
         ({"redis.buckets": "0"}, "redis.buckets"),
         ({"redis": "x"}, "redis"),
         ({"log.level": "LOUD"}, "log.level"),

@@ -21,6 +21,7 @@ from grpc_identity.v1 import clients_pb2, identity_service_pb2_grpc, keys_pb2
 from grpc_identity.v1 import identity_service_pb2 as pb
 from identity.app import Addresses, IdentityServer
 from identity.cli.connection import basic_metadata as basic
+from identity.keys.ports import ProviderError, Signer
 
 ISSUER = "https://id.example"
 VERIFY_POLICY = clients_pb2.ClientPolicy(grants=["GRANT_VERIFY", "GRANT_INTROSPECT"])
@@ -161,6 +162,67 @@ async def test_a_key_waits_for_a_verifier_that_lacks_it_and_at_its_deadline_name
     await wait_until(lambda: service.server.keys.active_signer().kid == new)
     named = [item for item in await events_of("key.not_taken_up") if f"kid {new}" in item]
     assert named == [f"kid {new}; lacking: orders/stuck"]
+    stream.cancel()
+
+
+async def test_a_key_waits_for_a_server_that_cannot_use_it_and_at_its_deadline_names_it(
+    service: Any, others: list[Other], wait_until: Any, monkeypatch: pytest.MonkeyPatch, events_of: Any
+) -> None:
+    class Unreachable:
+        async def signer(self, kid: str, algorithm: str, private_part: bytes) -> Signer:
+            raise ProviderError("there is no way from here")
+
+    unable = others[0].server
+    monkeypatch.setitem(unable.keys.custody.providers, "local", Unreachable())
+    old = service.server.keys.active_signer().kid
+    new = (await rotate(service)).public_key.kid
+    named = f"server:{unable._instance_id}"
+    await wait_until(lambda: service.server.keys.laggards.get(new) == [named])
+    assert list((await keys_of(service))["pending"].lacking_verifiers) == [named]
+    assert [problem.name for problem in unable.keys.problems()] == ["pending_key_unusable"]
+    assert {server.keys.active_signer().kid for server in (service.server, unable)} == {old}
+    monkeypatch.setattr(service.server.keys, "clock", _Ahead(120))
+    await wait_until(lambda: service.server.keys.active_signer().kid == new)
+    assert [item for item in await events_of("key.not_taken_up") if new in item] == [
+        f"kid {new}; lacking: {named}"
+    ]
+
+
+async def test_a_verifier_that_still_holds_what_was_revoked_is_named_until_it_has_dropped_it(
+    service: Any, others: list[Other], wait_until: Any
+) -> None:
+    stolen = service.server.keys.active_signer().kid
+    drops_it = asyncio.Event()
+
+    async def reports() -> AsyncIterator[pb.WatchVerifierStateRequest]:
+        yield pb.WatchVerifierStateRequest(verifier_id="slow", verifier_version="0")
+        position = (await stream.read()).position
+        yield pb.WatchVerifierStateRequest(
+            verifier_id="slow", verifier_version="0", applied_position=position, held_kids=[stolen]
+        )
+        await drops_it.wait()
+        yield pb.WatchVerifierStateRequest(
+            verifier_id="slow", verifier_version="0", applied_position=position
+        )
+        await asyncio.Event().wait()
+
+    stream = others[0].identity.WatchVerifierState(
+        reports(), metadata=basic("orders", service.secrets["orders"])
+    )
+
+    async def holders() -> list[str]:
+        answer = await service.administration.ListKeys(admin_pb.ListKeysRequest(), metadata=service.admin)
+        (key,) = [key for key in answer.keys if key.public_key.kid == stolen]
+        return [*key.holding_verifiers, *(f"not {name}" for name in key.lacking_verifiers)]
+
+    async def holds() -> bool:
+        return await holders() == []
+
+    await wait_until(holds)
+    await service.administration.RevokeKey(admin_pb.RevokeKeyRequest(kid=stolen), metadata=service.admin)
+    assert await holders() == ["orders/slow"]
+    drops_it.set()
+    await wait_until(holds)
     stream.cancel()
 
 

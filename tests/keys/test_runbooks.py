@@ -21,6 +21,7 @@ from grpc_identity.v1 import identity_service_pb2 as pb
 from identity.app import IdentityServer
 from identity.audit.event import Circumstances
 from identity.backup import export_keyring, import_keyring, stored_keyring
+from identity.bootstrap import bootstrap_client
 from identity.diagnosis import examine
 from identity.keys.administration import KeyAdministration
 from identity.keys.keyring import KeyState
@@ -136,6 +137,29 @@ async def test_an_import_brings_nothing_back_that_was_revoked(service: Any) -> N
     assert key.state is KeyState.REVOKED
     await service.server.keys.tick()
     assert stolen not in await kids_of(service)
+
+
+@pytest.mark.parametrize("store", ["redis", "file"])
+async def test_what_is_done_to_a_keyring_without_a_service_is_recorded_wherever_it_is(
+    store: str, make_settings: Any, tmp_path: Path
+) -> None:
+    where = {"file": tmp_path / "keyring.json"} if store == "file" else {}
+    settings = make_settings(keys={"store": store, **where})
+    await bootstrap_client(
+        settings, client_id="admin", display_name="Admin", policy=clients_pb2.ClientPolicy()
+    )
+    await import_keyring(settings, await export_keyring(settings))
+    parts = StoreParts(settings)
+    try:
+        entries = [
+            entry
+            for bucket in parts.keys.buckets
+            for _, entry in await parts.connection.command("XRANGE", bucket.outbox, "-", "+")
+        ]
+    finally:
+        await parts.close()
+    types = {dict(zip(entry[::2], entry[1::2], strict=True))[b"type"].decode() for entry in entries}
+    assert {"key.created", "key.activated", "keyring.imported"} <= types
 
 
 async def test_a_bundle_that_was_altered_or_is_of_another_key_is_refused(

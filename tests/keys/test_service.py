@@ -72,6 +72,31 @@ async def test_a_rotation_reaches_every_service_and_old_tokens_still_verify(
     assert old not in {key["kid"] for key in one.published().jwks}
 
 
+async def test_what_is_published_may_be_kept_no_longer_than_until_the_next_key_signs_whenever_it_is_asked_for(
+    make: Callable[..., KeyService], clock: Any
+) -> None:
+    service = make()
+    await service.start()
+    assert service.published().max_age_seconds == 3600
+    clock.moment += timedelta(days=89)
+    await service.tick()
+    known, begins = service.published(), service.keyring.keys[-1].activates_at
+    # As when the store is away: nothing is looked at any more, and the time goes on.
+    for left_seconds, age_seconds in (
+        (7200, 3600),
+        (3600, 3600),
+        (3599, 3599),
+        (61, 61),
+        (59, 60),
+        (-600, 60),
+    ):
+        clock.moment = begins - timedelta(seconds=left_seconds)
+        assert service.published().max_age_seconds == age_seconds
+    # The same keys are the same to whoever remembers what was made of them.
+    assert service.published() == known
+    assert hash(service.published()) == hash(known)
+
+
 @pytest.mark.parametrize(("algorithm", "kty"), [("ES256", "EC"), ("RS256", "RSA"), ("EdDSA", "OKP")])
 async def test_signatures_verify_with_the_published_key_and_only_public_members_are_published(
     make: Callable[..., KeyService], algorithm: str, kty: str

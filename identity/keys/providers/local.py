@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import (
 from jwt.algorithms import get_default_algorithms
 
 from grpc_identity.jwk import to_jwk
-from identity.keys.ports import NewKey, ProviderError
+from identity.keys.ports import PROBE, NewKey, ProviderError
 
 PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey
 RSA_BITS = 3072
@@ -71,6 +71,10 @@ class LocalSigner:
         """See ``Signer``."""
         signature: bytes = _SIGNERS[self.algorithm].sign(signing_input, self.private_key)
         return signature
+
+    async def probe(self) -> bytes:
+        """See ``Signer``."""
+        return await self.sign(PROBE)
 
 
 class LocalKeys:

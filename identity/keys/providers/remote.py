@@ -26,15 +26,13 @@ from jwt.algorithms import get_default_algorithms
 
 from grpc_identity.circuit_breaker import CircuitBreaker
 from grpc_identity.jwk import PublicKey, to_jwk
-from identity.keys.ports import NewKey, ProviderError, SignerBusyError, SignerUnavailableError
+from identity.keys.ports import PROBE, NewKey, ProviderError, SignerBusyError, SignerUnavailableError
 
 FAILURES_TO_OPEN = 5
 MAX_OPEN_SECONDS = 5.0
 RETRY_AFTER_SECONDS = 1.0
 PENDING_PER_SLOT = 16
 LONG_CALL_FACTOR = 10
-# Never the signing input of a token: those have a dot between their parts (RFC 7515, section 5.1).
-PROBE = b"grpc-identity probe"
 NO_ANSWER = "no answer in time"
 _P256_COORDINATE_BYTES = 32
 
@@ -110,6 +108,10 @@ class RemoteSigner:
         """See ``Signer``."""
         return await self.keys.sign(self, signing_input)
 
+    async def probe(self) -> bytes:
+        """See ``Signer``."""
+        return await self.keys.probe(self)
+
 
 class RemoteKeys:
     """A ``KeyProvider`` over one backend."""
@@ -178,6 +180,18 @@ class RemoteKeys:
         finally:
             self._pending -= 1
 
+    async def probe(self, signer: RemoteSigner) -> bytes:
+        """See ``Signer``: one attempt, past the circuit and without effect on it."""
+        try:
+            async with asyncio.timeout(self._limits.timeout_seconds):
+                return await self._attempt(signer, PROBE)
+        except TimeoutError:
+            raise SignerUnavailableError(self._does_not_sign(NO_ANSWER)) from None
+        except UnreachableError as error:
+            raise SignerUnavailableError(self._does_not_sign(error)) from None
+        except ProviderError as error:
+            raise SignerUnavailableError(str(error)) from None
+
     async def _signed(self, signer: RemoteSigner, signing_input: bytes, deadline: float) -> bytes:
         while True:
             await self._closed_circuit.wait()
@@ -214,19 +228,14 @@ class RemoteKeys:
         if self._breaker.is_open:
             _log.error("nothing can be signed: %s", reason)
             self._closed_circuit.clear()
-            self._probing = asyncio.create_task(self._probe(signer))
+            self._probing = asyncio.create_task(self._until_it_signs(signer))
 
-    async def _probe(self, signer: RemoteSigner) -> None:
+    async def _until_it_signs(self, signer: RemoteSigner) -> None:
         while True:
             await asyncio.sleep(self._breaker.seconds_until_attempt())
             try:
-                async with asyncio.timeout(self._limits.timeout_seconds):
-                    await self._attempt(signer, PROBE)
-            except TimeoutError:
-                self._reason = self._does_not_sign(NO_ANSWER)
-            except UnreachableError as error:
-                self._reason = self._does_not_sign(error)
-            except ProviderError as error:
+                await self.probe(signer)
+            except SignerUnavailableError as error:
                 self._reason = str(error)
             else:
                 break

@@ -179,7 +179,8 @@ class AdminServiceServicer(object):
     def RevokeKey(self, request, context):
         """Takes a signing key away at once, and has another one sign. Tokens it signed die; sessions live on. Verifiers that
         follow the service drop the key within a second, those that poll by plain HTTP within the hour for which they may
-        keep a set. A key that is not published any more is left as it is.
+        keep a set. A key that is not published any more is left as it is. SIGNER_UNAVAILABLE: it is taken away, and no other
+        can be used at the moment.
 
         Errors: KEY_NOT_FOUND, KEYRING_UNAVAILABLE, SIGNER_UNAVAILABLE.
         """

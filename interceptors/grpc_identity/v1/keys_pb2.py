@@ -25,19 +25,19 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bgrpc_identity/v1/keys.proto\x12\x10grpc_identity.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"y\n\nJsonWebKey\x12\x0b\n\x03kty\x18\x01 \x01(\t\x12\x0b\n\x03use\x18\x02 \x01(\t\x12\x0b\n\x03\x61lg\x18\x03 \x01(\t\x12\x0b\n\x03kid\x18\x04 \x01(\t\x12\x0b\n\x03\x63rv\x18\x05 \x01(\t\x12\t\n\x01x\x18\x06 \x01(\t\x12\t\n\x01y\x18\x07 \x01(\t\x12\t\n\x01n\x18\x08 \x01(\t\x12\t\n\x01\x65\x18\t \x01(\t\"\x8a\x03\n\nSigningKey\x12\x30\n\npublic_key\x18\x01 \x01(\x0b\x32\x1c.grpc_identity.v1.JsonWebKey\x12)\n\x05state\x18\x02 \x01(\x0e\x32\x1a.grpc_identity.v1.KeyState\x12.\n\ncreated_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0c\x61\x63tivates_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nretires_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nremoved_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08provider\x18\x07 \x01(\t\x12\x30\n\x0c\x61\x63tivates_by\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x19\n\x11lacking_verifiers\x18\t \x03(\t\"\x98\x01\n\x07KeyStep\x12&\n\x02\x61t\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\tat_latest\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0b\n\x03kid\x18\x03 \x01(\t\x12)\n\x05state\x18\x04 \x01(\x0e\x32\x1a.grpc_identity.v1.KeyState*\x97\x01\n\x08KeyState\x12\x19\n\x15KEY_STATE_UNSPECIFIED\x10\x00\x12\x15\n\x11KEY_STATE_PENDING\x10\x01\x12\x14\n\x10KEY_STATE_ACTIVE\x10\x02\x12\x15\n\x11KEY_STATE_RETIRED\x10\x03\x12\x15\n\x11KEY_STATE_REMOVED\x10\x04\x12\x15\n\x11KEY_STATE_REVOKED\x10\x05\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bgrpc_identity/v1/keys.proto\x12\x10grpc_identity.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"y\n\nJsonWebKey\x12\x0b\n\x03kty\x18\x01 \x01(\t\x12\x0b\n\x03use\x18\x02 \x01(\t\x12\x0b\n\x03\x61lg\x18\x03 \x01(\t\x12\x0b\n\x03kid\x18\x04 \x01(\t\x12\x0b\n\x03\x63rv\x18\x05 \x01(\t\x12\t\n\x01x\x18\x06 \x01(\t\x12\t\n\x01y\x18\x07 \x01(\t\x12\t\n\x01n\x18\x08 \x01(\t\x12\t\n\x01\x65\x18\t \x01(\t\"\xd7\x03\n\nSigningKey\x12\x30\n\npublic_key\x18\x01 \x01(\x0b\x32\x1c.grpc_identity.v1.JsonWebKey\x12)\n\x05state\x18\x02 \x01(\x0e\x32\x1a.grpc_identity.v1.KeyState\x12.\n\ncreated_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0c\x61\x63tivates_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nretires_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nremoved_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08provider\x18\x07 \x01(\t\x12\x30\n\x0c\x61\x63tivates_by\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x19\n\x11lacking_verifiers\x18\t \x03(\t\x12\x19\n\x11holding_verifiers\x18\n \x03(\t\x12\x30\n\x0cneeded_until\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x98\x01\n\x07KeyStep\x12&\n\x02\x61t\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\tat_latest\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0b\n\x03kid\x18\x03 \x01(\t\x12)\n\x05state\x18\x04 \x01(\x0e\x32\x1a.grpc_identity.v1.KeyState*\x97\x01\n\x08KeyState\x12\x19\n\x15KEY_STATE_UNSPECIFIED\x10\x00\x12\x15\n\x11KEY_STATE_PENDING\x10\x01\x12\x14\n\x10KEY_STATE_ACTIVE\x10\x02\x12\x15\n\x11KEY_STATE_RETIRED\x10\x03\x12\x15\n\x11KEY_STATE_REMOVED\x10\x04\x12\x15\n\x11KEY_STATE_REVOKED\x10\x05\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'grpc_identity.v1.keys_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_KEYSTATE']._serialized_start=758
-  _globals['_KEYSTATE']._serialized_end=909
+  _globals['_KEYSTATE']._serialized_start=835
+  _globals['_KEYSTATE']._serialized_end=986
   _globals['_JSONWEBKEY']._serialized_start=82
   _globals['_JSONWEBKEY']._serialized_end=203
   _globals['_SIGNINGKEY']._serialized_start=206
-  _globals['_SIGNINGKEY']._serialized_end=600
-  _globals['_KEYSTEP']._serialized_start=603
-  _globals['_KEYSTEP']._serialized_end=755
+  _globals['_SIGNINGKEY']._serialized_end=677
+  _globals['_KEYSTEP']._serialized_start=680
+  _globals['_KEYSTEP']._serialized_end=832
 # @@protoc_insertion_point(module_scope)

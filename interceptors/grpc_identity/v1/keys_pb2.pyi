@@ -46,7 +46,7 @@ class JsonWebKey(_message.Message):
     def __init__(self, kty: _Optional[str] = ..., use: _Optional[str] = ..., alg: _Optional[str] = ..., kid: _Optional[str] = ..., crv: _Optional[str] = ..., x: _Optional[str] = ..., y: _Optional[str] = ..., n: _Optional[str] = ..., e: _Optional[str] = ...) -> None: ...
 
 class SigningKey(_message.Message):
-    __slots__ = ("public_key", "state", "created_at", "activates_at", "retires_at", "removed_at", "provider", "activates_by", "lacking_verifiers")
+    __slots__ = ("public_key", "state", "created_at", "activates_at", "retires_at", "removed_at", "provider", "activates_by", "lacking_verifiers", "holding_verifiers", "needed_until")
     PUBLIC_KEY_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     CREATED_AT_FIELD_NUMBER: _ClassVar[int]
@@ -56,6 +56,8 @@ class SigningKey(_message.Message):
     PROVIDER_FIELD_NUMBER: _ClassVar[int]
     ACTIVATES_BY_FIELD_NUMBER: _ClassVar[int]
     LACKING_VERIFIERS_FIELD_NUMBER: _ClassVar[int]
+    HOLDING_VERIFIERS_FIELD_NUMBER: _ClassVar[int]
+    NEEDED_UNTIL_FIELD_NUMBER: _ClassVar[int]
     public_key: JsonWebKey
     state: KeyState
     created_at: _timestamp_pb2.Timestamp
@@ -65,7 +67,9 @@ class SigningKey(_message.Message):
     provider: str
     activates_by: _timestamp_pb2.Timestamp
     lacking_verifiers: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, public_key: _Optional[_Union[JsonWebKey, _Mapping]] = ..., state: _Optional[_Union[KeyState, str]] = ..., created_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., activates_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., retires_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., removed_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., provider: _Optional[str] = ..., activates_by: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., lacking_verifiers: _Optional[_Iterable[str]] = ...) -> None: ...
+    holding_verifiers: _containers.RepeatedScalarFieldContainer[str]
+    needed_until: _timestamp_pb2.Timestamp
+    def __init__(self, public_key: _Optional[_Union[JsonWebKey, _Mapping]] = ..., state: _Optional[_Union[KeyState, str]] = ..., created_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., activates_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., retires_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., removed_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., provider: _Optional[str] = ..., activates_by: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., lacking_verifiers: _Optional[_Iterable[str]] = ..., holding_verifiers: _Optional[_Iterable[str]] = ..., needed_until: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class KeyStep(_message.Message):
     __slots__ = ("at", "at_latest", "kid", "state")

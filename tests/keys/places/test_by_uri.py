@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from keys.places.openbao import OpenBao
 
@@ -63,6 +66,45 @@ def test_a_uri_that_names_no_provider_is_refused(uri: str) -> None:
 def test_two_providers_of_one_scheme_are_refused() -> None:
     with pytest.raises(ProviderError, match="cannot be told apart"):
         providers_by_scheme("awskms:eu-central-1", ["awskms:eu-west-1"], RemoteLimits())
+
+
+async def test_a_key_that_is_lost_in_another_place_is_said_a_day_before_it_is_to_sign(
+    openbao: OpenBao, make_settings: Any, start_service: Any, wait_until: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("identity.keys.rehearsal.TRY_AGAIN", timedelta(0))
+    monkeypatch.setattr("identity.keys.service.TRY_SOON", timedelta(seconds=0.1))
+    settings = make_settings()
+    await start_service(settings)
+    moved = settings.keys.model_copy(update={"provider": openbao.uri})
+    service = await start_service(settings.model_copy(update={"keys": moved}))
+    request = admin_pb.RotateKeysRequest(idempotency_key="move")
+    new = (await service.administration.RotateKeys(request, metadata=service.admin)).key.public_key.kid
+
+    async def readiness() -> tuple[int, list[str]]:
+        async with httpx.AsyncClient() as client:
+            answer = await client.get(f"{service.addresses.http_url}/readyz")
+        named = [
+            item["message"] for item in answer.json()["problems"] if item["name"] == "pending_key_unusable"
+        ]
+        return answer.status_code, named
+
+    async def is_known_to_sign() -> bool:
+        return service.server.keys._rehearsal.signer(new) is not None
+
+    await wait_until(is_known_to_sign)
+    assert await readiness() == (200, [])
+    keyring = await service.server.store.keyring.load()
+    private_part = service.server.keys.custody._private_part(keyring.get(new))
+    name = json.loads(private_part)["key"]
+    openbao.call("POST", f"transit/keys/{name}/config", {"deletion_allowed": True})
+    openbao.call("DELETE", f"transit/keys/{name}")
+
+    async def is_said() -> bool:
+        status, named = await readiness()
+        return status == 200 and len(named) == 1 and new in named[0]
+
+    await wait_until(is_said)
+    assert (await service.identity.IssueTokens(ISSUE, metadata=service.login)).tokens.access_token
 
 
 async def test_keys_move_from_one_place_to_another_by_a_rotation(

@@ -12,11 +12,10 @@ import pytest
 import pytest_asyncio
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from identity.keys.ports import ProviderError, SignerBusyError, SignerUnavailableError
+from identity.keys.ports import PROBE, ProviderError, SignerBusyError, SignerUnavailableError
 from identity.keys.providers.local import LocalSigner
 from identity.keys.providers.remote import (
     FAILURES_TO_OPEN,
-    PROBE,
     NewPair,
     RemoteKeys,
     RemoteLimits,
@@ -181,6 +180,23 @@ async def test_a_key_that_is_not_there_is_said_at_once(
     with pytest.raises(SignerUnavailableError, match=r"^the place has no such key$"):
         await signer.sign(INPUT)
     assert len(place.asked) == 1
+
+
+@pytest.mark.parametrize("failure", [ProviderError("the place has no such key"), UnreachableError("reset")])
+async def test_a_key_that_is_tried_and_fails_keeps_no_other_from_signing(
+    keys_of: Callable[..., RemoteKeys], place: Place, failure: Exception
+) -> None:
+    keys = keys_of()
+    signer = await keys.signer("kid", "ES256", b"reference")
+    pending = await keys.signer("another", "ES256", b"another reference")
+    place.failure = failure
+    for _ in range(2 * FAILURES_TO_OPEN):
+        with pytest.raises(SignerUnavailableError, match=str(failure)):
+            await pending.probe()
+    assert set(place.asked) == {PROBE}
+    signer.check()
+    place.failure = None
+    assert await signer.sign(INPUT)
 
 
 async def test_an_answer_of_no_use_is_not_a_defect_of_the_call(

@@ -19,28 +19,51 @@ from keys.places.openbao import OpenBao
 from keys.places.softhsm import PIN
 from keys.places.test_every_place import ALGORITHMS, PUBLIC_MEMBERS
 
+from grpc_identity import Issuer, Reason, TokenError, Verifier
 from grpc_identity.jwk import KeySet
 from grpc_identity.jws import verify_compact
+from grpc_identity.v1 import admin_service_pb2 as admin_pb
+from grpc_identity.v1 import clients_pb2
 from grpc_identity.v1 import identity_service_pb2 as pb
+from identity.cli.connection import basic_metadata as basic
 from identity.config import ConfigurationError
 from identity.keys import document
+from identity.keys.schedule import MAX_JWKS_AGE
 
 ISSUE = pb.IssueTokensRequest(subject="alice", audience=["orders"])
+ISSUER = "https://id.example"
 SESSIONS = 12
 REFRESHES_AFTERWARDS = 3
 
 
 async def published(service: Any) -> list[dict[str, Any]]:
-    """The keys by HTTP, which are those by gRPC."""
+    """The keys as they are by HTTP, by GetJWKS and on a stream: the same, for as long, and public members only."""
     async with httpx.AsyncClient() as client:
-        answer = await client.get(f"{service.addresses.http_url}/.well-known/jwks.json")
-    by_grpc = await service.identity.GetJWKS(pb.GetJWKSRequest())
-    found: list[dict[str, Any]] = answer.json()["keys"]
-    assert [key["kid"] for key in found] == [key.kid for key in by_grpc.keys]
-    assert {member for key in by_grpc.keys for member in (field.name for field, _ in key.ListFields())} <= {
-        "kty", "crv", "x", "y", "n", "e", "use", "alg", "kid",
-    }  # fmt: skip
+        by_http = await client.get(f"{service.addresses.http_url}/.well-known/jwks.json")
+    found: list[dict[str, Any]] = by_http.json()["keys"]
+    for answer in (await service.identity.GetJWKS(pb.GetJWKSRequest()), await pushed(service)):
+        members = [{field.name: value for field, value in key.ListFields()} for key in answer.keys]
+        assert members == found
+        assert by_http.headers["ETag"] == f'"{answer.version}"'
+        assert f"max-age={answer.max_age.seconds}," in by_http.headers["Cache-Control"]
+        assert 0 < answer.max_age.seconds <= MAX_JWKS_AGE.total_seconds()
+    for key in found:
+        assert set(key) == PUBLIC_MEMBERS[key["alg"]]
+        assert all(type(value) is str for value in key.values())
     return found
+
+
+async def pushed(service: Any) -> Any:
+    """The keys that a stream begins with."""
+    # Of two servers with one store each makes a client of its own.
+    name = f"reader-{service.server._instance_id}"
+    if name not in service.secrets:
+        await service.new_client(name, clients_pb2.ClientPolicy(grants=["GRANT_VERIFY"]))
+    stream = service.identity.WatchVerifierState(metadata=basic(name, service.secrets[name]))
+    await stream.write(pb.WatchVerifierStateRequest(verifier_id="reader"))
+    jwks = (await stream.read()).jwks
+    stream.cancel()
+    return jwks
 
 
 async def problems(service: Any) -> set[str]:
@@ -50,7 +73,7 @@ async def problems(service: Any) -> set[str]:
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
-@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("place", ["local", *PLACES])
 async def test_tokens_are_signed_there_and_verified_with_what_is_published(
     place: str,
     algorithm: str,
@@ -63,11 +86,11 @@ async def test_tokens_are_signed_there_and_verified_with_what_is_published(
     if reason := LACKING.get((place, algorithm)):
         pytest.skip(reason)
     caplog.set_level(logging.DEBUG)
-    uri = uri_of(place)
+    uri = "local:" if place == "local" else uri_of(place)
     settings = make_settings(keys={"provider": uri, "algorithm": algorithm, "provider_timeout_ms": 10_000})
     service = await start_service(settings)
     keys = await published(service)
-    assert [set(key) for key in keys] == [PUBLIC_MEMBERS[algorithm]]
+    assert [key["alg"] for key in keys] == [algorithm]
 
     issued = (await service.identity.IssueTokens(ISSUE, metadata=service.login)).tokens
     request = pb.RefreshRequest(refresh_token=issued.refresh_token)
@@ -80,6 +103,15 @@ async def test_tokens_are_signed_there_and_verified_with_what_is_published(
     assert await published(another) == keys
     tokens = (await another.identity.IssueTokens(ISSUE, metadata=another.login)).tokens
     verify_compact(tokens.access_token, KeySet.from_jwks(keys))
+
+    # However many there are, and whatever state they are in.
+    request = admin_pb.RotateKeysRequest(idempotency_key="next")
+    waiting = (await another.administration.RotateKeys(request, metadata=another.admin)).key.public_key.kid
+    assert [key["kid"] for key in await published(another)] == [keys[0]["kid"], waiting]
+    await another.administration.RevokeKey(
+        admin_pb.RevokeKeyRequest(kid=keys[0]["kid"]), metadata=another.admin
+    )
+    assert [key["kid"] for key in await published(another)] == [waiting]
 
     keyring = await service.server.store.keyring.load()
     stored = document.to_text(keyring)
@@ -207,6 +239,47 @@ async def test_a_service_comes_up_while_the_place_is_away_and_signs_once_it_is_b
         return True
 
     await wait_until(signs)
+
+
+async def test_a_key_that_leaked_is_taken_from_verifiers_even_while_no_other_can_be_made(
+    own_openbao: OpenBao, make_settings: Any, start_service: Any, refused: Any, wait_until: Any
+) -> None:
+    service = await start_service(
+        make_settings(keys={"provider": own_openbao.uri, "provider_timeout_ms": 200})
+    )
+    await service.new_client("orders", clients_pb2.ClientPolicy(grants=["GRANT_VERIFY"]))
+    at = {"target": service.addresses.grpc_target, "audience": "orders"}
+    polls = Verifier(Issuer(ISSUER, **at))
+    follows = Verifier(Issuer(ISSUER, client_id="orders", client_secret=service.secrets["orders"], **at))
+    for verifier in (follows, polls):
+        await asyncio.to_thread(verifier.start)
+    try:
+        token = (await service.identity.IssueTokens(ISSUE, metadata=service.login)).tokens.access_token
+        assert follows.verify(token).subject == polls.verify(token).subject == "alice"
+        own_openbao.kill()
+        (stolen,) = follows.held_kids(ISSUER)
+        revoke = admin_pb.RevokeKeyRequest(kid=stolen)
+        refusal = await refused(service.administration.RevokeKey(revoke, metadata=service.admin))
+        assert refusal.reason == "SIGNER_UNAVAILABLE"
+        await wait_until(lambda: follows.held_kids(ISSUER) == ())
+        await asyncio.to_thread(polls._refreshers[ISSUER].start().result)
+        assert polls.held_kids(ISSUER) == ()
+        for verifier in (follows, polls):
+            with pytest.raises(TokenError) as caught:
+                verifier.verify(token)
+            assert caught.value.reason is Reason.KEYS_UNAVAILABLE
+        introspected = await service.identity.Introspect(
+            pb.IntrospectRequest(token=token), metadata=service.login
+        )
+        assert not introspected.active
+
+        await asyncio.to_thread(own_openbao.bring_back)
+        await wait_until(lambda: len(follows.held_kids(ISSUER)) == 1)
+        token = (await service.identity.IssueTokens(ISSUE, metadata=service.login)).tokens.access_token
+        assert follows.verify(token).subject == "alice"
+    finally:
+        for verifier in (follows, polls):
+            await asyncio.to_thread(verifier.close)
 
 
 def test_a_provider_that_does_not_exist_is_an_error_that_names_the_setting(make_settings: Any) -> None:
