@@ -35,7 +35,15 @@ from identity.http.server import HttpServer
 from identity.keys.administration import KeyAdministration
 from identity.keys.ports import KeyStoreAwayError
 from identity.keys.service import PublishedKeys
-from identity.parts import StoreParts, audit_relay, claims_source, current_claims, key_service, lifetimes_of
+from identity.parts import (
+    StoreParts,
+    audit_relay,
+    checkpoint_writer,
+    claims_source,
+    current_claims,
+    key_service,
+    lifetimes_of,
+)
 from identity.process import BackgroundTasks, done_before, end_signals
 from identity.rate_limiter import RateLimiter
 from identity.readiness import Problem
@@ -169,6 +177,7 @@ class IdentityServer:
         await self._look_at_readiness()
         self._tasks.start(
             self._backlog.run(),
+            checkpoint_writer(settings, self.store, self.keys, self._instance_id).run(),
             registry.run(),
             self._recorder.run(),
             self.keys.run(),

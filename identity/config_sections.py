@@ -240,6 +240,9 @@ class AuditSettings(_Section):
         1000, description="how often to look for events"
     )
     relay_batch: Annotated[int, Field(ge=1, le=2048)] = Field(256, description="events a bucket and look")
+    checkpoint_seconds: Annotated[float, Field(ge=0.5, le=86_400)] = Field(
+        60, description="how often one of the servers signs how far the sinks have got, if they have"
+    )
     subject: Literal["plain", "pseudonym"] = Field(
         "plain", description="how events name subjects; pseudonym: by a hash with pseudonym_key_file"
     )

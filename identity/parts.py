@@ -7,10 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 from prometheus_client import CollectorRegistry
 
 from grpc_identity.circuit_breaker import CircuitBreaker
+from identity.audit.checkpointing import CheckpointWriter, Signing
 from identity.audit.ports import EventRecorder
 from identity.audit.relay.relay import AuditRelay, RelayPace, SinkRelay
 from identity.audit_sinks import audit_sinks, shape_of
@@ -33,7 +35,9 @@ from identity.keys.service import KeyService
 from identity.readiness import Problem
 from identity.sessions.current_claims import CurrentClaims, WhenAway
 from identity.store.redis.address import StoreAddress
+from identity.store.redis.checkpoints import RedisCheckpointTurns
 from identity.store.redis.clients import RedisClientStore
+from identity.store.redis.dead_letters import RedisDeadLetterBox
 from identity.store.redis.durability import Durability
 from identity.store.redis.fitness import store_problems
 from identity.store.redis.keyring import RedisKeyStore
@@ -41,6 +45,7 @@ from identity.store.redis.keys import KeySpace
 from identity.store.redis.known_claims import RedisKnownClaimsStore
 from identity.store.redis.opening import open_store
 from identity.store.redis.outbox import RedisEventOutbox
+from identity.store.redis.outbox_view import RedisOutboxView
 from identity.store.redis.reading import RedisSessionReader
 from identity.store.redis.relay_outbox import RedisRelayOutbox
 from identity.store.redis.revocations import RedisRevocationStore
@@ -81,6 +86,8 @@ class StoreParts:
         self.keyring = RedisKeyStore(self.connection, self.keys, outbox_bound=bound, durability=revoking)
         self.outbox = RedisEventOutbox(context)
         self.relay_outbox = RedisRelayOutbox(context)
+        self.outbox_view = RedisOutboxView(context)
+        self.dead_letters = RedisDeadLetterBox(context)
         self.board = RedisInstanceBoard(self.connection, self.keys)
 
     async def close(self) -> None:
@@ -112,6 +119,23 @@ def audit_relay(settings: Settings, store: StoreParts, name: str) -> AuditRelay:
         ],
         relay=name,
         buckets=settings.redis.buckets,
+    )
+
+
+def checkpoint_writer(settings: Settings, store: StoreParts, keys: KeyService, name: str) -> CheckpointWriter:
+    """Signs how far the sinks have got, when it is this server's turn. ``name`` is that of the server."""
+
+    def public_jwk(kid: str) -> Mapping[str, Any] | None:
+        key = keys.keyring.get(kid)
+        return None if key is None else key.public_jwk
+
+    return CheckpointWriter(
+        store.outbox,
+        store.outbox,
+        RedisCheckpointTurns(store.connection, store.keys, instance_id=name),
+        Signing(settings.issuer, keys.active_signer, public_jwk, keys.clock),
+        settings.audit.sinks,
+        settings.audit.checkpoint_seconds,
     )
 
 

@@ -188,7 +188,7 @@ def make_settings(valkey: str, tmp_path: Path) -> Callable[..., Settings]:
             "http": {"listen": "127.0.0.1:0"},
             "redis": {"url": valkey, "key_prefix": f"t{secrets.token_hex(6)}", "buckets": 8},
             "keys": {"kek_file": kek},
-            "audit": {"relay": False},
+            "audit": {"relay": False, "checkpoint_seconds": 86_400},
             "limits": {"refreshes_per_family_per_minute": 1000},
         }
         for name, values in sections.items():

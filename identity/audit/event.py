@@ -42,6 +42,7 @@ class Circumstances:
 
     ``audience`` and ``scope`` (by spaces) are what is granted, ``key_id`` is the key that signs it, or that the event is
     about; ``token_id`` is for events about a token that none of theirs is. ``count``: how many events this one stands for.
+    ``checkpoint``: see ``identity.audit.checkpoints``.
     """
 
     client_id: str
@@ -54,6 +55,7 @@ class Circumstances:
     scope: str = ""
     token_id: str = ""
     count: int = 0
+    checkpoint: str = field(default="", repr=False)
 
     def giving(self, key_id: str, audience: Sequence[str], scopes: Sequence[str]) -> Circumstances:
         """The same, of a call that gives a token."""
@@ -72,6 +74,7 @@ class Circumstances:
             ("ip", self.end_user.ip_address),
             ("ua", self.end_user.user_agent),
             ("device", self.end_user.device_label),
+            ("checkpoint", self.checkpoint),
         )
         members: dict[str, str | int] = {"client": self.client_id, "method": self.method}
         members.update({name: value for name, value in known if value})

@@ -95,8 +95,10 @@ GIVES_TOKEN = frozenset(
 )
 """An access token is given, whose id follows from the event's."""
 
-NAMES_KEY = frozenset(member for member in EventType if member.startswith("key."))
-"""Events about one signing key."""
+NAMES_KEY = frozenset(
+    member for member in EventType if member.startswith("key.") or member is EventType.CHECKPOINT
+)
+"""Events about one signing key, or signed by it."""
 
 _SEVERITIES: Mapping[str, Severity] = MappingProxyType(
     {

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from identity.audit.chain import GENESIS, ChainHead
+from identity.audit.chain import GENESIS, ChainedEvent, ChainHead
 from identity.audit.event import Event
 from identity.audit.recorded_event import RecordedEvent
 
@@ -47,10 +47,9 @@ class Unread:
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """An event that a sink will never take. ``digest``: what stands for it in the chain."""
+    """An event that a sink will never take, with its place in the chain of that, and what the sink has said."""
 
-    event: RecordedEvent
-    digest: bytes
+    item: ChainedEvent
     problem: str
 
 
@@ -127,4 +126,45 @@ class OutboxGauge(Protocol):
 
     async def heads(self, sinks: Sequence[str]) -> Mapping[str, Mapping[int, ChainHead]]:
         """How far the chain of each sink has got in each bucket; buckets that never had an event are left out."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """An event that is in the outbox. ``place`` is its place in its bucket, opaque to all but that."""
+
+    place: str
+    event: RecordedEvent
+
+
+class OutboxView(Protocol):
+    """Looks at the events that wait, and leaves them as they are."""
+
+    async def after(self, places: Mapping[int, str], *, at_most: int) -> Sequence[Waiting]:
+        """Those after these places, up to ``at_most`` of each bucket; of a bucket that is not named, from its first.
+
+        By time. Buckets whose part of the store is away are left out. Raises ``STORE_UNAVAILABLE`` where all of it is.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class KeptLetter:
+    """A dead letter as it was kept; ``entry`` is its place, opaque to all but the box."""
+
+    sink: str
+    bucket: int
+    entry: str
+    letter: DeadLetter
+
+
+class DeadLetterBox(Protocol):
+    """Where dead letters are kept until somebody sees to them."""
+
+    async def letters(self) -> Sequence[KeptLetter]:
+        """All of them, by bucket, the oldest first. Raises ``STORE_UNAVAILABLE``."""
+        ...
+
+    async def remove(self, letters: Sequence[KeptLetter]) -> None:
+        """Forgets these. Raises ``STORE_UNAVAILABLE``."""
         ...

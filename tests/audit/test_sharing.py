@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from identity.audit.chain import GENESIS, link_after
 from identity.audit.event import Circumstances, Event, EventType, Outcome
 from identity.audit.ports import Cursor, LeaseLostError
+from identity.audit.redelivery import Redelivery, redeliver
 from identity.audit.relay import relay as relay_module
 from identity.audit.relay.relay import share_of
 from identity.audit.sinks.ports import Undelivered
@@ -150,16 +151,14 @@ async def test_what_a_sink_never_takes_is_kept_aside_told_and_stays_a_link(
     assert sink.types().count("tokens.issued") == 2
     (told,) = [each.event for each in sink.taken if each.event.type == "audit.dead_lettered"]
     store = service.server.store
-    bucket = store.keys.of_name("unwanted")
-    ((_, fields),) = await store.connection.command("XRANGE", bucket.dead_letters, "-", "+")
-    letter = dict(zip(fields[::2], fields[1::2], strict=True))
-    assert (letter[b"sink"], letter[b"problem"]) == (b"told", b"never")
-    assert b'"subject":"unwanted"' in letter[b"event"]
-    digest = letter[b"digest"].decode()
+    (kept,) = await store.dead_letters.letters()
+    assert (kept.sink, kept.letter.problem) == ("told", "never")
+    assert kept.letter.item.event.subject == "unwanted"
+    digest = kept.letter.item.digest.hex()
     assert told.detail.endswith(f"digest {digest}")
     assert (await store.outbox.backlog(["told"])).dead_letters == 1
     # Whoever holds the digest can follow the chain over what is missing.
-    in_bucket = [each for each in sink.taken if each.event.bucket == bucket.index]
+    in_bucket = [each for each in sink.taken if each.event.bucket == kept.bucket]
     before = [
         each.link
         for each in in_bucket
@@ -201,3 +200,29 @@ async def test_a_relay_that_ends_leaves_its_buckets_to_others_at_once(
     await second.drain()
     assert not ending.taken
     assert assert_chained_in_order(following.taken)
+
+
+async def test_a_dead_letter_that_is_taken_at_last_has_the_place_it_had(
+    service: Any, issue: Any, relay_of: Any, told_sink: Any, wait_until: Any, waiting: Any
+) -> None:
+    sink = told_sink(refuses=lambda each: each.event.type == "tokens.issued")
+    async with running(relay_of(service, sink)):
+        for subject in ("alice", "bob"):
+            await issue(service, subject)
+        await wait_until(lambda: is_empty(service, waiting))
+    box = service.server.store.dead_letters
+    letters = await box.letters()
+    assert len(letters) == 2
+    (outcome,) = await redeliver(box, letters, [told_sink(is_away=True)])
+    assert outcome == Redelivery("told", 0, 0, "away")
+    (outcome,) = await redeliver(box, letters, [])
+    assert "audit.sinks" in outcome.problem
+    sink.refuses = lambda each: each.event.subject == "bob"
+    (outcome,) = await redeliver(box, letters, [sink])
+    assert outcome == Redelivery("told", 1, 1)
+    sink.refuses = lambda each: False
+    (outcome,) = await redeliver(box, await box.letters(), [sink])
+    assert outcome == Redelivery("told", 1, 0)
+    assert not await box.letters()
+    in_order = sorted(sink.taken, key=lambda each: (each.event.bucket, each.event.sequence))
+    assert assert_chained_in_order(in_order) == len(in_order)

@@ -138,7 +138,7 @@ class SinkRelay:
     ) -> None:
         last = events[-1]
         dead = [
-            DeadLetter(each.event, each.digest, refused[each.event.event_id])
+            DeadLetter(each, refused[each.event.event_id])
             for each in events
             if each.event.event_id in refused
         ]
@@ -153,7 +153,7 @@ class SinkRelay:
             _log.error(
                 "%s will never take event %s, which is kept aside: %s",
                 self.sink.name,
-                letter.event.event_id,
+                letter.item.event.event_id,
                 letter.problem,
             )
 

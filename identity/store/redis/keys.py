@@ -94,8 +94,10 @@ class KeySpace:
 
     __slots__ = (
         "buckets",
+        "checkpoint_turn",
         "instances",
         "keyring",
+        "last_checkpoint",
         "questions",
         "registry_clients",
         "registry_revision",
@@ -109,6 +111,8 @@ class KeySpace:
         self.registry_clients = self.buckets[0].prefix + "clients"
         self.registry_revision = self.buckets[0].prefix + "clients:revision"
         self.keyring = self.buckets[0].prefix + "keyring"
+        self.checkpoint_turn = self.buckets[0].prefix + "checkpoint:turn"
+        self.last_checkpoint = self.buckets[0].prefix + "checkpoint:last"
         self.settings = f"{prefix}:settings"
         # Server instances find each other there, beside the registry.
         self.instances = self.buckets[0].prefix + "instances"

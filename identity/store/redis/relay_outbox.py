@@ -15,8 +15,8 @@ from typing import Any
 from identity.audit.chain import ChainHead
 from identity.audit.event import new_event_id
 from identity.audit.event_types import EventType
+from identity.audit.line import line_of
 from identity.audit.ports import Cursor, DeadLetter, LeaseLostError, Unread
-from identity.audit.recorded_event import canonical
 from identity.errors import audit_unavailable
 from identity.store.redis import scripts
 from identity.store.redis.connection import Argument
@@ -129,12 +129,11 @@ def cursor_of(written: bytes) -> Cursor:
 
 
 def _arguments(sink: str, letter: DeadLetter) -> tuple[str | bytes, ...]:
-    event = letter.event
+    event = letter.item.event
     told = ("", "")
     # Of a dead letter that tells of one nothing is told: a backend that takes nothing would never be done with it.
     if event.type != EventType.DEAD_LETTERED:
-        detail = (
-            f"sink {sink}, bucket {event.bucket}, sequence {event.sequence}, digest {letter.digest.hex()}"
-        )
+        digest = letter.item.digest.hex()
+        detail = f"sink {sink}, bucket {event.bucket}, sequence {event.sequence}, digest {digest}"
         told = (new_event_id().hex(), json.dumps({"client": "", "method": "", "detail": detail}))
-    return (*told, canonical(event), letter.digest.hex(), letter.problem)
+    return (*told, line_of(letter.item, sink), letter.problem)

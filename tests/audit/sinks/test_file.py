@@ -17,10 +17,10 @@ from audit.sinks.samples import any_event, chain
 from hypothesis import given
 
 from identity.audit.chain import GENESIS, ChainedEvent, chained, link_after
+from identity.audit.line import line_of
 from identity.audit.recorded_event import RecordedEvent
 from identity.audit.sinks.file.reader import UnreadableLineError, parse_any_line, read_events, read_lines
 from identity.audit.sinks.file.sink import FileSink, Rotation
-from identity.audit.sinks.line import line_of
 from identity.audit.sinks.ports import Delivered, Undelivered
 
 ROOT = Path(__file__).parents[3]

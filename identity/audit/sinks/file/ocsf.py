@@ -14,8 +14,8 @@ from typing import Any
 from grpc_identity._version import __version__
 from identity.audit.chain import ChainedEvent
 from identity.audit.event_types import EventType, Outcome, Severity
+from identity.audit.line import Line, from_line_members
 from identity.audit.recorded_event import NotAnEventError, RecordedEvent
-from identity.audit.sinks.line import Line, from_line_members
 
 SCHEMA_VERSION = "1.2.0"
 CATEGORY, CLASS = 3, 3002

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from identity.audit.chain import ChainedEvent
+from identity.audit.line import Line, from_line_members
 from identity.audit.recorded_event import NotAnEventError
 from identity.audit.sinks.file.ocsf import from_ocsf
-from identity.audit.sinks.line import Line, from_line_members
 
 
 class UnreadableLineError(ValueError):

@@ -22,10 +22,10 @@ from pathlib import Path
 from typing import Literal
 
 from identity.audit.chain import ChainedEvent
+from identity.audit.line import line_of
 from identity.audit.recorded_event import NotAnEventError
 from identity.audit.sinks.file.ocsf import ocsf_line_of
 from identity.audit.sinks.file.reader import parse_any_line
-from identity.audit.sinks.line import line_of
 from identity.audit.sinks.ports import Delivered, Delivery, Undelivered
 
 NAME = "file"

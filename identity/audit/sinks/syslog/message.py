@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from identity.audit.chain import ChainedEvent
 from identity.audit.event_types import Severity
+from identity.audit.line import line_of
 from identity.audit.recorded_event import timestamp
-from identity.audit.sinks.line import line_of
 
 NAME = "syslog"
 APP_NAME = "grpc-identity"

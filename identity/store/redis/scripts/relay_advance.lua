@@ -7,11 +7,11 @@
 -- ARGV[8]  names of all sinks, by spaces
 -- ARGV[9]  how many dead letters there may be
 -- ARGV[10] of each dead letter, in a row: event id (hex) and circumstances (JSON) of the event that tells of it, both '' for none; the
---          event as JSON; its digest (hex); what the sink has said
+--          event as a line; what the sink has said
 --
 -- Returns 'ADVANCED', 'LOST' when another relay has the bucket, or 'DEAD_LETTERS_FULL'.
 
-local sink, first_dead, of_each = ARGV[5], 10, 5
+local sink, first_dead, of_each = ARGV[5], 10, 4
 local leased = string.match(redis.call('HGET', KEYS[3], sink .. ' lease') or '', '^(%S+)')
 if leased ~= ARGV[6] then
   return 'LOST'
@@ -21,7 +21,7 @@ if dead > 0 and redis.call('XLEN', KEYS[4]) + dead > tonumber(ARGV[9]) then
   return 'DEAD_LETTERS_FULL'
 end
 for at = first_dead, #ARGV, of_each do
-  redis.call('XADD', KEYS[4], '*', 'sink', sink, 'event', ARGV[at + 2], 'digest', ARGV[at + 3], 'problem', ARGV[at + 4])
+  redis.call('XADD', KEYS[4], '*', 'line', ARGV[at + 2], 'problem', ARGV[at + 3])
   if ARGV[at] ~= '' then
     append('audit.dead_lettered', 'refused', '', '', '', '', ARGV[at], '', ARGV[at + 1])
   end

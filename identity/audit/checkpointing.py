@@ -1,0 +1,117 @@
+"""Once in a while, one of the servers signs how far the chain of each sink has got, and has that recorded.
+
+The servers take turns: whoever comes first in a period has it, and where that one dies, the period passes and the next is somebody's.
+For a sink that has got nothing since but what tells of checkpoints, nothing is signed, so that an idle service stays idle.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from identity.audit import checkpoints
+from identity.audit.chain import ChainHead
+from identity.audit.checkpoint_turns import CheckpointTurns, LastCheckpoint
+from identity.audit.event import Circumstances, Event, EventType, Outcome
+from identity.audit.ports import EventOutbox, OutboxGauge
+from identity.clock import Clock
+from identity.errors import IdentityError
+from identity.keys.ports import NoActiveKeyError, Signer, SignerUnavailableError
+
+ASK_SHARE_OF_PERIOD = 10
+MIN_ASK_SECONDS = 0.1
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Signing:
+    """With what a checkpoint is signed. ``signer`` raises ``NoActiveKeyError``; ``public_jwk`` is the public half of a key by its id."""
+
+    issuer: str
+    signer: Callable[[], Signer]
+    public_jwk: Callable[[str], Mapping[str, Any] | None]
+    clock: Clock
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointWriter:
+    """``sinks`` are the names of those whose chains are signed."""
+
+    gauge: OutboxGauge
+    outbox: EventOutbox
+    turns: CheckpointTurns
+    signing: Signing
+    sinks: Sequence[str]
+    period_seconds: float
+
+    async def run(self) -> None:
+        """Takes turns until cancelled."""
+        pause = max(self.period_seconds / ASK_SHARE_OF_PERIOD, MIN_ASK_SECONDS)
+        while True:
+            await asyncio.sleep(pause)
+            try:
+                await self.take_turn()
+            except IdentityError as error:
+                _log.debug("no checkpoint was recorded: %s", error.reason)
+            except NoActiveKeyError:
+                # Readiness tells of it, and the next period may be better.
+                _log.warning("no checkpoint was signed: no key signs")
+            except SignerUnavailableError as error:
+                _log.warning("no checkpoint was signed: %s", error)
+            except Exception:
+                _log.exception("no checkpoint was signed")
+
+    async def take_turn(self) -> int:
+        """Signs and records what is new, if it is this server's turn; how many checkpoints that were.
+
+        Raises ``NoActiveKeyError``, ``SignerUnavailableError`` and ``IdentityError``.
+        """
+        last = await self.turns.take(round(self.period_seconds * 1000))
+        if last is None:
+            return 0
+        heads = await self.gauge.heads(self.sinks)
+        news = {sink: told for sink, told in heads.items() if told and last.is_news(sink, told)}
+        if not news:
+            return 0
+        events = [event for sink, told in news.items() for event in await self._signed(sink, told)]
+        refused = await self.outbox.append(events)
+        if refused:
+            _log.warning("%d checkpoints found no room in the outbox", len(refused))
+            return len(events) - len(refused)
+        sequences = {
+            sink: {bucket: head.sequence for bucket, head in told.items()} for sink, told in heads.items()
+        }
+        await self.turns.done(LastCheckpoint(sequences, len(events)))
+        return len(events)
+
+    async def _signed(self, sink: str, heads: Mapping[int, ChainHead]) -> Sequence[Event]:
+        signer = self.signing.signer()
+        public_jwk = self.signing.public_jwk(signer.kid)
+        if public_jwk is None:
+            raise NoActiveKeyError
+        signing_inputs = checkpoints.signing_inputs(
+            issuer=self.signing.issuer,
+            issued_at_seconds=int(self.signing.clock.now().timestamp()),
+            sink=sink,
+            heads=heads,
+            algorithm=signer.algorithm,
+            public_jwk=public_jwk,
+        )
+        return [
+            Event(
+                EventType.CHECKPOINT,
+                Outcome.SUCCESS,
+                Circumstances(
+                    "",
+                    "",
+                    detail=f"sink {sink}",
+                    key_id=signer.kid,
+                    checkpoint=checkpoints.compact(each, await signer.sign(each)),
+                ),
+            )
+            for each in signing_inputs
+        ]

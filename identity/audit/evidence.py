@@ -1,0 +1,226 @@
+"""What an auditor has been given, gathered and sorted: any order in, chain by chain out.
+
+Sorting is done by SQLite in a temporary file, so that memory does not grow with the number of events: some 250 bytes of disk
+each. What is kept in memory grows with faults and explanations only: altered events (``MAX_SUSPECTS`` a sink), events that a sink
+has refused, dropped numbers, names of keys.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import defaultdict
+from collections.abc import Iterator
+from itertools import groupby
+from operator import itemgetter
+from types import TracebackType
+from typing import Any, Self
+
+from identity.audit.checkpoints import Checkpoint, NotACheckpointError, read
+from identity.audit.explanations import (
+    Dropped,
+    KeyNamed,
+    NamedKey,
+    Numbers,
+    RefusedBySink,
+    explanations,
+    joined,
+)
+from identity.audit.exported import ExportedEvent
+from identity.audit.findings import Fault, Finding, Findings
+from identity.audit.suspects import Suspect, Suspects
+from identity.audit.verification import ChainEvidence, ChainLink, Claim
+
+BATCH = 1_000
+CACHE_KIB = 16 * 1024
+
+_TABLES = """
+CREATE TABLE event (
+  sink TEXT NOT NULL, bucket INTEGER NOT NULL, sequence INTEGER NOT NULL, id TEXT NOT NULL, time_ms INTEGER NOT NULL,
+  previous BLOB NOT NULL, link BLOB NOT NULL, source INTEGER NOT NULL, line INTEGER NOT NULL
+);
+CREATE TABLE claim (
+  sink TEXT NOT NULL, bucket INTEGER NOT NULL, sequence INTEGER NOT NULL, link BLOB NOT NULL, kid TEXT NOT NULL,
+  issued_at INTEGER NOT NULL, PRIMARY KEY (sink, bucket, sequence, link, kid)
+) WITHOUT ROWID;
+CREATE TABLE seen (digest BLOB PRIMARY KEY) WITHOUT ROWID;
+"""
+# Without an index: one sort of everything reads and writes the file in order, an index would do so all over it.
+_EVENTS = "SELECT * FROM event ORDER BY sink, bucket, sequence, source, line"
+_NO_MORE: tuple[Any, Iterator[Any]] = (None, iter(()))
+_CLAIMS = "SELECT sequence, link, kid, issued_at FROM claim WHERE sink = ? AND bucket = ? ORDER BY sequence"
+
+
+class Evidence:
+    """Fill it with ``add``, then walk ``chains``. ``sinks``: only events of these; none: of all."""
+
+    def __init__(self, sinks: frozenset[str] = frozenset()) -> None:
+        self._wanted = sinks
+        # The empty name is a file that vanishes with the connection.
+        self._database = sqlite3.connect("", isolation_level=None)
+        self._database.executescript(
+            f"PRAGMA cache_size=-{CACHE_KIB}; PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; PRAGMA temp_store=FILE;"
+            + _TABLES
+        )
+        self._database.execute("BEGIN")
+        self._events: list[tuple[str, int, int, str, int, bytes, bytes, int, int]] = []
+        self._suspects: defaultdict[str, Suspects] = defaultdict(Suspects)
+        self._names: set[tuple[str, int]] = set()
+        self._refused: defaultdict[tuple[str, int], dict[int, set[bytes]]] = defaultdict(dict)
+        self._dropped: defaultdict[int, list[Numbers]] = defaultdict(list)
+        self._sources: list[tuple[str, bool]] = []
+        self.findings = Findings()
+        self.named_keys: list[NamedKey] = []
+        self.revoked_keys: set[str] = set()
+        self.newest_checkpoints: dict[tuple[str, str], int] = {}
+        self.checkpoints = 0
+        self.events = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._database.close()
+
+    def new_source(self, name: str, *, is_ordered: bool) -> int:
+        """A file that is about to be read, and its number. ``is_ordered``: what is further down came later."""
+        self._sources.append((name, is_ordered))
+        return len(self._sources) - 1
+
+    def add(self, found: ExportedEvent, source: int, line: int) -> None:
+        """An event, in any order, any number of times."""
+        event = found.event
+        self._note_checkpoint(found, source, line)
+        if self._wanted and found.sink not in self._wanted:
+            return
+        self.events += 1
+        if not found.is_sound:
+            suspect = Suspect(
+                found.sink, event.bucket, event.sequence, event.event_id, event.time_ms,
+                found.digest, found.previous, found.link, source, line,
+            )  # fmt: skip
+            self._suspects[found.sink].add(suspect)
+            return
+        self._note_explanations(found)
+        row = (
+            found.sink, event.bucket, event.sequence, event.event_id, event.time_ms,
+            found.previous, found.link, source, line,
+        )  # fmt: skip
+        self._names.add((found.sink, event.bucket))
+        self._events.append(row)
+        if len(self._events) >= BATCH:
+            self._flush()
+
+    def add_unreadable(self, problem: str, source: int, line: int) -> None:
+        """A line, or a span, that is no event."""
+        self.findings.add(Finding(Fault.UNREADABLE, problem, place=self.place(source, line)))
+
+    def time_of(self, event_id: str) -> int | None:
+        """When the event of that id was recorded (ms), if it is here and sound."""
+        self._flush()
+        found = self._database.execute(
+            "SELECT time_ms FROM event WHERE id = ? LIMIT 1", (event_id,)
+        ).fetchone()
+        return None if found is None else int(found[0])
+
+    def place(self, source: int, line: int) -> str:
+        """For people."""
+        return f"{self._sources[source][0]}:{line}"
+
+    def suspects(self) -> Iterator[Suspect]:
+        """The altered events of all sinks."""
+        for suspects in self._suspects.values():
+            yield from suspects
+
+    @property
+    def more_suspects(self) -> int:
+        """Altered events that are not among them."""
+        return sum(suspects.more for suspects in self._suspects.values())
+
+    def chains(self) -> Iterator[ChainEvidence]:
+        """Each chain of which there is an event, or a checkpoint of a sink that there are events of."""
+        self._flush()
+        names = self._names | {
+            (sink, bucket) for sink, suspects in self._suspects.items() for bucket in suspects.buckets
+        }
+        sinks = {sink for sink, _ in names}
+        claimed = self._database.execute("SELECT DISTINCT sink, bucket FROM claim")
+        names |= {(sink, bucket) for sink, bucket in claimed if sink in sinks}
+        ordered = frozenset(number for number, (_, is_ordered) in enumerate(self._sources) if is_ordered)
+        sorted_events = groupby(self._database.execute(_EVENTS), itemgetter(0, 1))
+        chain, rows = next(sorted_events, _NO_MORE)
+        for sink, bucket in sorted(names):
+            has_events = chain == (sink, bucket)
+            yield ChainEvidence(
+                sink,
+                bucket,
+                (ChainLink(*row[2:]) for row in rows) if has_events else (),
+                self._suspects[sink],
+                self._refused.get((sink, bucket), {}),
+                joined(self._dropped.get(bucket, ())),
+                map(Claim._make, self._database.execute(_CLAIMS, (sink, bucket))),
+                ordered,
+            )
+            if has_events:
+                chain, rows = next(sorted_events, _NO_MORE)
+
+    def _flush(self) -> None:
+        self._database.executemany("INSERT INTO event VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", self._events)
+        self._events.clear()
+
+    def _note_explanations(self, found: ExportedEvent) -> None:
+        event = found.event
+        for item in explanations(event):
+            match item:
+                case RefusedBySink():
+                    self._refused[item.sink, item.bucket].setdefault(item.sequence, set()).add(item.digest)
+                case Dropped():
+                    self._dropped[item.bucket].append(item.numbers)
+                case KeyNamed(kid, revoked=True):
+                    self.revoked_keys.add(kid)
+                case KeyNamed(kid):
+                    self.named_keys.append(NamedKey(found.sink, event.bucket, event.sequence, kid))
+
+    def _note_checkpoint(self, found: ExportedEvent, source: int, line: int) -> None:
+        event = found.event
+        if not event.checkpoint or not self._is_new(found):
+            return
+        try:
+            checkpoint = read(event.checkpoint)
+        except NotACheckpointError as error:
+            # In an altered event that is the same alteration, and named as such.
+            if found.is_sound and (not self._wanted or found.sink in self._wanted):
+                between = (event.time_ms, event.time_ms)
+                numbers = Numbers(event.sequence, event.sequence)
+                self.findings.add(
+                    Finding(
+                        Fault.CHECKPOINT_FORGED, str(error), found.sink, event.bucket, numbers, (event.event_id,),
+                        self.place(source, line), between,
+                    )
+                )  # fmt: skip
+            return
+        self._keep(checkpoint)
+
+    def _is_new(self, found: ExportedEvent) -> bool:
+        # The same event of several sinks has the same digest.
+        return self._database.execute("INSERT OR IGNORE INTO seen VALUES (?)", (found.digest,)).rowcount > 0
+
+    def _keep(self, checkpoint: Checkpoint) -> None:
+        self.checkpoints += 1
+        key = (checkpoint.sink, checkpoint.kid)
+        self.newest_checkpoints[key] = max(self.newest_checkpoints.get(key, 0), checkpoint.issued_at_seconds)
+        self._database.executemany(
+            "INSERT INTO claim VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET issued_at = min(issued_at, excluded.issued_at)",
+            [
+                (
+                    checkpoint.sink,
+                    bucket,
+                    head.sequence,
+                    head.link,
+                    checkpoint.kid,
+                    checkpoint.issued_at_seconds,
+                )
+                for bucket, head in checkpoint.heads.items()
+            ],
+        )

@@ -1,0 +1,146 @@
+"""Exported events read back from files: lines of the file sink, or what a backend gives out as OTLP in JSON.
+
+OTLP comes as one document, or as a document a line, as the collector's file exporter writes it; spans and log records alike. What
+in it is of other services is passed over. A name that ends with ``.gz`` is unpacked. One line, or document, is in memory at a time.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+from identity.audit.exported import MAX_LINE_BYTES, ExportedEvent, exported, from_line
+from identity.audit.recorded_event import NotAnEventError
+from identity.audit.sinks.otlp.attributes import from_attributes
+
+OTLP_SINK = "otlp"
+MAX_DOCUMENT_BYTES = 512 * 1024 * 1024
+_IS_EVENT = "identity.event.id"
+_PARTS = (("resourceSpans", "scopeSpans", "spans"), ("resourceLogs", "scopeLogs", "logRecords"))
+
+
+class ReadError(Exception):
+    """A file cannot be read; the message says which and why."""
+
+
+class Found(NamedTuple):
+    """``event``, or what is wrong with what is there. ``bytes_read``: of the file, so far."""
+
+    line: int
+    event: ExportedEvent | None
+    problem: str
+    bytes_read: int
+
+
+@dataclass(frozen=True, slots=True)
+class EventFile:
+    """``is_otlp``: it has OTLP in JSON. Only a file that a sink has written has an order."""
+
+    path: Path
+    is_otlp: bool = False
+
+    def size_bytes(self) -> int:
+        """As it lies there. Raises ``ReadError``."""
+        try:
+            return self.path.stat().st_size
+        except OSError as error:
+            raise ReadError(f"cannot read {self.path}: {error.strerror}") from error
+
+    def found(self) -> Iterator[Found]:
+        """What is in it. Raises ``ReadError``."""
+        with _opened(self.path) as (unpacked, raw):
+            try:
+                yield from _otlp(unpacked, raw) if self.is_otlp else _lines(unpacked, raw)
+            except (OSError, EOFError) as error:
+                raise ReadError(f"cannot read {self.path}: {error}") from error
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[IO[bytes], IO[bytes]]]:
+    try:
+        raw = path.open("rb")
+    except OSError as error:
+        raise ReadError(f"cannot read {path}: {error.strerror}") from error
+    with raw:
+        yield (gzip.GzipFile(fileobj=raw) if path.suffix == ".gz" else raw), raw  # type: ignore[misc]
+
+
+def _lines(unpacked: IO[bytes], raw: IO[bytes]) -> Iterator[Found]:
+    number, rest = 0, False
+    while line := unpacked.readline(MAX_LINE_BYTES + 2):
+        if not rest:
+            number += 1
+        is_whole = line.endswith(b"\n") or len(line) <= MAX_LINE_BYTES
+        if rest or not line.strip():
+            rest = not is_whole
+            continue
+        rest = not is_whole
+        try:
+            yield Found(number, from_line(line.rstrip(b"\n")), "", raw.tell())
+        except NotAnEventError as error:
+            yield Found(number, None, str(error), raw.tell())
+
+
+def _otlp(unpacked: IO[bytes], raw: IO[bytes]) -> Iterator[Found]:
+    number = 0
+    while line := unpacked.readline(MAX_DOCUMENT_BYTES):
+        number += 1
+        if not line.strip():
+            continue
+        try:
+            document = json.loads(line)
+        except (ValueError, RecursionError):
+            # One document over many lines.
+            if number > 1:
+                yield Found(number, None, "not a line of JSON", raw.tell())
+                continue
+            try:
+                document = json.loads(line + unpacked.read(MAX_DOCUMENT_BYTES))
+            except (ValueError, RecursionError):
+                yield Found(number, None, "not a document of JSON", raw.tell())
+                return
+        for attributes in _attributes(document):
+            yield _found(attributes, number, raw.tell())
+
+
+def _found(attributes: Mapping[str, Any], number: int, bytes_read: int) -> Found:
+    try:
+        chained = from_attributes(attributes)
+        event = exported(chained.event, chained.previous, chained.link, OTLP_SINK)
+    except NotAnEventError as error:
+        return Found(number, None, str(error), bytes_read)
+    return Found(number, event, "", bytes_read)
+
+
+def _attributes(document: Any) -> Iterator[Mapping[str, Any]]:
+    """Those of each span and log record that is an event."""
+    for outer, middle, inner in _PARTS:
+        for resource in _each(document, outer):
+            for scope in _each(resource, middle):
+                for item in _each(scope, inner):
+                    attributes = {
+                        str(told.get("key")): _value(told.get("value")) for told in _each(item, "attributes")
+                    }
+                    if _IS_EVENT in attributes:
+                        yield attributes
+
+
+def _each(members: Any, name: str) -> Iterator[Mapping[str, Any]]:
+    found = members.get(name) if isinstance(members, dict) else None
+    if isinstance(found, list):
+        yield from (item for item in found if isinstance(item, dict))
+
+
+def _value(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return None
+    try:
+        # Protobuf's JSON has 64-bit integers as text.
+        return int(value["intValue"]) if "intValue" in value else next(iter(value.values()), None)
+    except (TypeError, ValueError, OverflowError):
+        return None

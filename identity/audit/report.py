@@ -1,0 +1,208 @@
+"""The report of an auditor's question: are these events complete and unaltered? Evidence in, findings and verdict out."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+
+from identity.audit.evidence import Evidence
+from identity.audit.explanations import Numbers
+from identity.audit.findings import Fault, Finding, Findings
+from identity.audit.suspects import Suspect
+from identity.audit.trust import Proved, Trust, trust
+from identity.audit.verification import Walked, walk
+
+
+class Verdict(IntEnum):
+    """The exit code of ``identity audit verify``."""
+
+    GOOD = 0
+    FAULTS = 1
+    CANNOT_TELL = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """The time that the question is about, both ends included; ``None``: all there is.
+
+    What lies outside is walked too, since a chain has to be followed from where it begins, and not reported.
+    """
+
+    since_ms: int | None = None
+    until_ms: int | None = None
+
+    def meets(self, between_ms: tuple[int, int] | None) -> bool:
+        """Whether something of that time is in the span. What has no time is."""
+        if between_ms is None:
+            return True
+        first, last = between_ms
+        return (self.since_ms is None or last >= self.since_ms) and (
+            self.until_ms is None or first <= self.until_ms
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ChainReport:
+    """One bucket, as one sink got it. ``begins_at``: the first event the sink ever had, 0 where that is not here."""
+
+    sink: str
+    bucket: int
+    events: int
+    duplicates: int
+    refused: int
+    dropped: int
+    begins_at: int
+    numbers: Numbers | None
+    first_ms: int
+    last_ms: int
+    proved: Proved | None
+
+    @property
+    def unproved(self) -> int:
+        """How many numbers come after the last checkpoint that counts, as far as is known."""
+        if self.numbers is None:
+            return 0
+        return self.numbers.last - (self.proved.numbers.last if self.proved else self.numbers.first - 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """``remarks`` are no faults, and what a reader has to know; ``checked_until_seconds``: by sink, its newest checkpoint that counts."""
+
+    chains: Sequence[ChainReport]
+    findings: Sequence[Finding]
+    more_findings: int
+    remarks: Sequence[str]
+    checkpoints: int
+    checked_until_seconds: dict[str, int]
+    counting_keys: Sequence[str]
+    unknown_keys: Sequence[str]
+    verdict: Verdict
+
+
+def report_of(evidence: Evidence, keys: Collection[str], span: Span = Span()) -> Report:
+    """Walks every chain. ``keys``: thumbprints of the keys that the auditor trusts."""
+    walks = [walk(chain) for chain in evidence.chains()]
+    judged = trust(keys, walks, evidence.named_keys, evidence.revoked_keys)
+    findings, more = _findings(evidence, walks, judged, span)
+    chains = [_chain_report(walked, judged) for walked in walks]
+    sinks = sorted({walked.sink for walked in walks})
+    checked: dict[str, int] = {}
+    for (sink, kid), seconds in evidence.newest_checkpoints.items():
+        if sink in sinks and kid in judged.counting:
+            checked[sink] = max(checked.get(sink, 0), seconds)
+    signers = {kid for sink, kid in evidence.newest_checkpoints if sink in sinks}
+    unknown = sorted(signers - judged.counting)
+    remarks = list(_remarks(chains, sinks, checked, unknown, span))
+    return Report(
+        chains,
+        findings,
+        more,
+        remarks,
+        evidence.checkpoints,
+        checked,
+        sorted(signers & judged.counting),
+        unknown,
+        _verdict(findings, chains, sinks, checked, span),
+    )
+
+
+def _findings(
+    evidence: Evidence, walks: Sequence[Walked], judged: Trust, span: Span
+) -> tuple[Sequence[Finding], int]:
+    together = Findings()
+    more = evidence.more_suspects + evidence.findings.more
+    for finding in _all_findings(evidence, walks, judged):
+        if span.meets(finding.between_ms):
+            together.add(finding)
+    return together.kept, together.more + more + sum(walked.findings.more for walked in walks)
+
+
+def _all_findings(evidence: Evidence, walks: Sequence[Walked], judged: Trust) -> Iterator[Finding]:
+    yield from evidence.findings.kept
+    for suspect in evidence.suspects():
+        yield _altered(evidence, suspect)
+    for walked in walks:
+        yield from walked.findings.kept
+        yield from judged.findings(walked)
+
+
+def _altered(evidence: Evidence, suspect: Suspect) -> Finding:
+    claims = (suspect.bucket, suspect.sequence)
+    bucket, sequence = suspect.stands_at or claims
+    text = "altered: its digest does not give its link"
+    if claims != (bucket, sequence):
+        text += f"; it says it were {suspect.sequence} of bucket {suspect.bucket}"
+    return Finding(
+        Fault.ALTERED,
+        text,
+        suspect.sink,
+        bucket,
+        Numbers(sequence, sequence),
+        (suspect.event_id,),
+        evidence.place(suspect.source, suspect.line),
+        # Its time may be what was altered.
+        None,
+    )
+
+
+def _chain_report(walked: Walked, judged: Trust) -> ChainReport:
+    return ChainReport(
+        walked.sink,
+        walked.bucket,
+        walked.events,
+        walked.duplicates,
+        walked.refused,
+        walked.dropped,
+        walked.begins_at,
+        walked.numbers,
+        walked.first_ms,
+        walked.last_ms,
+        judged.proved(walked),
+    )
+
+
+def _remarks(
+    chains: Sequence[ChainReport],
+    sinks: Sequence[str],
+    checked: dict[str, int],
+    unknown: Sequence[str],
+    span: Span,
+) -> Iterator[str]:
+    if not chains:
+        yield "there are no events"
+    for sink in sinks:
+        if sink not in checked:
+            yield (
+                f"sink {sink}: no checkpoint counts, so that nothing is proved: whoever can write there could have written "
+                "it all anew"
+            )
+        elif behind := sum(chain.unproved for chain in chains if chain.sink == sink):
+            yield (
+                f"sink {sink}: {behind} events come after the last checkpoint; if there were more, and they were cut off, "
+                "that cannot be seen"
+            )
+        if sink in checked and span.until_ms is not None and checked[sink] * 1000 < span.until_ms:
+            yield f"sink {sink}: the last checkpoint is from before the end of the time asked for"
+    if unknown:
+        yield f"checkpoints of unknown keys were left out of account: {', '.join(unknown)}; name a JWK set with --keys"
+    for chain in chains:
+        if chain.begins_at > 1:
+            yield f"sink {chain.sink}, bucket {chain.bucket}: its chain begins with {chain.begins_at}; the sink was new then"
+
+
+def _verdict(
+    findings: Sequence[Finding],
+    chains: Sequence[ChainReport],
+    sinks: Sequence[str],
+    checked: dict[str, int],
+    span: Span,
+) -> Verdict:
+    if findings:
+        return Verdict.FAULTS
+    if not chains or any(sink not in checked for sink in sinks):
+        return Verdict.CANNOT_TELL
+    if span.until_ms is not None and min(checked.values()) * 1000 < span.until_ms:
+        return Verdict.CANNOT_TELL
+    return Verdict.GOOD

@@ -1,0 +1,153 @@
+"""Servers that sign how far the sinks have got, on a real store; and an auditor who holds what a sink got."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from grpc_identity.jwk import KeySet
+from identity.audit.chain import ChainedEvent
+from identity.audit.checkpointing import CheckpointWriter
+from identity.audit.checkpoints import read
+from identity.audit.evidence import Evidence
+from identity.audit.exported import exported
+from identity.audit.report import Report, Verdict, report_of
+from identity.keys.ports import NoActiveKeyError
+from identity.parts import checkpoint_writer
+
+A_WHILE = 60.0
+
+
+@pytest.fixture
+def writer_of(service: Any) -> Any:
+    def make(name: str = "one") -> CheckpointWriter:
+        server = service.server
+        writer = checkpoint_writer(service.settings, server.store, server.keys, name)
+        return replace(writer, sinks=("told",), period_seconds=A_WHILE)
+
+    return make
+
+
+@pytest.fixture
+def drained(service: Any, relay_of: Any, told_sink: Any) -> Any:
+    """The sink has everything that was recorded until now."""
+    sink = told_sink()
+
+    async def drain() -> list[ChainedEvent]:
+        relay = relay_of(service, sink)
+        await relay.share_out()
+        await relay.drain()
+        return list(sink.taken)
+
+    return drain
+
+
+def audited(events: Sequence[ChainedEvent], keys: Sequence[str], sink: str = "told") -> Report:
+    with Evidence() as evidence:
+        source = evidence.new_source("told", is_ordered=True)
+        for line, each in enumerate(events, 1):
+            evidence.add(exported(each.event, each.previous, each.link, sink), source, line)
+        return report_of(evidence, keys)
+
+
+def published(service: Any) -> list[str]:
+    """Thumbprints of the keys that anybody can fetch."""
+    return [key.thumbprint for key in KeySet.from_jwks(service.server.keys.published().jwks)]
+
+
+async def test_what_a_sink_has_is_signed_and_an_auditor_with_the_public_keys_sees_it_proved(
+    service: Any, issue: Any, writer_of: Any, drained: Any
+) -> None:
+    for subject in ("alice", "bob", "carol"):
+        await issue(service, subject)
+    before = await drained()
+    assert await writer_of().take_turn() == 1
+    events = await drained()
+    (told,) = [each.event for each in events if each.event.type == "audit.checkpoint"]
+    checkpoint = read(told.checkpoint)
+    assert checkpoint.sink == "told"
+    assert told.key_id == checkpoint.kid == service.server.keys.active_signer().kid
+    report = audited(events, published(service))
+    assert report.verdict is Verdict.GOOD
+    assert sum(chain.proved.numbers.size for chain in report.chains if chain.proved) == len(before)
+
+
+async def test_what_was_taken_out_of_the_backend_is_named(
+    service: Any, issue: Any, writer_of: Any, drained: Any
+) -> None:
+    tokens = [await issue(service, subject) for subject in ("alice", "bob", "carol")]
+    await drained()
+    await writer_of().take_turn()
+    events = await drained()
+    gone = next(each.event for each in events if each.event.session_id == tokens[1].session_id)
+    report = audited([each for each in events if each.event is not gone], published(service))
+    (finding,) = report.findings
+    assert (finding.fault, finding.bucket, str(finding.numbers)) == (
+        "missing",
+        gone.bucket,
+        str(gone.sequence),
+    )
+
+
+async def test_of_several_servers_one_signs_in_a_period(
+    service: Any, issue: Any, writer_of: Any, drained: Any
+) -> None:
+    await issue(service)
+    await drained()
+    writers = [writer_of(name) for name in ("one", "two", "three")]
+    assert sorted(await asyncio.gather(*(writer.take_turn() for writer in writers))) == [0, 0, 1]
+
+
+async def test_nothing_is_signed_when_nothing_has_happened_but_checkpoints(
+    service: Any, issue: Any, writer_of: Any, drained: Any
+) -> None:
+    await issue(service)
+    await drained()
+    writer = writer_of()
+
+    async def next_turn() -> int:
+        """When the period of the turn before is over."""
+        await service.server.store.connection.command("DEL", service.server.store.keys.checkpoint_turn)
+        return await writer.take_turn()
+
+    assert await next_turn() == 1
+    assert await next_turn() == 0
+    await drained()
+    assert await next_turn() == 0
+    await issue(service)
+    assert await next_turn() == 0  # the sink does not have it yet
+    await drained()
+    assert await next_turn() == 1
+
+
+async def test_without_a_key_that_signs_nothing_is_recorded(
+    service: Any, issue: Any, writer_of: Any, drained: Any
+) -> None:
+    await issue(service)
+    count = len(await drained())
+    writer = writer_of()
+
+    def no_signer() -> Any:
+        raise NoActiveKeyError
+
+    with pytest.raises(NoActiveKeyError):
+        await replace(writer, signing=replace(writer.signing, signer=no_signer)).take_turn()
+    assert len(await drained()) == count
+
+
+async def test_a_server_signs_by_itself(
+    make_settings: Any, start_service: Any, relay_of: Any, told_sink: Any, issue: Any, wait_until: Any
+) -> None:
+    service = await start_service(make_settings(audit={"checkpoint_seconds": 0.5}))
+    await issue(service)
+    sink = told_sink(name="otlp")
+    relaying = asyncio.create_task(relay_of(service, sink).run())
+    try:
+        await wait_until(lambda: "audit.checkpoint" in sink.types())
+    finally:
+        relaying.cancel()
+    assert audited(sink.taken, published(service), sink.name).verdict is Verdict.GOOD

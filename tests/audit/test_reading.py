@@ -1,0 +1,72 @@
+"""Files of whatever content: what is no event is named, and nothing else happens."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import exported_ranges as made
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from identity.audit.exported import MAX_LINE_BYTES, from_line
+from identity.audit.reading import EventFile, ReadError
+from identity.audit.recorded_event import NotAnEventError
+from identity.audit.sinks.otlp.attributes import attributes_of
+
+LINE = made.checked_range(1, 1)[0]
+ATTRIBUTES = dict(attributes_of(made.chain_lines([LINE])[0]))
+ODD = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.sampled_from(["\ud800", "²", "-", "9" * 5000]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)  # fmt: skip
+
+
+@settings(max_examples=300, deadline=None)
+@given(name=st.sampled_from(sorted(json.loads(LINE))), value=ODD)
+def test_a_line_with_an_odd_member_is_an_event_or_none(name: str, value: Any) -> None:
+    text = json.dumps(json.loads(LINE) | {name: value}).encode()
+    try:
+        found = from_line(text)
+    except NotAnEventError:
+        return
+    assert found.sink != "file" or not found.is_sound or json.loads(text) == json.loads(LINE)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    name=st.sampled_from(sorted(ATTRIBUTES)),
+    value=ODD,
+    kind=st.sampled_from(["intValue", "stringValue", "x"]),
+)
+def test_a_span_with_an_odd_attribute_is_an_event_or_none(
+    tmp_path_factory: Any, name: str, value: Any, kind: str
+) -> None:
+    attributes = [
+        {"key": key, "value": {"stringValue": item}} for key, item in ATTRIBUTES.items() if key != name
+    ]
+    attributes.append({"key": name, "value": {kind: value}})
+    spans = [{"attributes": attributes}, {"attributes": value}, value]
+    path = tmp_path_factory.getbasetemp() / "odd.json"
+    path.write_text(json.dumps({"resourceSpans": [{"scopeSpans": [{"spans": spans}]}, value]}))
+    for found in EventFile(path, is_otlp=True).found():
+        assert (found.event is None) == bool(found.problem)
+
+
+def test_a_line_of_any_length_takes_no_more_than_its_bound(tmp_path: Path) -> None:
+    path = tmp_path / "audit.jsonl"
+    path.write_bytes(b"x" * (3 * MAX_LINE_BYTES) + b"\n\n" + LINE + b"\n" + LINE[:50])
+    found = list(EventFile(path).found())
+    assert [(item.line, item.event is not None) for item in found] == [(1, False), (3, True), (4, False)]
+
+
+def test_a_file_that_is_not_what_its_name_says_cannot_be_read(tmp_path: Path) -> None:
+    path = tmp_path / "audit.jsonl.gz"
+    path.write_bytes(LINE)
+    with pytest.raises(ReadError, match=r"audit\.jsonl\.gz"):
+        list(EventFile(path).found())
+    with pytest.raises(ReadError, match="No such file"):
+        list(EventFile(tmp_path / "none").found())

@@ -1,0 +1,256 @@
+"""What an auditor types, and what it says."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import exported_ranges as made
+import pytest
+from typer.testing import CliRunner
+
+from grpc_identity.v1 import identity_service_pb2 as pb
+from identity.audit.pseudonym import PseudonymKey
+from identity.audit.recorded_event import from_members
+from identity.audit.sinks.otlp.attributes import attributes_of
+from identity.cli.main import app
+
+GOOD = made.checked_range()
+
+
+@pytest.fixture
+def exported_file(tmp_path: Path) -> Callable[..., str]:
+    def write(lines: list[bytes], name: str = "audit.jsonl") -> str:
+        path = tmp_path / name
+        text = b"".join(line + b"\n" for line in lines)
+        path.write_bytes(gzip.compress(text) if path.suffix == ".gz" else text)
+        return str(path)
+
+    return write
+
+
+@pytest.fixture
+def keys_file(tmp_path: Path) -> str:
+    path = tmp_path / "jwks.json"
+    path.write_text(json.dumps({"keys": [made.key().public_jwk]}))
+    return str(path)
+
+
+def identity(*arguments: str) -> Any:
+    return CliRunner().invoke(app, ["audit", *arguments], env={"NO_COLOR": "1", "COLUMNS": "200"})
+
+
+def verified(*arguments: str) -> Any:
+    answer = identity("verify", "--json", *arguments)
+    return json.loads(answer.stdout) | {"exit_code": answer.exit_code}
+
+
+def as_otlp(lines: list[bytes]) -> dict[str, Any]:
+    """As a collector's file exporter writes spans."""
+
+    def value(item: Any) -> dict[str, Any]:
+        if isinstance(item, bool):
+            return {"boolValue": item}
+        return {"intValue": str(item)} if isinstance(item, int) else {"stringValue": item}
+
+    spans: list[dict[str, Any]] = [{"name": "of another service", "attributes": []}]
+    for each in made.chain_lines(lines):
+        attributes = [{"key": name, "value": value(item)} for name, item in attributes_of(each)]
+        spans.append({"name": each.event.type, "attributes": attributes})
+    return {"resourceSpans": [{"scopeSpans": [{"spans": spans}]}]}
+
+
+def test_good_files_are_proved_with_exit_code_0(exported_file: Any, keys_file: str) -> None:
+    files = [exported_file(GOOD[:9], "audit.1.jsonl.gz"), exported_file(GOOD[7:])]
+    answer = identity("verify", *files, "--keys", keys_file)
+    assert answer.exit_code == 0, answer.output
+    assert "complete and unaltered" in answer.output
+    assert "cannot be seen" in answer.output
+    by_bucket = identity("verify", *files, "--kid", made.key().kid, "--buckets")
+    assert by_bucket.exit_code == 0
+    assert "1-11" in by_bucket.output
+
+
+def test_a_fault_is_named_with_its_place_and_exit_code_1(exported_file: Any, keys_file: str) -> None:
+    altered = [
+        line.replace(b'"alice"', b'"mallory"') if made.place_of(line) == (1, "3") else line for line in GOOD
+    ]
+    answer = verified(exported_file(altered), "--keys", keys_file)
+    assert answer["exit_code"] == 1
+    assert answer["verdict"] == "faults"
+    (finding,) = answer["findings"]
+    assert (finding["fault"], finding["bucket"], finding["numbers"]) == ("altered", 1, "3")
+    assert finding["place"].endswith(f"audit.jsonl:{1 + altered.index(altered[7])}")
+    shown = identity("verify", exported_file(altered), "--keys", keys_file)
+    assert "altered  sink file, bucket 1, sequence 3" in shown.output
+
+
+def test_without_a_key_it_cannot_be_told_which_is_exit_code_2(exported_file: Any) -> None:
+    answer = verified(exported_file(GOOD))
+    assert (answer["exit_code"], answer["verdict"]) == (2, "cannot tell")
+    assert answer["unknown_keys"] == [made.key().kid]
+    assert identity("verify", "no-such-file.jsonl").exit_code == 2
+
+
+def test_spans_that_a_backend_gives_out_are_verified(tmp_path: Path, keys_file: str) -> None:
+    lines = made.checked_range(sink="otlp")
+    path = tmp_path / "spans.json"
+    for text in (json.dumps(as_otlp(lines)), json.dumps(as_otlp(lines[::-1]), indent=2)):
+        path.write_text(text)
+        assert verified("--otlp-json", str(path), "--keys", keys_file)["verdict"] == "good"
+    path.write_text(
+        "\n".join(json.dumps(as_otlp([line])) for line in lines if made.place_of(line) != (2, "2"))
+    )
+    answer = verified("--otlp-json", str(path), "--keys", keys_file)
+    assert [(item["fault"], item["bucket"], item["numbers"]) for item in answer["findings"]] == [
+        ("missing", 2, "2")
+    ]
+
+
+def test_a_range_may_be_told_by_times_and_by_events(exported_file: Any, keys_file: str) -> None:
+    lines = [line for line in GOOD if made.place_of(line) not in {(1, "2"), (2, "7")}]
+    file = exported_file(lines)
+    event_id = json.loads(GOOD[PLACE_OF_4])["event_id"]
+    early = verified(file, "--keys", keys_file, "--to", event_id)
+    late = verified(file, "--keys", keys_file, "--from", event_id)
+    assert [item["numbers"] for item in early["findings"]] == ["2"]
+    assert [item["numbers"] for item in late["findings"]] == ["7"]
+    assert identity("verify", file, "--from", "yesterday").exit_code == 2
+
+
+PLACE_OF_4 = next(at for at, line in enumerate(GOOD) if made.place_of(line) == (0, "4"))
+
+
+def test_a_query_finds_what_is_asked_for_once_and_by_time(exported_file: Any, tmp_path: Path) -> None:
+    key = PseudonymKey(bytes(32))
+    events = [
+        made.event(0, 3, subject="bob", type="refresh.refused", outcome="refused", reason="TOKEN_EXPIRED"),
+        made.event(0, 1),
+        made.event(0, 2, subject=key.pseudonym_of("carol"), subject_is_pseudonym=True),
+    ]
+    lines = [made.line_of(each) for each in made.chain_of(events)]
+    file = exported_file([*lines, *lines])
+
+    def found(*arguments: str) -> list[int]:
+        answer = identity("query", file, "--json", *arguments)
+        assert answer.exit_code == 0, answer.output
+        return [from_members(json.loads(line)).sequence for line in answer.stdout.splitlines()]
+
+    assert found() == [3, 1, 2]
+    assert found("--subject", "alice") == [1]
+    assert found("--subject", "carol") == []
+    key_file = tmp_path / "pseudonyms"
+    key_file.write_bytes(bytes(32))
+    assert found("--subject", "carol", "--pseudonym-key-file", str(key_file)) == [2]
+    assert found("--type", "refresh.*", "--outcome", "refused") == [3]
+    assert found("--session", "s0", "--client", "web") == [3, 1, 2]
+    assert found("--client", "other") == []
+    shown = identity("query", file).output
+    assert shown.index("alice") < shown.index("bob")
+    assert "3 events" in shown
+
+
+def test_what_a_stranger_sent_does_not_reach_the_terminal_raw(exported_file: Any) -> None:
+    event = made.event(0, 1, user_agent="x", device_label="x", client_id="\x1b[2J\u202eevil\n")
+    file = exported_file([made.line_of(each) for each in made.chain_of([event])])
+    for answer in (identity("query", file), identity("tail", file, "--once")):
+        assert "\x1b" not in answer.output
+        assert "\u202e" not in answer.output
+        assert "evil" in answer.output
+
+
+def test_a_tail_of_a_file_ends_with_its_last_lines(exported_file: Any) -> None:
+    answer = identity("tail", exported_file(GOOD), "--once", "-n", "2", "--json", "--type", "tokens.*")
+    assert [json.loads(line)["sequence"] for line in answer.stdout.splitlines()] == ["9", "10"]
+
+
+async def test_a_tail_of_a_file_follows_it_to_the_next(tmp_path: Path) -> None:
+    path = tmp_path / "audit.jsonl"
+    path.write_bytes(GOOD[0] + b"\n" + GOOD[1][:20])
+    command = [sys.executable, "-m", "identity", "audit", "tail", str(path), "--json"]
+    process = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE)
+    assert process.stdout is not None
+
+    async def next_place() -> tuple[int, str]:
+        async with asyncio.timeout(20):
+            return made.place_of(await process.stdout.readline())  # type: ignore[union-attr]
+
+    try:
+        assert await next_place() == made.place_of(GOOD[0])
+        with path.open("ab") as opened:
+            opened.write(GOOD[1][20:] + b"\n")
+        assert await next_place() == made.place_of(GOOD[1])
+        path.rename(tmp_path / "audit.1.jsonl")
+        path.write_bytes(GOOD[2] + b"\n")
+        assert await next_place() == made.place_of(GOOD[2])
+    finally:
+        process.kill()
+        await process.wait()
+
+
+def store_options(service: Any) -> list[str]:
+    redis = service.settings.redis
+    told = {
+        "issuer": service.settings.issuer,
+        "redis.url": redis.url.get_secret_value(),
+        "redis.key_prefix": redis.key_prefix,
+        "redis.buckets": redis.buckets,
+    }
+    return [item for name, value in told.items() for item in ("--set", f"{name}={value}")]
+
+
+async def test_what_waits_in_the_store_is_shown_and_stays(service: Any, new_session: Any) -> None:
+    await new_session()
+    before = await service.server.store.outbox.backlog(("otlp",))
+    for command in (["query", "--outbox"], ["tail", "--once"]):
+        answer = await asyncio.to_thread(
+            identity, *command, "--json", "--type", "tokens.issued", *store_options(service)
+        )
+        assert answer.exit_code == 0, answer.output
+        (told,) = [json.loads(line) for line in answer.stdout.splitlines()]
+        assert told["subject"] == "alice"
+    assert await service.server.store.outbox.backlog(("otlp",)) == before
+
+
+async def test_a_tail_of_the_store_shows_what_happens(service: Any, new_session: Any) -> None:
+    command = [sys.executable, "-m", "identity", "audit", "tail", "--json", *store_options(service)]
+    process = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    try:
+        session = await new_session()
+        async with asyncio.timeout(20):
+            while json.loads(await process.stdout.readline())["type"] != "tokens.issued":
+                pass
+            await session.refresh()
+            assert json.loads(await process.stdout.readline())["type"] == "tokens.refreshed"
+    finally:
+        process.kill()
+        await process.wait()
+
+
+@pytest.mark.parametrize("form", ["events", "ocsf"])
+async def test_the_file_of_a_running_service_is_proved_with_the_keys_that_it_publishes(
+    make_settings: Any, start_service: Any, tmp_path: Path, wait_until: Any, form: str
+) -> None:
+    path = tmp_path / "audit.jsonl"
+    told = {"sinks": ("file",), "file_path": path, "file_format": form, "checkpoint_seconds": 0.5}
+    service = await start_service(make_settings(audit={"relay": True, "relay_poll_ms": 10} | told))
+    for subject in ("alice", "bob"):
+        request = pb.IssueTokensRequest(subject=subject, audience=["orders"])
+        await service.identity.IssueTokens(request, metadata=service.login)
+    await wait_until(lambda: path.exists() and b"audit.checkpoint" in path.read_bytes())
+    jwks = f"{service.addresses.http_url}/.well-known/jwks.json"
+    answer = await asyncio.to_thread(verified, str(path), "--keys", jwks)
+    assert answer["verdict"] == "good", answer
+    assert answer["trusted_keys"] == [service.server.keys.active_signer().kid]
+    lines = path.read_bytes().splitlines()
+    gone = next(at for at, line in enumerate(lines) if b"bob" in line)
+    path.write_bytes(b"\n".join(lines[:gone] + lines[gone + 1 :]) + b"\n")
+    answer = await asyncio.to_thread(verified, str(path), "--keys", jwks)
+    assert [finding["fault"] for finding in answer["findings"]] == ["missing"]
