@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
-import hmac
 import logging
 import secrets
 import time
@@ -34,7 +32,7 @@ from identity.http.app import create_app
 from identity.http.server import HttpServer
 from identity.keys.administration import KeyAdministration
 from identity.keys.ports import KeyStoreAwayError
-from identity.keys.service import PublishedKeys
+from identity.keys.service import PublishedKeys, RefreshTokenSecrets
 from identity.parts import (
     StoreParts,
     audit_relay,
@@ -65,6 +63,7 @@ from identity.sessions.listing import ListSessions
 from identity.sessions.minting import AccessTokenMint
 from identity.sessions.refresh import Refresh
 from identity.sessions.revoke import Revoke
+from identity.sessions.sealed_answers import AnswerSealing
 from identity.store.ports import SpendLimits
 from identity.tokens.access_token import AccessTokenAssembler
 from identity.tokens.refresh_token import RefreshTokenCodec
@@ -241,7 +240,13 @@ class IdentityServer:
         mint = AccessTokenMint(AccessTokenAssembler(settings.issuer), self.keys.active_signer)
         refresh_secrets = self.keys.refresh_token_secrets()
         codec = RefreshTokenCodec(refresh_secrets.by_id, refresh_secrets.active_id)
-        self.keys.on_secrets = lambda kept: codec.use(kept.by_id, kept.active_id)
+        sealing = AnswerSealing(refresh_secrets.by_id, refresh_secrets.active_id)
+
+        def use_secrets(kept: RefreshTokenSecrets) -> None:
+            codec.use(kept.by_id, kept.active_id)
+            sealing.use(kept.by_id, kept.active_id)
+
+        self.keys.on_secrets = use_secrets
         self.refresh_tokens = codec
         lifetimes = lifetimes_of(settings)
         reader = AccessTokenReader(settings.issuer, self._key_set, self._clock)
@@ -255,8 +260,7 @@ class IdentityServer:
                 lifetimes=lifetimes,
                 buckets=settings.redis.buckets,
                 retry_window_seconds=settings.tokens.retry_window_seconds,
-                # Of a secret that stays: an answer must open when the secret of refresh tokens was replaced meanwhile.
-                sealing_key=hmac.digest(self.keys.client_secret_pepper(), b"sealed answers", hashlib.sha256),
+                sealing=sealing,
                 current_claims=current,
             ),
             refresh=Refresh(

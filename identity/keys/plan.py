@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from identity.keys.keyring import KeyRecord, Keyring, KeyState
-from identity.keys.schedule import SPREAD, UPTAKE, Schedule, made_at
+from identity.keys.schedule import UPTAKE, Schedule, made_at, takes_over_at
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ def _steps(keyring: Keyring, now: datetime, schedule: Schedule) -> Iterator[KeyS
         takes_over, latest = pending[-1].activates_at, pending[-1].activates_by
     else:
         made = max(made_at(active, schedule), now)
-        takes_over = max(active.retires_at - SPREAD - UPTAKE, made + schedule.publish_ahead + SPREAD)
+        takes_over = takes_over_at(active, made, schedule)
         latest = takes_over + UPTAKE
         yield KeyStep(made, None, "", KeyState.PENDING)
         yield KeyStep(takes_over, latest, "", KeyState.ACTIVE)

@@ -16,15 +16,13 @@ import logging
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
-
-from jwt.algorithms import get_default_algorithms
 
 from grpc_identity.jwk import parse_jwk
 from identity.keys.custody import Custody
 from identity.keys.keyring import KeyRecord, Keyring, KeyState
 from identity.keys.ports import PROBE, ProviderError, Signer, SignerUnavailableError
 from identity.keys.sealing import SealError
+from identity.keys.signatures import verifies
 from identity.readiness import Problem
 
 TRY_AGAIN = timedelta(hours=1)
@@ -32,7 +30,6 @@ TRY_SOON = timedelta(seconds=15)
 SURE_FOR = timedelta(minutes=1)
 """So long before a switch a key that could be used is believed to be usable still."""
 
-_ALGORITHMS: Mapping[str, Any] = get_default_algorithms()
 _log = logging.getLogger(__name__)
 
 
@@ -115,7 +112,7 @@ class Rehearsal:
             signature = await signer.probe()
         except (ProviderError, SealError, SignerUnavailableError) as error:
             return _Tried(now, key, None, str(error) or "nothing signs")
-        if not _ALGORITHMS[key.algorithm].verify(PROBE, parse_jwk(key.public_jwk).public_key, signature):
+        if not verifies(key.algorithm, parse_jwk(key.public_jwk).public_key, PROBE, signature):
             return _Tried(now, key, None, "what it signs does not verify with what is published")
         return _Tried(now, key, signer)
 

@@ -14,7 +14,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from identity.keys.keyring import KeyRecord, Keyring, KeyState
-from identity.keys.schedule import SPREAD, NewKeyTimes, Schedule, times_of
+from identity.keys.schedule import NewKeyTimes, Schedule, soonest_after, times_of
 
 FORCED_AHEAD = timedelta(seconds=2)
 FORCED_UPTAKE = timedelta(seconds=60)
@@ -29,7 +29,7 @@ def waiting(keyring: Keyring, algorithm: str, provider: str) -> KeyRecord | None
 def times_of_request(now: datetime, schedule: Schedule, *, at_once: bool) -> NewKeyTimes:
     """When a key that is asked for now will sign."""
     if not at_once:
-        return times_of(KeyState.PENDING, now + schedule.publish_ahead + SPREAD, schedule)
+        return times_of(KeyState.PENDING, soonest_after(now, schedule), schedule)
     return replace(
         times_of(KeyState.PENDING, now + FORCED_AHEAD, schedule),
         activates_by=now + FORCED_AHEAD + FORCED_UPTAKE,

@@ -107,8 +107,7 @@ def new_key_due(
         return None
     if not pending and now < made_at(active, schedule):
         return None
-    soonest = now + schedule.publish_ahead + SPREAD
-    activates_at = soonest if pending else max(active.retires_at - SPREAD - UPTAKE, soonest)
+    activates_at = soonest_after(now, schedule) if pending else takes_over_at(active, now, schedule)
     return times_of(KeyState.PENDING, activates_at, schedule)
 
 
@@ -116,6 +115,16 @@ def made_at(active: KeyRecord, schedule: Schedule) -> datetime:
     """When the successor of the active key is made: one spread before it has to be published by all processes, and
     early enough for one more until all have changed to it."""
     return active.retires_at - schedule.publish_ahead - UPTAKE - 2 * SPREAD
+
+
+def soonest_after(made: datetime, schedule: Schedule) -> datetime:
+    """When a key that is made then may sign, published by all processes for as long as it has to be."""
+    return made + schedule.publish_ahead + SPREAD
+
+
+def takes_over_at(active: KeyRecord, made: datetime, schedule: Schedule) -> datetime:
+    """When the successor of the active key, made then, begins to sign at the earliest."""
+    return max(active.retires_at - SPREAD - UPTAKE, soonest_after(made, schedule))
 
 
 def overdue(keyring: Keyring, now: datetime) -> Sequence[KeyRecord]:

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import secrets
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import assert_never
-
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from identity.audit.event import new_event_id
 from identity.claims_source.ports import Active
@@ -18,14 +14,13 @@ from identity.keys.ports import Signer
 from identity.sessions.caller import Caller
 from identity.sessions.current_claims import CurrentClaims, without_answer
 from identity.sessions.minting import AccessTokenMint, MintedTokens, Recording, SessionTokens
+from identity.sessions.sealed_answers import AnswerSealing
 from identity.store.ports import IdempotentIssue, NewFamily, SessionStore, Started, StartVerdict
 from identity.tokens.access_token import SessionClaims, claims_of_session, serialised_roles
 from identity.tokens.family_id import FAMILY_ID_BYTES, FamilyId, bucket_of, subject_tag
 from identity.tokens.lifetimes import ClientKind, refresh_expires_at_ms
 from identity.tokens.refresh_token import RefreshToken, RefreshTokenCodec, new_family_secret
 from identity.tokens.session_terms import SessionTerms
-
-_NONCE_BYTES = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +40,7 @@ class IssueRequest:
 
 @dataclass(frozen=True, slots=True)
 class IssueTokens:
-    """The use case. ``sealing_key`` protects what a retry needs, for as long as a retry may come."""
+    """The use case. ``sealing`` protects what a retry needs, for as long as a retry may come."""
 
     store: SessionStore
     mint: AccessTokenMint
@@ -53,7 +48,7 @@ class IssueTokens:
     lifetimes: Lifetimes
     buckets: int
     retry_window_seconds: int
-    sealing_key: bytes = field(repr=False)
+    sealing: AnswerSealing
     current_claims: CurrentClaims | None = None
 
     async def __call__(self, caller: Caller, request: IssueRequest) -> MintedTokens:
@@ -151,24 +146,21 @@ class IssueTokens:
         if not request.idempotency_key:
             return None
         key_digest = digest_of("issue", caller.client_id, request.subject, request.idempotency_key)
-        nonce = secrets.token_bytes(_NONCE_BYTES)
         secret = token.family.raw + token.family_secret
         return IdempotentIssue(
             key_digest=key_digest,
             request_digest=digest_of(repr(request)),
-            sealed=nonce + AESGCM(self.sealing_key).encrypt(nonce, secret, key_digest),
+            sealed=self.sealing.seal(secret, key_digest),
             window_seconds=self.retry_window_seconds,
         )
 
     def _unseal(self, started: Started, idempotent: IdempotentIssue) -> RefreshToken:
-        nonce, sealed = started.sealed[:_NONCE_BYTES], started.sealed[_NONCE_BYTES:]
-        try:
-            secret = AESGCM(self.sealing_key).decrypt(nonce, sealed, idempotent.key_digest)
-        except InvalidTag as error:
+        secret = self.sealing.open(started.sealed, idempotent.key_digest)
+        if secret is None:
             raise IdentityError(
                 Reason.IDEMPOTENCY_KEY_REUSED,
                 "The first answer under this key can no longer be repeated; use a new key.",
-            ) from error
+            )
         return RefreshToken(FamilyId(secret[:FAMILY_ID_BYTES]), 0, secret[FAMILY_ID_BYTES:])
 
 

@@ -107,6 +107,7 @@ class World:
     tokens: list[Token] = field(default_factory=list)
     checked: set[str] = field(default_factory=set)
     verified: int = 0
+    forged: int = 0
     emergency_at: datetime | None = None
 
     async def moment(self) -> bool:
@@ -143,15 +144,17 @@ class World:
         now = self.clock.moment
         self.tokens = [token for token in self.tokens if now <= token.expires_at]
         for token in self.tokens:
-            revoked_at = self.revoked.get(token.kid)
             for verifier in self.verifiers:
                 accepted = verifier.accepts(token)
                 self.verified += 1
-                if revoked_at is None:
-                    assert accepted, (verifier.name, token, now)
-                elif accepted:
+                assert accepted or token.kid in self.revoked, (verifier.name, token, now)
+        # Who has stolen a key makes new tokens with it for ever, and is at it in every moment.
+        for kid, revoked_at in self.revoked.items():
+            for verifier in self.verifiers:
+                if kid in verifier.kids:
                     bound = LOOK if verifier.follows else MAX_JWKS_AGE
-                    assert now - revoked_at <= bound, (verifier.name, token, now)
+                    assert now - revoked_at <= bound, (verifier.name, kid, now)
+                    self.forged += 1
         self.tokens = list({(token.kid, token.expires_at): token for token in self.tokens}.values())
 
 
@@ -163,7 +166,7 @@ def eight_moments(rng: random.Random, began: datetime, days: int) -> list[dateti
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(
     ("days", "errors_seconds"),
-    [(365, (-20, 0, 20)), (60, (0, 0, 3600)), (60, (-3600, 0, 0))],
+    [(365, (-30, 0, 30)), (60, (0, 0, 3600)), (60, (-3600, 0, 0))],
     ids=["a year, clocks all but right", "one clock an hour ahead", "one clock an hour behind"],
 )
 async def test_over_a_year_nobody_refuses_a_good_token_nor_accepts_one_of_a_revoked_key(
@@ -227,6 +230,8 @@ async def test_over_a_year_nobody_refuses_a_good_token_nor_accepts_one_of_a_revo
     # In a rotation that was not an emergency nobody ever met a key for which he had to ask.
     assert asked_in_peace == 0
     assert world.verified > 10_000 * days
+    # Within the bound some were taken in: it is looked for where it happens.
+    assert world.forged > 0
     replaced = services[0].refresh_token_secrets().active_id - FIRST_NUMBER
     assert replaced == (days - 1) // 90
     print(f"{switches} switches, {len(world.checked)} keys, {world.verified} verifications")

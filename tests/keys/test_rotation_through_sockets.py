@@ -315,14 +315,22 @@ async def test_ten_forced_rotations_in_a_minute_under_load_fail_no_verification(
     loop = asyncio.get_running_loop()
     began = loop.time()
     using = [asyncio.create_task(use(number)) for number in range(6)]
+    kept = [(await new_session("kept")).tokens.access_token]
     for _ in range(10):
         new = (await rotate(service)).public_key.kid
         await wait_until(lambda new=new: new in kids)
+        # Whichever server had it first; this one follows within a second.
+        await wait_until(lambda new=new: service.server.keys.active_signer().kid == new)
+        kept.append((await new_session("kept")).tokens.access_token)
     took = loop.time() - began
     ending = True
     await asyncio.gather(*using)
     assert failures == []
     assert len(kids) == 11
+    # A token of each key is as good as it was, at a verifier that has just started, too.
+    assert {_kid(token) for token in kept} == kids
+    for verifier in (*verifiers, await new_verifier(others[1])):
+        assert {verifier.verify(token).subject for token in kept} == {"kept"}
     assert took < 60
     print(f"{verified} verifications of tokens of {len(kids)} keys in {took:.0f} s")
 

@@ -257,7 +257,16 @@ async def test_a_secret_of_refresh_tokens_is_replaced_and_no_session_notices(
     def number(token: str) -> int:
         return base64.urlsafe_b64decode(token.removeprefix("gidr_")[:4])[1]
 
+    def start(key: str) -> Awaitable[Any]:
+        request = pb.IssueTokensRequest(subject="carol", audience=["orders"], idempotency_key=key)
+        answer: Awaitable[Any] = service.identity.IssueTokens(request, metadata=service.login)
+        return answer
+
+    def family_of(answer: Any) -> str:
+        return str(answer.tokens.session_id)
+
     first = number(session.tokens.refresh_token)
+    begun = await start("before")
     second = await rotate()
     assert second == first + 1
     # Not yet: another instance may not have heard of it.
@@ -276,6 +285,10 @@ async def test_a_secret_of_refresh_tokens_is_replaced_and_no_session_notices(
     # A repeated call gets the same token, whatever was rotated meanwhile.
     assert (await session.refresh(spent, key="again")).refresh_token == session.tokens.refresh_token
 
+    # A repeated start is answered with the same session under two secrets, and not once its own is gone.
+    assert family_of(await start("before")) == family_of(begun)
+    begun_after = await start("after")
+
     third = await rotate(force=True)
     assert sorted(keys.refresh_token_secrets().by_id) == [second, third]
     refusal = await refused(
@@ -284,6 +297,8 @@ async def test_a_secret_of_refresh_tokens_is_replaced_and_no_session_notices(
         )
     )
     assert refusal.reason == "REFRESH_TOKEN_INVALID"
+    assert (await refused(start("before"))).reason == "IDEMPOTENCY_KEY_REUSED"
+    assert family_of(await start("after")) == family_of(begun_after)
     assert (await session.refresh()).refresh_token
     newcomer = await start_service(service.settings)
     assert (

@@ -31,19 +31,14 @@ async def test_every_bit_of_a_sealed_key_counts(algorithm: str, kek: KeyEncrypti
     made = await LocalKeys().generate(algorithm)
     name = seal_name(made.public_jwk["kid"])
     sealed = kek.seal(made.private_part, name)
-    # All of nonce, first and last block and tag; of the middle of an RSA key every eleventh byte.
-    places = [
-        place
-        for place in range(len(sealed))
-        if place < 64 or place >= len(sealed) - 64 or place % 11 == 0 or len(sealed) < 400
-    ]
-    for place in places:
-        for bit in range(8):
-            altered = bytearray(sealed)
-            altered[place] ^= 1 << bit
-            with pytest.raises(SealError) as caught:
-                kek.open(bytes(altered), name)
-            assert str(caught.value) == REFUSAL.format(name)
+    said = set()
+    for place in range(8 * len(sealed)):
+        altered = bytearray(sealed)
+        altered[place // 8] ^= 1 << place % 8
+        with pytest.raises(SealError) as caught:
+            kek.open(bytes(altered), name)
+        said.add(str(caught.value))
+    assert said == {REFUSAL.format(name)}
     for length in (0, 1, 11, 12, 27, 28, len(sealed) - 1):
         with pytest.raises(SealError):
             kek.open(sealed[:length], name)

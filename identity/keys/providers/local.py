@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,15 +13,13 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
     load_der_private_key,
 )
-from jwt.algorithms import get_default_algorithms
 
 from grpc_identity.jwk import to_jwk
 from identity.keys.ports import PROBE, NewKey, ProviderError
+from identity.keys.signatures import sign
 
 PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey
 RSA_BITS = 3072
-
-_SIGNERS: Mapping[str, Any] = get_default_algorithms()
 
 
 def generate_private_key(algorithm: str) -> PrivateKey:
@@ -69,8 +66,7 @@ class LocalSigner:
 
     async def sign(self, signing_input: bytes) -> bytes:
         """See ``Signer``."""
-        signature: bytes = _SIGNERS[self.algorithm].sign(signing_input, self.private_key)
-        return signature
+        return sign(self.algorithm, self.private_key, signing_input)
 
     async def probe(self) -> bytes:
         """See ``Signer``."""

@@ -17,16 +17,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
-from jwt.algorithms import get_default_algorithms
 
 from grpc_identity.circuit_breaker import CircuitBreaker
 from grpc_identity.jwk import PublicKey, to_jwk
 from identity.keys.ports import PROBE, NewKey, ProviderError, SignerBusyError, SignerUnavailableError
+from identity.keys.signatures import verifies
 
 FAILURES_TO_OPEN = 5
 MAX_OPEN_SECONDS = 5.0
@@ -37,7 +37,6 @@ NO_ANSWER = "no answer in time"
 _P256_COORDINATE_BYTES = 32
 
 _T = TypeVar("_T")
-_ALGORITHMS: Mapping[str, Any] = get_default_algorithms()
 _log = logging.getLogger(__name__)
 
 
@@ -139,7 +138,7 @@ class RemoteKeys:
                 f"{self._backend.place} made a key for {jwk['alg']} when asked for {algorithm}"
             )
         proof = await self._called(lambda: self._backend.sign(algorithm, pair.private_part, PROBE))
-        if not _ALGORITHMS[algorithm].verify(PROBE, pair.public_key, proof):
+        if not verifies(algorithm, pair.public_key, PROBE, proof):
             await self.destroy(pair.private_part)
             raise ProviderError(
                 f"{self._backend.place} made a key of no use for {algorithm}: what it signs does not verify"
@@ -255,13 +254,7 @@ class RemoteKeys:
             raise UnreachableError(f"an answer of no use ({type(error).__name__})") from None
 
     async def _called(self, operation: Callable[[], Awaitable[_T]]) -> _T:
-        try:
-            async with asyncio.timeout(self._limits.timeout_seconds * LONG_CALL_FACTOR):
-                return await operation()
-        except TimeoutError:
-            raise ProviderError(f"{self._backend.place} does not answer in time") from None
-        except UnreachableError as error:
-            raise ProviderError(f"{self._backend.place} cannot be reached: {error}") from None
+        return await called_once(self._backend.place, self._limits, operation)
 
     def _does_not_sign(self, reason: object) -> str:
         return f"{self._backend.place} does not sign: {reason}"
@@ -270,6 +263,17 @@ class RemoteKeys:
         retry_after = max(self._breaker.seconds_until_attempt(), RETRY_AFTER_SECONDS)
         reason = self._reason or self._does_not_sign(NO_ANSWER)
         return SignerUnavailableError(reason, retry_after_seconds=retry_after)
+
+
+async def called_once(place: str, limits: RemoteLimits, operation: Callable[[], Awaitable[_T]]) -> _T:
+    """What is no signature, and may take its time. Raises ``ProviderError``."""
+    try:
+        async with asyncio.timeout(limits.timeout_seconds * LONG_CALL_FACTOR):
+            return await operation()
+    except TimeoutError:
+        raise ProviderError(f"{place} does not answer in time") from None
+    except UnreachableError as error:
+        raise ProviderError(f"{place} cannot be reached: {error}") from None
 
 
 def raw_es256(der: bytes) -> bytes:

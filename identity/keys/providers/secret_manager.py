@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from identity.keys.ports import NewKey, ProviderError
 from identity.keys.providers.local import LocalSigner, generate_private_key, public_jwk
-from identity.keys.providers.remote import LONG_CALL_FACTOR, RemoteLimits, UnreachableError
+from identity.keys.providers.remote import RemoteLimits, called_once
 
 _T = TypeVar("_T")
 
@@ -59,7 +59,7 @@ class SecretManagerKeys:
 
     def __init__(self, place: SecretPlace, limits: RemoteLimits) -> None:
         self._place = place
-        self._timeout_seconds = limits.timeout_seconds * LONG_CALL_FACTOR
+        self._limits = limits
 
     async def generate(self, algorithm: str) -> NewKey:
         """See ``KeyProvider``."""
@@ -97,13 +97,7 @@ class SecretManagerKeys:
         await self._place.close()
 
     async def _called(self, operation: Callable[[], Awaitable[_T]]) -> _T:
-        try:
-            async with asyncio.timeout(self._timeout_seconds):
-                return await operation()
-        except TimeoutError:
-            raise ProviderError(f"{self._place.place} does not answer in time") from None
-        except UnreachableError as error:
-            raise ProviderError(f"{self._place.place} cannot be reached: {error}") from None
+        return await called_once(self._place.place, self._limits, operation)
 
 
 class KeptKek:

@@ -16,7 +16,7 @@ from typing import Protocol
 
 from identity.keys.ports import ProviderError
 from identity.keys.providers.by_uri import module_of
-from identity.keys.providers.remote import LONG_CALL_FACTOR, RemoteLimits, UnreachableError
+from identity.keys.providers.remote import RemoteLimits, called_once
 
 
 class WrappingKey(Protocol):
@@ -64,12 +64,7 @@ def _done(uri: str, limits: RemoteLimits, operation: Callable[[WrappingKey], Awa
     async def run() -> bytes:
         key: WrappingKey = module.wrapping_key(uri, limits)
         try:
-            async with asyncio.timeout(limits.timeout_seconds * LONG_CALL_FACTOR):
-                return await operation(key)
-        except TimeoutError:
-            raise ProviderError(f"{key.place} does not answer in time") from None
-        except UnreachableError as error:
-            raise ProviderError(f"{key.place} cannot be reached: {error}") from None
+            return await called_once(key.place, limits, lambda: operation(key))
         finally:
             await key.close()
 
