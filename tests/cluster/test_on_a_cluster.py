@@ -50,7 +50,7 @@ async def test_events_of_every_bucket_reach_the_backend_and_leave_the_outbox(
         await issue(service, subject=f"person-{number}")
 
     async def is_drained() -> bool:
-        return bool(await service.server.store.outbox.depth() == 0)
+        return bool((await service.server.store.outbox.backlog(["otlp"])).events == 0)
 
     await wait_until(lambda: len(collector.of_type("tokens.issued")) >= 64)
     await wait_until(is_drained)

@@ -44,7 +44,7 @@ class Fleet:
 
     def add_server(self, *, dies: str | None = None) -> Any:
         """Starts one more; a stub of it."""
-        server = start(self.settings, dies=dies)
+        server = start(self.settings, dies=dies, folds=False)
         self.servers.append(server)
         channel = grpc.aio.insecure_channel(server.target)
         self.channels.append(channel)

@@ -18,7 +18,7 @@ from identity.keys.providers.remote import RemoteLimits
 
 @dataclass(frozen=True, slots=True)
 class Packages:
-    """The extra that a provider needs, the loggers of what is in it, and the algorithms its place has no keys for."""
+    """The extra that a provider needs (empty: none), the loggers of what is in it, and the algorithms its place has no keys for."""
 
     extra: str
     loggers: tuple[str, ...] = ()
@@ -31,7 +31,7 @@ _GCP = Packages("gcp", ("google", "urllib3"))
 PACKAGES: Mapping[str, Packages] = MappingProxyType(
     {
         "pkcs11": Packages("pkcs11"),
-        "transit": Packages("transit", ("aiohttp",)),
+        "transit": Packages("", ("aiohttp",)),
         "awskms": _AWS,
         "awssm": _AWS,
         "azurekv": Packages("azure", _AZURE, lacks=("EdDSA",)),

@@ -24,12 +24,12 @@ from identity.keys.providers.remote import RemoteLimits
 ISSUE = pb.IssueTokensRequest(subject="alice", audience=["orders"])
 ROOT = Path(__file__).parents[3]
 MISSING = {
-    "pkcs11": "pkcs11", "transit": "aiohttp", "awskms": "boto3", "awssm": "boto3", "azurekv": "azure.keyvault.keys",
+    "pkcs11": "pkcs11", "awskms": "boto3", "awssm": "boto3", "azurekv": "azure.keyvault.keys",
     "azuresecrets": "azure.keyvault.secrets", "gcpkms": "google.cloud.kms_v1", "gcpsm": "google.cloud.secretmanager_v1",
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("scheme", PACKAGES)
+@pytest.mark.parametrize("scheme", MISSING)
 def test_a_provider_whose_packages_are_missing_names_the_extra_and_the_service_needs_none(
     scheme: str,
 ) -> None:
@@ -54,7 +54,7 @@ def test_every_provider_is_documented_with_its_extra() -> None:
     text = (ROOT / "docs/key-providers.md").read_text()
     for scheme, packages in PACKAGES.items():
         assert f"`{scheme}:" in text
-        assert f"`{packages.extra}`" in text
+        assert not packages.extra or f"`{packages.extra}`" in text
 
 
 @pytest.mark.parametrize("uri", ["local:x", "nowhere:", "", "Local:"])
@@ -113,6 +113,8 @@ async def test_keys_move_from_one_place_to_another_by_a_rotation(
     settings = make_settings()
     before = await start_service(settings)
     old_token = (await before.identity.IssueTokens(ISSUE, metadata=before.login)).tokens.access_token
+    # A server that does not know the new place would hold the switch up: it could not sign.
+    await before.server.stop(0)
     moved = settings.keys.model_copy(update={"provider": openbao.uri})
     service = await start_service(settings.model_copy(update={"keys": moved}))
     # The key that signs stays where it is; the next one is made in the new place.

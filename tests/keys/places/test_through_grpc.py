@@ -242,11 +242,9 @@ async def test_a_service_comes_up_while_the_place_is_away_and_signs_once_it_is_b
 
 
 async def test_a_key_that_leaked_is_taken_from_verifiers_even_while_no_other_can_be_made(
-    own_openbao: OpenBao, make_settings: Any, start_service: Any, refused: Any, wait_until: Any
+    own_place: OpenBao | Azure, make_settings: Any, start_service: Any, refused: Any, wait_until: Any
 ) -> None:
-    service = await start_service(
-        make_settings(keys={"provider": own_openbao.uri, "provider_timeout_ms": 200})
-    )
+    service = await start_service(make_settings(keys={"provider": own_place.uri, "provider_timeout_ms": 200}))
     await service.new_client("orders", clients_pb2.ClientPolicy(grants=["GRANT_VERIFY"]))
     at = {"target": service.addresses.grpc_target, "audience": "orders"}
     polls = Verifier(Issuer(ISSUER, **at))
@@ -256,7 +254,7 @@ async def test_a_key_that_leaked_is_taken_from_verifiers_even_while_no_other_can
     try:
         token = (await service.identity.IssueTokens(ISSUE, metadata=service.login)).tokens.access_token
         assert follows.verify(token).subject == polls.verify(token).subject == "alice"
-        own_openbao.kill()
+        own_place.kill()
         (stolen,) = follows.held_kids(ISSUER)
         revoke = admin_pb.RevokeKeyRequest(kid=stolen)
         refusal = await refused(service.administration.RevokeKey(revoke, metadata=service.admin))
@@ -273,7 +271,7 @@ async def test_a_key_that_leaked_is_taken_from_verifiers_even_while_no_other_can
         )
         assert not introspected.active
 
-        await asyncio.to_thread(own_openbao.bring_back)
+        await asyncio.to_thread(own_place.bring_back)
         await wait_until(lambda: len(follows.held_kids(ISSUER)) == 1)
         token = (await service.identity.IssueTokens(ISSUE, metadata=service.login)).tokens.access_token
         assert follows.verify(token).subject == "alice"
