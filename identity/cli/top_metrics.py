@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from prometheus_client.parser import text_string_to_metric_families
 
 Labels = Mapping[str, str]
+Chooses = Callable[[Labels], bool]
 # One series: label names and values, sorted.
 Series = tuple[tuple[str, str], ...]
 
@@ -44,16 +45,15 @@ class Look:
             raise NotMetricsError("a page without any metric")
         return cls(at, dict(samples))
 
-    def of(self, name: str, **labels: str) -> Iterator[tuple[Labels, float]]:
-        """The series of that name that have these labels."""
+    def of(self, name: str) -> Iterator[tuple[Labels, float]]:
+        """The series of that name; those whose value is no number left out."""
         for series, value in self.samples.get(name, {}).items():
-            found = dict(series)
-            if all(found.get(label) == wanted for label, wanted in labels.items()):
-                yield found, value
+            if not math.isnan(value):
+                yield dict(series), value
 
-    def values(self, name: str, **labels: str) -> Sequence[float]:
-        """Their values; those that are no number left out."""
-        return [value for _, value in self.of(name, **labels) if not math.isnan(value)]
+    def values(self, name: str) -> Sequence[float]:
+        """Their values."""
+        return [value for _, value in self.of(name)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,29 +76,35 @@ class Interval:
             yield dict(series), value if value < was else value - was
 
 
+def every(labels: Labels) -> bool:
+    """Chooses every series."""
+    del labels
+    return True
+
+
 def rates(
-    intervals: Sequence[Interval], name: str, *by: str, **labels: str
+    intervals: Sequence[Interval], name: str, *by: str, where: Chooses = every
 ) -> Mapping[tuple[str, ...], float]:
-    """Increases per second of all processes together, by the values of the labels ``by``; only series with ``labels``."""
+    """Increases per second of all processes together, by the values of the labels ``by``."""
     found_rates: defaultdict[tuple[str, ...], float] = defaultdict(float)
     for interval in intervals:
         if interval.seconds <= 0:
             continue
         for found, grown in interval.increases(name):
-            if all(found.get(label) == wanted for label, wanted in labels.items()):
+            if where(found):
                 found_rates[tuple(found.get(label, "") for label in by)] += grown / interval.seconds
     return dict(found_rates)
 
 
 def quantiles(
-    intervals: Sequence[Interval], name: str, wanted: Sequence[float], **labels: str
+    intervals: Sequence[Interval], name: str, wanted: Sequence[float], where: Chooses = every
 ) -> Sequence[float | None]:
     """Of what a histogram has observed in these intervals; ``None`` where it has observed nothing."""
     buckets: defaultdict[float, float] = defaultdict(float)
     for interval in intervals:
         for found, grown in interval.increases(f"{name}_bucket"):
             bound = _bound(found.get("le", ""))
-            if not math.isnan(bound) and all(found.get(label) == value for label, value in labels.items()):
+            if not math.isnan(bound) and where(found):
                 buckets[bound] += grown
     return [quantile(each, buckets) for each in wanted]
 

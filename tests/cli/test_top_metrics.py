@@ -29,7 +29,10 @@ def test_a_rate_is_of_all_processes_together_by_label() -> None:
     )
     assert rates([first, second], "calls_total") == {(): 3.0}
     assert rates([first, second], "calls_total", "method") == {("A",): 3.0, ("B",): 0.0}
-    assert rates([first, second], "calls_total", "method", code="OK") == {("A",): 2.0, ("B",): 0.0}
+    assert rates([first, second], "calls_total", "method", where=lambda labels: labels["code"] == "OK") == {
+        ("A",): 2.0,
+        ("B",): 0.0,
+    }
     assert rates([first, second], "calls_total", "no_such_label") == {("",): 3.0}
 
 
@@ -65,7 +68,7 @@ def test_quantiles_are_of_what_was_observed_in_between() -> None:
         seconds.labels("A").observe(0.05)
         seconds.labels("B").observe(9)
     both = [Interval(before, page(1))]
-    assert quantiles(both, "calls_seconds", [0.5, 1.0], method="A") == [0.05, 0.1]
+    assert quantiles(both, "calls_seconds", [0.5, 1.0], lambda labels: labels["method"] == "A") == [0.05, 0.1]
     assert quantiles(both, "calls_seconds", [0.25, 0.99]) == [0.05, 0.4]
 
 
