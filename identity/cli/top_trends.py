@@ -31,8 +31,9 @@ class Trends:
             self._add("sink", sink.name, sink.delivered)
 
     def line(self, kind: str, name: str = "") -> str:
-        """Up to ``POINTS`` characters, the newest last."""
-        return sparkline(self._points.get((kind, name), ()))
+        """Up to ``POINTS`` characters, the newest last; none before there are two."""
+        points = self._points.get((kind, name), ())
+        return sparkline(points) if len(points) > 1 else ""
 
     def _add(self, kind: str, name: str, value: float) -> None:
         points = self._points.get((kind, name))

@@ -152,13 +152,14 @@ def _revocations(reading: Reading) -> RenderableType:
 def _keys(reading: Reading) -> RenderableType:
     rows: list[tuple[str, str | Text]] = []
     for key in reading.keys:
-        left = key.left if key.left is not None else 1.0
-        text = f"{key.kid[:12]}  signs for {_span(key.age)}, for {_span(key.left)} more"
-        if left < 0:
-            text = f"{key.kid[:12]}  should have stopped {_span(-left)} ago"
-        rows.append(
-            ("key", _text(text, "bold red" if left < 0 else "yellow" if left < SOON_SECONDS else "green"))
+        late = key.left is not None and key.left < 0
+        style = (
+            "bold red" if late else "yellow" if key.left is not None and key.left < SOON_SECONDS else "green"
         )
+        until = (
+            f"should have stopped {_span(-(key.left or 0))} ago" if late else f"for {_span(key.left)} more"
+        )
+        rows.append(("key", Text(f"{_text(key.kid[:12])}  signs for {_span(key.age)}, {until}", style)))
     if reading.processes and not reading.keys:
         rows.append(("key", UNKNOWN))
     verifiers = reading.verifiers

@@ -30,7 +30,9 @@ class CountingProcess:
             case Kind.COUNTER:
                 return Counter(*common, registry=self.registry)
             case Kind.HISTOGRAM:
-                return Histogram(*common, registry=self.registry, buckets=each.buckets or Histogram.DEFAULT_BUCKETS)
+                return Histogram(
+                    *common, registry=self.registry, buckets=each.buckets or Histogram.DEFAULT_BUCKETS
+                )
             case _:
                 return Gauge(*common, registry=self.registry)
 
