@@ -115,8 +115,14 @@ softhsm: ## Install SoftHSM2 from Debian's packages, for the tests of PKCS #11; 
 	@command -v softhsm2-util > /dev/null \
 	  || { apt-get update -qq && apt-get install -y -qq --no-install-recommends softhsm2 > /dev/null; }
 
+.PHONY: chromium
+chromium:
+	@command -v chromium > /dev/null || [ "$$(id -u)" != 0 ] \
+	  || { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core > /dev/null; } \
+	  || echo "No Chromium to look at pages with: it does not install here." >&2
+
 .PHONY: phoenix
-phoenix: $(READY) $(PHOENIX_READY) ## See a session's story in a real tracing backend, Phoenix; PICTURE=docs/images/phoenix.png takes its picture
+phoenix: $(READY) $(PHOENIX_READY) chromium ## See a session's story in a real tracing backend, Phoenix; PICTURE=docs/images/phoenix.png takes its picture
 	@PHOENIX_PROGRAM=$(CURDIR)/$(PHOENIX_VENV)/bin/phoenix PHOENIX_PICTURE=$(if $(PICTURE),$(abspath $(PICTURE))) \
 	  $(BIN)/python -m pytest -n0 $(PYTEST_ARGS) tests/phoenix
 

@@ -18,6 +18,7 @@ PROGRAM = "PHOENIX_PROGRAM"
 PROJECT = "shop"
 START_SECONDS = 120.0
 END_SECONDS = 10.0
+ANSWER_SECONDS = 30.0
 PAGE_SPANS = 50
 _TRACE = """
 query ($trace: String!) {
@@ -78,7 +79,7 @@ class Phoenix:
         while time.monotonic() < deadline:
             assert self._process.poll() is None, self._log.read_text()[-4000:]
             try:
-                if httpx.get(f"{self.url}/readyz").is_success:
+                if httpx.get(f"{self.url}/readyz", timeout=ANSWER_SECONDS).is_success:
                     return
             except httpx.TransportError:
                 time.sleep(0.1)
@@ -98,7 +99,9 @@ class Phoenix:
         cursor: str | None = ""
         while cursor is not None:
             query = {"limit": PAGE_SPANS, **filters} | ({"cursor": cursor} if cursor else {})
-            answer = httpx.get(f"{self.url}/v1/projects/{project}/spans/otlpv1", params=query)
+            answer = httpx.get(
+                f"{self.url}/v1/projects/{project}/spans/otlpv1", params=query, timeout=ANSWER_SECONDS
+            )
             if answer.status_code == httpx.codes.NOT_FOUND:
                 return
             document = answer.raise_for_status().json()
@@ -115,7 +118,7 @@ class Phoenix:
     def page_of(self, trace_id: str, span_id: str) -> str:
         """The URL under which a person sees a trace, with one of its spans selected."""
         body = {"query": _TRACE, "variables": {"trace": trace_id}}
-        told = httpx.post(f"{self.url}/graphql", json=body).raise_for_status().json()
+        told = httpx.post(f"{self.url}/graphql", json=body, timeout=ANSWER_SECONDS).raise_for_status().json()
         assert "errors" not in told, told
         trace = told["data"]["getTraceByOtelId"]
         nodes = {edge["node"]["spanId"]: edge["node"]["id"] for edge in trace["spans"]["edges"]}

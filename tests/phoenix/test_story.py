@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +16,24 @@ from identity.audit.sinks.file.reader import read_events
 from identity.audit.sinks.otlp.attributes import from_attributes
 from identity.cli.main import app
 from identity.parts import checkpoint_writer
+from phoenix.browser import opened, program
 from phoenix.server import KeptSpan, Phoenix
 from phoenix.story import STEPS, Shop, Told
 
 pytestmark = pytest.mark.timeout(300)
 ERROR = 2
+PICTURE = "PHOENIX_PICTURE"
+# Of the page: a window in which the whole story fits, the tree wide enough for the names of calls.
+WINDOW = (1640, 1350)
+LOOKS = {
+    "arize-phoenix-theme": "light",
+    "react-resizable-panels:trace-details-layout": '{"trace-tree": 38, "span-details": 62}',
+}
+TAB = "[...document.querySelectorAll('[role=tab]')].find(tab => tab.innerText == 'Attributes')"
+DETAILS = "document.querySelector('#span-details').innerText"
+IS_STILL = (
+    "document.fonts.status == 'loaded' && document.getAnimations().every(each => each.playState != 'running')"
+)
 
 
 @dataclass
@@ -145,3 +159,38 @@ async def test_from_what_the_backend_holds_the_audit_is_proved(
     report = json.loads(answer.stdout)
     assert report["verdict"] == "good"
     assert sum(chain["events"] for chain in report["chains"]) == len(in_file)
+
+
+async def test_a_person_sees_the_story_in_the_backends_own_pages(
+    play: Callable[..., Awaitable[Played]], phoenix: Phoenix, wait_until: Any, tmp_path: Path
+) -> None:
+    chromium = program()
+    if chromium is None:
+        reason = "needs Chromium; on Debian: apt-get install chromium"
+        assert not os.environ.get(PICTURE), reason
+        pytest.skip(reason)
+    played = await play()
+    (reuse,) = [span for span in played.audit() if span.name == "refresh.reuse_detected"]
+    url = phoenix.page_of(played.told.trace_id, reuse.span_id)
+    async with opened(
+        chromium, url, tmp_path / "profile", size=WINDOW, stored=LOOKS, wait_until=wait_until
+    ) as page:
+        await wait_until(lambda: page.says(f"{TAB} !== undefined"), seconds=60)
+        await page.says(f"{TAB}.click()")
+        await wait_until(lambda: page.says(f"{DETAILS}.includes('identity.reuse.distance')"), seconds=60)
+        await wait_until(lambda: page.says(IS_STILL), seconds=60)
+        tree = (await page.says("document.querySelector('#trace-tree').innerText")).splitlines()
+        details = await page.says(DETAILS)
+        picture = await page.picture_of("[role=dialog]")
+    events = [event for _, event in STEPS.values()]
+    assert [line for line in tree if line in events] == events
+    assert [line for line in tree if line in STEPS] == list(STEPS)
+    assert "203.0.113.66" in details
+    assert "REFRESH_TOKEN_REUSED" in details
+    keep(picture)
+
+
+def keep(picture: bytes) -> None:
+    """Where somebody has asked for it."""
+    if where := os.environ.get(PICTURE):
+        Path(where).write_bytes(picture)
