@@ -9,21 +9,20 @@ from typing import Any
 
 import pytest
 
-from phoenix.server import PROGRAM, PROJECT, Phoenix
+from phoenix.server import PROJECT, Phoenix, started
 
 
 @pytest.fixture(scope="session")
 def phoenix(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Phoenix]:
-    """Skips where nobody has said which program to start."""
-    program = os.environ.get(PROGRAM)
+    """One that runs already, or one of its own; skips where nobody has said which program to start."""
+    if url := os.environ.get("PHOENIX_URL"):
+        yield Phoenix(url, os.environ.get("PHOENIX_GRPC_URL", "http://127.0.0.1:4317"))
+        return
+    program = os.environ.get("PHOENIX_PROGRAM")
     if not program:
         pytest.skip("needs Phoenix, which `make phoenix` installs and names")
-    server = Phoenix(program, tmp_path_factory.mktemp("phoenix"))
-    try:
-        server.wait_until_ready()
+    with started(program, tmp_path_factory.mktemp("phoenix")) as server:
         yield server
-    finally:
-        server.end()
 
 
 @pytest.fixture

@@ -1,20 +1,19 @@
-"""A real Phoenix on this machine, in a folder of its own, that calls nobody; and what its API gives back of the spans it took."""
+"""A real Phoenix on this machine, and what its API gives back of the spans that it took."""
 
 from __future__ import annotations
 
 import os
-import signal
 import socket
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
 
-PROGRAM = "PHOENIX_PROGRAM"
 PROJECT = "shop"
 START_SECONDS = 120.0
 END_SECONDS = 10.0
@@ -47,52 +46,19 @@ class KeptSpan:
         return "identity.event.id" in self.attributes
 
 
+@dataclass(frozen=True, slots=True)
 class Phoenix:
-    """One server. Its HTTP side is on loopback; the port for OTLP over gRPC is a free one, which Phoenix opens on every address."""
+    """What a running server's API says. Spans by OTLP go to ``url`` (HTTP) or ``grpc_url``."""
 
-    def __init__(self, program: str, folder: Path) -> None:
-        self._folder = folder
-        self._port, self._grpc_port = _free_port(), _free_port()
-        self.url = f"http://127.0.0.1:{self._port}"
-        self.grpc_url = f"http://127.0.0.1:{self._grpc_port}"
-        self._log = folder / "phoenix.log"
-        # Nothing of the environment gets through: neither keys of other services nor where else to send to.
-        environ = {
-            "HOME": str(folder),
-            "PATH": os.defpath,
-            "PHOENIX_WORKING_DIR": str(folder),
-            "PHOENIX_HOST": "127.0.0.1",
-            "PHOENIX_PORT": str(self._port),
-            "PHOENIX_GRPC_PORT": str(self._grpc_port),
-            "PHOENIX_TELEMETRY_ENABLED": "false",
-            "PHOENIX_ALLOW_EXTERNAL_RESOURCES": "false",
-            "PHOENIX_DISABLE_AGENT_ASSISTANT": "true",
-        }
-        with self._log.open("wb") as log:
-            self._process = subprocess.Popen(
-                [program, "serve"], env=environ, cwd=folder, stdout=log, stderr=subprocess.STDOUT
-            )
+    url: str
+    grpc_url: str
 
-    def wait_until_ready(self) -> None:
-        """Until it takes spans."""
-        deadline = time.monotonic() + START_SECONDS
-        while time.monotonic() < deadline:
-            assert self._process.poll() is None, self._log.read_text()[-4000:]
-            try:
-                if httpx.get(f"{self.url}/readyz", timeout=ANSWER_SECONDS).is_success:
-                    return
-            except httpx.TransportError:
-                time.sleep(0.1)
-        raise AssertionError(f"Phoenix is not ready: {self._log.read_text()[-4000:]}")
-
-    def end(self) -> None:
-        """Ends the process."""
-        self._process.send_signal(signal.SIGTERM)
+    def is_ready(self) -> bool:
+        """Whether it takes spans."""
         try:
-            self._process.wait(END_SECONDS)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+            return httpx.get(f"{self.url}/readyz", timeout=ANSWER_SECONDS).is_success
+        except httpx.TransportError:
+            return False
 
     def documents(self, project: str = PROJECT, **filters: str) -> Iterator[dict[str, Any]]:
         """What ``GET /v1/projects/…/spans/otlpv1`` says, page for page."""
@@ -124,6 +90,47 @@ class Phoenix:
         nodes = {edge["node"]["spanId"]: edge["node"]["id"] for edge in trace["spans"]["edges"]}
         selected = f"selectedSpanNodeId={nodes[span_id]}"
         return f"{self.url}/projects/{trace['project']['id']}/traces/{trace_id}?{selected}"
+
+
+@contextmanager
+def started(program: str, folder: Path) -> Iterator[Phoenix]:
+    """A server of its own, with all it keeps in ``folder``; it calls nobody.
+
+    Its HTTP side is on loopback. The port for OTLP over gRPC is a free one, which Phoenix opens on every address.
+    """
+    port, grpc_port = _free_port(), _free_port()
+    # Nothing of the environment gets through: neither keys of other services nor where else to send to.
+    environ = {
+        "HOME": str(folder),
+        "PATH": os.defpath,
+        "PHOENIX_WORKING_DIR": str(folder),
+        "PHOENIX_HOST": "127.0.0.1",
+        "PHOENIX_PORT": str(port),
+        "PHOENIX_GRPC_PORT": str(grpc_port),
+        "PHOENIX_TELEMETRY_ENABLED": "false",
+        "PHOENIX_ALLOW_EXTERNAL_RESOURCES": "false",
+        "PHOENIX_DISABLE_AGENT_ASSISTANT": "true",
+    }
+    log = folder / "phoenix.log"
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            [program, "serve"], env=environ, cwd=folder, stdout=out, stderr=subprocess.STDOUT
+        )
+    try:
+        phoenix = Phoenix(f"http://127.0.0.1:{port}", f"http://127.0.0.1:{grpc_port}")
+        deadline = time.monotonic() + START_SECONDS
+        while not phoenix.is_ready():
+            assert process.poll() is None, log.read_text()[-4000:]
+            assert time.monotonic() < deadline, log.read_text()[-4000:]
+            time.sleep(0.1)
+        yield phoenix
+    finally:
+        process.terminate()
+        try:
+            process.wait(END_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
 def _kept(span: Mapping[str, Any]) -> KeptSpan:

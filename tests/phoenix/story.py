@@ -17,6 +17,7 @@ from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExport
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.sdk.trace.sampling import ALWAYS_ON, Sampler
 from opentelemetry.trace import SpanKind, StatusCode, format_span_id, format_trace_id
 
 from grpc_identity.v1 import identity_service_pb2 as pb
@@ -48,14 +49,15 @@ class Told:
 
 @dataclass
 class Shop:
-    """One caller, whose spans go to ``traces_url``."""
+    """One caller, whose spans go to ``traces_url``; none of them where ``sampler`` drops them."""
 
     service: Any
     traces_url: str
+    sampler: Sampler = ALWAYS_ON
     _calls: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._provider = TracerProvider(resource=Resource.create({"service.name": "shop"}))
+        self._provider = TracerProvider(self.sampler, Resource.create({"service.name": "shop"}))
         self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=self.traces_url)))
         self._tracer = self._provider.get_tracer("shop")
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, Sampler
 from typer.testing import CliRunner
 
 from identity.audit.sinks.file.reader import read_events
@@ -22,6 +24,7 @@ from phoenix.story import STEPS, Shop, Told
 
 pytestmark = pytest.mark.timeout(300)
 ERROR = 2
+SAMPLED = 1
 PICTURE = "PHOENIX_PICTURE"
 # Of the page: a window in which the whole story fits, the tree wide enough for the names of calls.
 WINDOW = (1640, 1350)
@@ -52,13 +55,13 @@ class Played:
 def play(
     phoenix: Phoenix, audited_service: Callable[..., Awaitable[Any]], wait_until: Any
 ) -> Callable[..., Awaitable[Played]]:
-    async def play_story(protocol: str = "http/protobuf") -> Played:
+    async def play_story(protocol: str = "http/protobuf", sampler: Sampler = ALWAYS_ON) -> Played:
         service = await audited_service(protocol)
-        shop = Shop(service, f"{phoenix.url}/v1/traces")
+        shop = Shop(service, f"{phoenix.url}/v1/traces", sampler)
         told = await shop.story()
         shop.export()
-        # The visit, and for each step its own span, that of its call, and that of its event.
-        expected = 1 + 3 * len(STEPS)
+        # Of an event its own span. Of the caller, if it keeps any, the visit, each step, and the call of each step.
+        expected = len(STEPS) + (1 + 2 * len(STEPS) if sampler is ALWAYS_ON else 0)
 
         def is_there() -> bool:
             return len(phoenix.spans(trace_id=told.trace_id)) >= expected
@@ -84,6 +87,17 @@ async def test_each_event_is_in_the_callers_trace_below_the_call_that_caused_it(
         assert by_id[call.parent_id].name == step
         # An event is told to the millisecond below.
         assert call.start_ms - 1 <= span.start_ms == span.end_ms <= call.end_ms + 1
+
+
+async def test_a_caller_that_keeps_no_spans_has_its_events_in_its_trace_all_the_same(
+    play: Callable[..., Awaitable[Played]],
+) -> None:
+    played = await play(sampler=ALWAYS_OFF)
+    assert [span.name for span in played.spans] == [event for _, event in STEPS.values()]
+    assert [span.parent_id for span in played.spans] == list(played.told.calls.values())
+    for span in played.spans:
+        flags = int(span.attributes["identity.event.traceparent"][-2:], 16)
+        assert not flags & SAMPLED
 
 
 async def test_what_happened_to_the_session_can_be_read_in_the_backend(
@@ -131,14 +145,15 @@ async def test_the_backend_gives_the_events_back_as_they_left_the_outbox(
 async def test_from_what_the_backend_holds_the_audit_is_proved(
     phoenix: Phoenix, audited_service: Callable[..., Awaitable[Any]], wait_until: Any, tmp_path: Path
 ) -> None:
-    service = await audited_service("http/protobuf", project="proved")
+    project = f"proved-{secrets.token_hex(4)}"
+    service = await audited_service("http/protobuf", project)
     shop = Shop(service, f"{phoenix.url}/v1/traces")
     await shop.story()
     shop.export()
     in_file: set[str] = set()
 
     def holds_what_the_file_holds() -> bool:
-        kept = {span.attributes["identity.event.id"] for span in phoenix.spans("proved") if span.is_audit}
+        kept = {span.attributes["identity.event.id"] for span in phoenix.spans(project) if span.is_audit}
         in_file.update(each.event.event_id for each in read_events(tmp_path / "audit.jsonl"))
         return len(in_file) > len(STEPS) and kept >= in_file
 
@@ -149,7 +164,7 @@ async def test_from_what_the_backend_holds_the_audit_is_proved(
     await wait_until(lambda: holds_what_the_file_holds() and len(in_file) >= before + 2, seconds=60)
 
     spans, keys = tmp_path / "spans.json", tmp_path / "jwks.json"
-    pages = [{"spans": page["data"]} for page in phoenix.documents("proved")]
+    pages = [{"spans": page["data"]} for page in phoenix.documents(project)]
     spans.write_text(json.dumps({"resourceSpans": [{"scopeSpans": pages}]}))
     keys.write_text(json.dumps({"keys": [dict(key) for key in service.server.keys.published().jwks]}))
     answer = CliRunner().invoke(
