@@ -104,6 +104,11 @@ class Spool:
         return self._last_number - self._acknowledged_number
 
     @property
+    def appended(self) -> int:
+        """How many records it has taken since it was made."""
+        return self._last_number
+
+    @property
     def waiting_bytes(self) -> int:
         """How much of the ring they take."""
         return self._end - self._acknowledged

@@ -138,7 +138,7 @@ async def test_a_full_spool_says_so_and_takes_records_again_when_it_has_room(
         kept += 1
     for _ in range(100):
         assert not usage.put(record("lost"))
-    assert (usage.tally.recorded, usage.tally.lost) == (kept, 101)
+    assert (usage.counts()["recorded"], usage.counts()["lost"]) == (kept, 101)
     assert len([line for line in caplog.messages if "could not be recorded" in line]) == 1
     await asyncio.to_thread(usage.close, flush_seconds=0.1)
     async with recorder_of(spool_bytes=MIN_SPOOL_BYTES) as again:
