@@ -115,6 +115,14 @@ softhsm: ## Install SoftHSM2 from Debian's packages, for the tests of PKCS #11; 
 	@command -v softhsm2-util > /dev/null \
 	  || { apt-get update -qq && apt-get install -y -qq --no-install-recommends softhsm2 > /dev/null; }
 
+.PHONY: promtool
+promtool: $(READY) ## Take promtool out of Debian's package of Prometheus into .venv, for the tests of alerts; installs nothing
+	@command -v promtool > /dev/null || test -x $(BIN)/promtool || deploy/prometheus/promtool.sh $(BIN)
+
+.PHONY: dashboards
+dashboards: $(READY) ## Write the Grafana dashboards anew, after changing an instrument or deploy/grafana/make
+	@$(BIN)/python deploy/grafana/make
+
 .PHONY: chromium
 chromium:
 	@command -v chromium > /dev/null || [ "$$(id -u)" != 0 ] \

@@ -64,6 +64,7 @@ from identity.sessions.minting import AccessTokenMint
 from identity.sessions.refresh import Refresh
 from identity.sessions.revoke import Revoke
 from identity.sessions.sealed_answers import AnswerSealing
+from identity.sessions.usage import RecordUsage
 from identity.store.ports import SpendLimits
 from identity.tokens.access_token import AccessTokenAssembler
 from identity.tokens.refresh_token import RefreshTokenCodec
@@ -289,6 +290,7 @@ class IdentityServer:
             erase=EraseSubject(self.store.revocations),
             explain=ExplainSession(self.store.reader),
             exchange=ExchangeToken(sessions, mint, reader, lifetimes, settings.redis.buckets),
+            record_usage=RecordUsage(self.store.usage, settings.issuer),
         )
 
     def _key_set(self) -> KeySet | None:
