@@ -80,6 +80,7 @@ from identity.sessions.recent import RecentSessions
 from identity.sessions.refresh import Refresh
 from identity.sessions.revoke import Revoke
 from identity.sessions.sealed_answers import AnswerSealing
+from identity.sessions.usage import RecordUsage
 from identity.store.ports import SpendLimits
 from identity.telemetry.instruments import CALLS_UNDER_WAY
 from identity.telemetry.meters import Meters
@@ -340,6 +341,7 @@ class IdentityServer:
             erase=EraseSubject(self.store.revocations),
             explain=ExplainSession(self.store.reader),
             exchange=ExchangeToken(sessions, mint, reader, lifetimes, settings.redis.buckets),
+            record_usage=RecordUsage(self.store.usage, settings.issuer),
         )
 
     def _key_set(self) -> KeySet | None:

@@ -51,6 +51,7 @@ from identity.store.redis.revocations import RedisRevocationStore
 from identity.store.redis.scripted import ScriptContext, StoreClock
 from identity.store.redis.sessions import RedisSessionStore
 from identity.store.redis.topology import Bounds
+from identity.store.redis.usage import RedisUsageOutbox
 from identity.store.redis.verifiers import RedisInstanceBoard
 from identity.telemetry.meters import Meters
 
@@ -87,6 +88,7 @@ class StoreParts:
         self.clients = RedisClientStore(self.connection, self.keys, outbox_bound=bound)
         self.keyring = RedisKeyStore(self.connection, self.keys, outbox_bound=bound, durability=revoking)
         self.outbox = RedisEventOutbox(context)
+        self.usage = RedisUsageOutbox(context)
         self.relay_outbox = RedisRelayOutbox(context)
         self.outbox_view = RedisOutboxView(context)
         self.dead_letters = RedisDeadLetterBox(context)

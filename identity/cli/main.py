@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from grpc_identity._version import __version__
-from identity.cli import audit, clients, config, demo, dev, doctor, kek, keys, serve, sessions, verifiers
+from identity.cli import audit, clients, config, demo, dev, doctor, kek, keys, serve, sessions, top, verifiers
 from identity.cli.failure import report_failures
 
 app = typer.Typer(
@@ -31,6 +31,7 @@ app.add_typer(sessions.app, name="sessions")
 app.add_typer(keys.app, name="keys")
 app.add_typer(audit.app, name="audit")
 app.add_typer(kek.app, name="kek")
+app.command("top")(top.top)
 app.command("verifiers")(verifiers.list_verifiers)
 app.add_typer(config.app, name="config")
 

@@ -74,6 +74,10 @@ class BucketKeys:
         """The first answer to a call with an idempotency key."""
         return f"{self.prefix}idempotency:{_text(key_digest)}"
 
+    def usage_mark(self, client_id: str, spool_id: bytes) -> str:
+        """How far a spool of a client, which keeps uses of tokens, is recorded in this bucket."""
+        return f"{self.prefix}usage:{client_id}:{_text(spool_id)}"
+
     @property
     def settled(self) -> str:
         """Written to be waited for, after something that has to be durable."""
