@@ -45,6 +45,9 @@ def draw(path: Path) -> None:
     looks: dict[str, Look] = {}
     for round_number in range(31):
         a_second_of(server, chance.uniform(1.2, 2.8))
+        if round_number == 30:
+            server.add(table.REFRESHES, "REUSED")
+            server.add(table.REVOCATIONS, "reuse")
         relay.add(table.SINK_DELIVERED, "otlp", count=chance.randint(30, 90))
         relay.add(table.SINK_DELIVERED, "file", count=chance.randint(60, 70))
         relay.add(table.CPU_TIME, "user", count=0.11)
