@@ -8,6 +8,8 @@ BIN := $(VENV)/bin
 PROTO_VENV := .venv-protos
 FUZZ_VENV := .venv-fuzz
 FUZZ_SECONDS ?= 60
+PHOENIX_VENV := .venv-phoenix
+PICTURE ?=
 DATA_DIR ?= .data
 PYTEST_ARGS ?=
 
@@ -15,6 +17,7 @@ READY := $(VENV)/.ready
 PROTO_READY := $(PROTO_VENV)/.ready
 ENVOY_READY := $(VENV)/.envoy
 FUZZ_READY := $(FUZZ_VENV)/.ready
+PHOENIX_READY := $(PHOENIX_VENV)/.ready
 
 .PHONY: help
 help: ## Show what can be made
@@ -38,6 +41,12 @@ $(PROTO_READY): requirements/protos.txt
 $(FUZZ_READY): requirements/fuzz.txt
 	@$(PYTHON) -m venv $(FUZZ_VENV)
 	@$(FUZZ_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/fuzz.txt
+	@touch $@
+
+$(PHOENIX_READY): requirements/phoenix.txt
+	@$(PYTHON) -m venv $(PHOENIX_VENV)
+	@echo "Installing Phoenix into $(PHOENIX_VENV) (once; 850 MB) ..."
+	@$(PHOENIX_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/phoenix.txt
 	@touch $@
 
 .PHONY: setup
@@ -114,6 +123,17 @@ promtool: $(READY) ## Take promtool out of Debian's package of Prometheus into .
 dashboards: $(READY) ## Write the Grafana dashboards anew, after changing an instrument or deploy/grafana/make
 	@$(BIN)/python deploy/grafana/make
 
+.PHONY: chromium
+chromium:
+	@command -v chromium > /dev/null || [ "$$(id -u)" != 0 ] \
+	  || { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core > /dev/null; } \
+	  || echo "No Chromium to look at pages with: it does not install here." >&2
+
+.PHONY: phoenix
+phoenix: $(READY) $(PHOENIX_READY) chromium ## See a session's story in a real tracing backend, Phoenix; PICTURE=docs/images/phoenix.png takes its picture
+	@PHOENIX_PROGRAM=$(CURDIR)/$(PHOENIX_VENV)/bin/phoenix PHOENIX_PICTURE=$(if $(PICTURE),$(abspath $(PICTURE))) \
+	  $(BIN)/python -m pytest -n0 $(PYTEST_ARGS) tests/phoenix
+
 .PHONY: vectors
 vectors: $(READY) ## Write the generated test vectors anew
 	@$(BIN)/python tests/vectors/make
@@ -136,4 +156,4 @@ lock: $(READY) ## Pin the dependencies anew; `make lock UPGRADE=--upgrade` moves
 
 .PHONY: clean
 clean: ## Remove everything that was installed or written
-	@rm -rf $(VENV) $(PROTO_VENV) $(FUZZ_VENV) .fuzz $(DATA_DIR) dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@rm -rf $(VENV) $(PROTO_VENV) $(FUZZ_VENV) $(PHOENIX_VENV) .fuzz $(DATA_DIR) dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis

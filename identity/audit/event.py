@@ -42,7 +42,8 @@ class Circumstances:
 
     ``audience`` and ``scope`` (by spaces) are what is granted, ``key_id`` is the key that signs it, or that the event is
     about; ``token_id`` is for events about a token that none of theirs is. ``count``: how many events this one stands for.
-    ``checkpoint``: see ``identity.audit.checkpoints``.
+    ``checkpoint``: see ``identity.audit.checkpoints``. ``reported_by``, ``status_code`` and ``occurred_at_ms`` are for the
+    use of a token on a server of that client, whose word they are.
     """
 
     client_id: str
@@ -56,6 +57,9 @@ class Circumstances:
     token_id: str = ""
     count: int = 0
     checkpoint: str = field(default="", repr=False)
+    reported_by: str = ""
+    status_code: str = ""
+    occurred_at_ms: int = 0
 
     def giving(self, key_id: str, audience: Sequence[str], scopes: Sequence[str]) -> Circumstances:
         """The same, of a call that gives a token."""
@@ -75,6 +79,9 @@ class Circumstances:
             ("ua", self.end_user.user_agent),
             ("device", self.end_user.device_label),
             ("checkpoint", self.checkpoint),
+            ("by", self.reported_by),
+            ("status", self.status_code),
+            ("occurred", self.occurred_at_ms),
         )
         members: dict[str, str | int] = {"client": self.client_id, "method": self.method}
         members.update({name: value for name, value in known if value})

@@ -28,6 +28,35 @@ class EventOutbox(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class UsageReport:
+    """Uses of tokens on servers of the client ``reported_by``, by their rising numbers in the spool that kept them there.
+
+    An event's id follows from reporter, spool and number, so that it is the same however often it is reported.
+    """
+
+    reported_by: str
+    spool_id: bytes
+    uses: Sequence[tuple[int, Event]]
+
+
+@dataclass(frozen=True, slots=True)
+class UsageTaken:
+    """How many uses of a report were new, and how many were there already."""
+
+    recorded: int
+    already_recorded: int
+
+
+class UsageOutbox(Protocol):
+    """Takes reports of how tokens were used."""
+
+    async def record_uses(self, report: UsageReport) -> UsageTaken:
+        """Records what is not recorded yet. Raises ``AUDIT_UNAVAILABLE`` where there is no room for some of it, and
+        ``STORE_UNAVAILABLE``: some may be recorded, and all of it can be reported again."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
 class Cursor:
     """How far a sink has got in a bucket. ``entry`` is the place in the outbox, opaque to all but that."""
 
@@ -107,7 +136,8 @@ class RelayOutbox(Protocol):
 class Backlog:
     """What waits. ``fullest`` is the share of the fullest bucket's room that is taken; 1.0 or more: nothing is issued there.
 
-    ``oldest_ms``: when the oldest event that waits was recorded, 0 for none. ``behind``: events waiting, by sink.
+    ``oldest_ms``: when the oldest event that waits was recorded, 0 for none. ``behind``: events waiting, by sink; ``oldest_ms_of``: when
+    the oldest of those was recorded.
     """
 
     events: int
@@ -115,6 +145,7 @@ class Backlog:
     oldest_ms: int
     dead_letters: int = 0
     behind: Mapping[str, int] = field(default_factory=dict)
+    oldest_ms_of: Mapping[str, int] = field(default_factory=dict)
 
 
 class OutboxGauge(Protocol):

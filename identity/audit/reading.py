@@ -1,6 +1,7 @@
 """Exported events read back from files: lines of the file sink, or what a backend gives out as OTLP in JSON.
 
-OTLP comes as one document, or as a document a line, as the collector's file exporter writes it; spans and log records alike. What
+OTLP comes as one document, or as a document a line, as the collector's file exporter writes it; spans and log records alike. Members may
+have the names of the proto's fields, and be null where nothing is set, as readers of protobuf's JSON have to accept it. What
 in it is of other services is passed over. A name that ends with ``.gz`` is unpacked. One line, or document, is in memory at a time.
 """
 
@@ -21,6 +22,15 @@ from identity.audit.sinks.otlp.attributes import from_attributes
 OTLP_SINK = "otlp"
 MAX_DOCUMENT_BYTES = 512 * 1024 * 1024
 _IS_EVENT = "identity.event.id"
+# As the proto has them; the names before are those of JSON.
+_FIELDS = {
+    "resourceSpans": "resource_spans",
+    "scopeSpans": "scope_spans",
+    "resourceLogs": "resource_logs",
+    "scopeLogs": "scope_logs",
+    "logRecords": "log_records",
+    "intValue": "int_value",
+}
 _PARTS = (("resourceSpans", "scopeSpans", "spans"), ("resourceLogs", "scopeLogs", "logRecords"))
 
 
@@ -131,16 +141,25 @@ def _attributes(document: Any) -> Iterator[Mapping[str, Any]]:
 
 
 def _each(members: Any, name: str) -> Iterator[Mapping[str, Any]]:
-    found = members.get(name) if isinstance(members, dict) else None
+    found = _member(members, name) if isinstance(members, dict) else None
     if isinstance(found, list):
         yield from (item for item in found if isinstance(item, dict))
+
+
+def _member(members: Mapping[str, Any], name: str) -> Any:
+    return members[name] if name in members else members.get(_FIELDS.get(name, name))
 
 
 def _value(value: Any) -> Any:
     if not isinstance(value, dict):
         return None
+    number = _member(value, "intValue")
     try:
         # Protobuf's JSON has 64-bit integers as text.
-        return int(value["intValue"]) if "intValue" in value else next(iter(value.values()), None)
+        return (
+            next((told for told in value.values() if told is not None), None)
+            if number is None
+            else int(number)
+        )
     except (TypeError, ValueError, OverflowError):
         return None

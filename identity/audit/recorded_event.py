@@ -39,6 +39,7 @@ class RecordedEvent:
     """An event of the outbox or of a backend; the fields are those of ``AuditEvent`` in the proto.
 
     ``time_ms`` is the store's clock, ``occurred_at_ms`` that of the server where a token was used; 0: the same.
+    ``session_expires_at_ms``: by the store's clock; 0: nothing is said of it.
     """
 
     event_id: str
@@ -53,6 +54,7 @@ class RecordedEvent:
     subject_is_pseudonym: bool = False
     session_id: str = ""
     generation: int | None = None
+    session_expires_at_ms: int = 0
     token_id: str = ""
     key_id: str = ""
     method: str = ""
@@ -84,7 +86,16 @@ class RecordedEvent:
 _AS_THEY_ARE = tuple(
     name
     for name in (item.name for item in fields(RecordedEvent))
-    if name not in {"time_ms", "occurred_at_ms", "outcome", "reuse", "sequence", "generation"}
+    if name
+    not in {
+        "time_ms",
+        "occurred_at_ms",
+        "session_expires_at_ms",
+        "outcome",
+        "reuse",
+        "sequence",
+        "generation",
+    }
 )
 
 
@@ -104,6 +115,8 @@ def members_of(event: RecordedEvent) -> dict[str, Any]:
         members["generation"] = event.generation
     if event.occurred_at_ms:
         members["occurred_at"] = timestamp(event.occurred_at_ms)
+    if event.session_expires_at_ms:
+        members["session_expires_at"] = timestamp(event.session_expires_at_ms)
     if event.reuse is not None:
         members["reuse"] = _evidence_members(event.reuse)
     return members
@@ -121,7 +134,8 @@ def from_members(members: Any) -> RecordedEvent:
             time_ms=_milliseconds(members["time"]),
             outcome=members["outcome"].removeprefix("AUDIT_OUTCOME_").lower(),
             generation=members.get("generation"),
-            occurred_at_ms=_milliseconds(members["occurred_at"]) if "occurred_at" in members else 0,
+            occurred_at_ms=_milliseconds_where_known(members, "occurred_at"),
+            session_expires_at_ms=_milliseconds_where_known(members, "session_expires_at"),
             reuse=None if reuse is None else _evidence(reuse),
         )
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
@@ -137,6 +151,10 @@ def timestamp(time_ms: int) -> str:
 
 def _milliseconds(text: str) -> int:
     return (datetime.fromisoformat(text) - _EPOCH) // _MILLISECOND
+
+
+def _milliseconds_where_known(members: Any, name: str) -> int:
+    return _milliseconds(members[name]) if name in members else 0
 
 
 def _evidence_members(reuse: ReuseEvidence) -> dict[str, Any]:

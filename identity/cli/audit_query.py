@@ -48,7 +48,8 @@ OutcomeOption: TypeAlias = Annotated[
 PseudonymKeyFile: TypeAlias = Annotated[
     Path | None,
     typer.Option(
-        "--pseudonym-key-file", help="The key of pseudonyms (`audit.pseudonym_key_file`); for --subject."
+        "--pseudonym-key-file",
+        help="The key of pseudonyms (`audit.pseudonym_key_file`); for --subject and --session.",
     ),
 ]
 
@@ -109,10 +110,10 @@ def selection_of(
     from identity.audit.pseudonym import PseudonymKey, PseudonymKeyError
     from identity.audit.selection import Selection
 
-    pseudonym_of = None
+    pseudonyms = None
     if pseudonym_key_file is not None:
         try:
-            pseudonym_of = PseudonymKey.from_file(pseudonym_key_file).pseudonym_of
+            pseudonyms = PseudonymKey.from_file(pseudonym_key_file)
         except PseudonymKeyError as error:
             raise typer.BadParameter(str(error), param_hint="--pseudonym-key-file") from None
     return Selection(
@@ -123,7 +124,7 @@ def selection_of(
         outcome,
         moment_of(since, "--from"),
         moment_of(until, "--to"),
-        pseudonym_of,
+        pseudonyms,
     )
 
 

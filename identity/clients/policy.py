@@ -35,6 +35,7 @@ class Grant(StrEnum):
     ERASE = "ERASE"
     ADMIN = "ADMIN"
     VERIFY = "VERIFY"
+    REPORT_USAGE = "REPORT_USAGE"
 
 
 MAX_SESSIONS_PER_SUBJECT = 500

@@ -31,7 +31,7 @@ class CallerAuthenticator:
                     raise _unauthenticated("more than one authorization header")
                 authorization = value
             elif name == "traceparent":
-                traceparent = _well_formed(value)
+                traceparent = well_formed_traceparent(value)
         client_id, secret = _basic_credentials(authorization)
         return Caller(self._registry.authenticate(client_id, secret), method, traceparent)
 
@@ -50,10 +50,11 @@ def claimed_client_id(metadata: Iterable[tuple[str, str | bytes]], registry: Cli
 
 def claimed_traceparent(metadata: Iterable[tuple[str, str | bytes]]) -> str:
     """The trace a failed call claimed to be part of; the audit links to it, and does not join it."""
-    return next((_well_formed(value) for name, value in metadata if name == "traceparent"), "")
+    return next((well_formed_traceparent(value) for name, value in metadata if name == "traceparent"), "")
 
 
-def _well_formed(traceparent: str | bytes) -> str:
+def well_formed_traceparent(traceparent: str | bytes) -> str:
+    """The trace context, or nothing where it is none."""
     return traceparent if isinstance(traceparent, str) and _TRACEPARENT.fullmatch(traceparent) else ""
 
 

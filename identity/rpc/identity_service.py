@@ -13,7 +13,9 @@ from identity.clock import Clock
 from identity.rpc import translation, validation
 from identity.rpc.calls import Calls
 from identity.rpc.keys import PublishesKeys, jwks_response
+from identity.rpc.metrics import RefreshMetrics
 from identity.rpc.unimplemented import answer_unimplemented
+from identity.rpc.usage import usage_report
 from identity.rpc.verifier_state import VerifierWatch
 from identity.sessions.caller import Caller
 from identity.sessions.erase import EraseSubject
@@ -24,6 +26,7 @@ from identity.sessions.issue import IssueTokens
 from identity.sessions.listing import ListSessions
 from identity.sessions.refresh import Refresh
 from identity.sessions.revoke import Revoke
+from identity.sessions.usage import RecordUsage
 from identity.verifiers.census import Census
 
 MAX_PENDING_NAMED = 100
@@ -41,6 +44,7 @@ class UseCases:
     exchange: ExchangeToken
     erase: EraseSubject
     explain: ExplainSession
+    record_usage: RecordUsage
 
 
 class IdentityService(service_pb2_grpc.IdentityServiceServicer):
@@ -54,7 +58,9 @@ class IdentityService(service_pb2_grpc.IdentityServiceServicer):
         watch: VerifierWatch,
         census: Census,
         clock: Clock,
+        metrics: RefreshMetrics,
     ) -> None:
+        self._metrics = metrics
         self._use_cases = use_cases
         self._census = census
         self._keys = keys
@@ -67,6 +73,7 @@ class IdentityService(service_pb2_grpc.IdentityServiceServicer):
             "ListSessions": self._list_sessions,
             "ExchangeToken": self._exchange_token,
             "EraseSubject": self._erase_subject,
+            "RecordUsage": self._record_usage,
         }
         for name, behaviour in guarded.items():
             setattr(self, name, calls.guard(method_name(name), behaviour))
@@ -99,6 +106,7 @@ class IdentityService(service_pb2_grpc.IdentityServiceServicer):
         caller = caller.on_behalf_of(validation.end_user(request.client_context))
         wait_seconds = validation.seconds_to_wait(request)
         await self._use_cases.revoke(caller, target, cause)
+        self._metrics.revoked(target)
         if wait_seconds is None:
             return service_pb2.RevokeResponse()
         count = await self._census.wait_until_applied(wait_seconds)
@@ -142,8 +150,18 @@ class IdentityService(service_pb2_grpc.IdentityServiceServicer):
         self, caller: Caller, request: service_pb2.EraseSubjectRequest
     ) -> service_pb2.EraseSubjectResponse:
         erased = await self._use_cases.erase(caller, validation.subject(request.subject))
+        self._metrics.erased()
         return service_pb2.EraseSubjectResponse(
             sessions_removed=erased.sessions, entries_removed=erased.entries
+        )
+
+    async def _record_usage(
+        self, caller: Caller, request: service_pb2.RecordUsageRequest
+    ) -> service_pb2.RecordUsageResponse:
+        spool_id, uses = usage_report(request)
+        taken = await self._use_cases.record_usage(caller, spool_id, uses)
+        return service_pb2.RecordUsageResponse(
+            recorded=taken.recorded, already_recorded=taken.already_recorded
         )
 
 

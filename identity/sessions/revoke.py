@@ -117,7 +117,7 @@ class Revoke:
                     client_id,
                     cause=cause,
                     event_id=new_event_id(),
-                    circumstances=caller.circumstances,
+                    circumstances=replace(caller.circumstances, detail=f"client {client_id}"),
                     disable=None,
                 )
             case _:
@@ -157,6 +157,7 @@ class Revoke:
             raise _not_allowed()
         await self.store.revoke_access_token(
             token.presented,
+            cause=cause,
             event_id=new_event_id(),
             circumstances=replace(caller.circumstances, token_id=str(token.presented.token_id)),
         )

@@ -322,6 +322,7 @@ class RevocationStore(Protocol):
         self,
         token: PresentedToken,
         *,
+        cause: str,
         event_id: bytes,
         circumstances: Circumstances,
     ) -> RevokeVerdict:

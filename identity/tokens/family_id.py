@@ -21,6 +21,7 @@ FAMILY_ID_BYTES = SUBJECT_TAG_BYTES + RANDOM_BYTES
 # All that hold any of the random bits; of the 13 before, each is the same in every family of a subject.
 NAME_CHARS = 19
 
+_ERASED = compile_pattern(r"erased:[0-9a-f]{20}")
 _SESSION_ID = compile_pattern(r"[A-Za-z0-9_-]{32}")
 
 SubjectTag = NewType("SubjectTag", bytes)
@@ -30,6 +31,16 @@ SubjectTag = NewType("SubjectTag", bytes)
 def subject_tag(subject: str) -> SubjectTag:
     """The first 80 bits of SHA-256: among ten million subjects, two share a tag with odds of 1 in 10^10."""
     return SubjectTag(sha256(subject.encode()).digest()[:SUBJECT_TAG_BYTES])
+
+
+def erased_subject(tag: SubjectTag) -> str:
+    """What the event of an erasure calls a subject, which is not to be named any more."""
+    return f"erased:{tag.hex()}"
+
+
+def tag_of_erased(name: str) -> SubjectTag | None:
+    """The tag in what ``erased_subject`` gave; ``None`` for any other name."""
+    return SubjectTag(bytes.fromhex(name[7:])) if _ERASED.fullmatch(name) else None
 
 
 def bucket_of(tag: SubjectTag, buckets: int) -> int:
@@ -59,6 +70,10 @@ class FamilyId:
     def subject_tag(self) -> SubjectTag:
         """The tag of the subject the family belongs to."""
         return SubjectTag(self.raw[:SUBJECT_TAG_BYTES])
+
+    def with_tag(self, tag: SubjectTag) -> Self:
+        """The same randomness under another tag."""
+        return type(self)(tag + self.raw[SUBJECT_TAG_BYTES:])
 
     @property
     def name(self) -> str:

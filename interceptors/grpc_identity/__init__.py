@@ -24,6 +24,7 @@ from grpc_identity.errors import (
     TokenRefusedError,
     TokenSourceError,
     TokenUnavailableError,
+    UsageSpoolError,
 )
 from grpc_identity.forwarding import ForwardedToken
 from grpc_identity.jwk import Algorithm, KeySet
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
     from grpc_identity.token_grants import ClientAuthentication, ClientSecret
     from grpc_identity.token_source import TokenSource
     from grpc_identity.token_verifier import TokenVerifier
+    from grpc_identity.usage.ports import UsageSink
+    from grpc_identity.usage.recorder import UsageRecorder
     from grpc_identity.verifier import Issuer, Verifier
 
 __all__ = [
@@ -73,6 +76,9 @@ __all__ = [
     "TokenUnavailableError",
     "TokenVerifier",
     "UsageAudit",
+    "UsageRecorder",
+    "UsageSink",
+    "UsageSpoolError",
     "Verifier",
     "__version__",
     "claim",
@@ -93,6 +99,8 @@ _LAZY = {
     "SessionTokens": "session_tokens",
     "TokenSource": "token_source",
     "TokenVerifier": "token_verifier",
+    "UsageRecorder": "usage.recorder",
+    "UsageSink": "usage.ports",
     "Verifier": "verifier",
     "retry_options": "client_calls",
 }

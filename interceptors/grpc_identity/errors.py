@@ -18,6 +18,7 @@
     │   └── SessionEndedError      ... because the session is over: the person has to log in again
     ├── PlaintextError        a token would travel where everybody can read it
     ├── PolicyError           rules that contradict each other or cannot be met
+    ├── UsageSpoolError       there is no place on disk to record uses of tokens
     └── NoPrincipalError      ``current_principal()`` where no caller was verified
 
 A ``reason`` is for the caller and is API. A ``detail`` is for the log of the service; it never contains a token
@@ -31,6 +32,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from grpc_identity.jwk import KeySet
+    from grpc_identity.principal import Principal
 
 __all__ = [
     "GrpcIdentityError",
@@ -52,6 +54,7 @@ __all__ = [
     "TokenRefusedError",
     "TokenSourceError",
     "TokenUnavailableError",
+    "UsageSpoolError",
 ]
 
 
@@ -71,6 +74,7 @@ class Reason(StrEnum):
     CLAIM_MISSING = "CLAIM_MISSING"
     KEYS_UNAVAILABLE = "KEYS_UNAVAILABLE"
     REVOCATIONS_UNAVAILABLE = "REVOCATIONS_UNAVAILABLE"
+    AUDIT_UNAVAILABLE = "AUDIT_UNAVAILABLE"
     VERIFIER_FAILED = "VERIFIER_FAILED"
 
 
@@ -80,6 +84,7 @@ class GrpcIdentityError(Exception):
 
 class TokenError(GrpcIdentityError):
     """A call is refused. ``attempted_subject`` is whom the token names, where it was readable; not to be believed.
+    ``principal`` is there where the token was good, and the rule of the method asks for more.
 
     >>> error = TokenError(Reason.TOKEN_EXPIRED, "expired 40 seconds ago")
     >>> error.reason
@@ -92,6 +97,7 @@ class TokenError(GrpcIdentityError):
         self.detail = detail
         self.retry_after_seconds = retry_after_seconds
         self.attempted_subject: str | None = None
+        self.principal: Principal | None = None
 
 
 class NotHeldError(TokenError):
@@ -189,6 +195,10 @@ class PlaintextError(GrpcIdentityError, ValueError):
 
 class PolicyError(GrpcIdentityError, ValueError):
     """Rules that contradict each other, or that cannot be understood."""
+
+
+class UsageSpoolError(GrpcIdentityError, OSError):
+    """There is no place on disk to record uses of tokens; the message says where, and what failed."""
 
 
 class NoPrincipalError(GrpcIdentityError, LookupError):

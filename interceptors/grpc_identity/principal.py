@@ -6,10 +6,11 @@ coroutines and tasks started from it, and not in threads a handler starts by its
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from grpc_identity.claims import AccessTokenClaims
 from grpc_identity.errors import NoPrincipalError
@@ -73,12 +74,13 @@ class Principal(NamedTuple):
 
 class Caller:
     """A verified caller with the token it came with, which is for forwarding alone: nothing but ``reveal_token``
-    shows it."""
+    shows it. ``metadata`` is that of the call, where its use is recorded."""
 
-    __slots__ = ("_token", "principal")
+    __slots__ = ("_token", "metadata", "principal")
 
     def __init__(self, principal: Principal, token: str) -> None:
         self.principal = principal
+        self.metadata: Iterable[tuple[str, Any]] | None = None
         self._token = token
 
     def __repr__(self) -> str:

@@ -12,9 +12,13 @@ metric                             unit       attributes
 ``identity.verification.duration`` ``s``      of tokens not seen before
 ``identity.keys.age``              ``s``      ``identity.issuer``
 ``identity.revocations.age``       ``s``      ``identity.issuer``
+``identity.usage.records``         ``{record}`` ``identity.state``: ``recorded``, ``lost``, ``delivered``, ``refused``
+``identity.usage.waiting``         ``{record}`` records that are not delivered yet
 ================================== ========== =========================================================
 
-A refusal is the event ``identity.call_refused`` on the current span, or a span of that name where there is none.
+A refusal is the event ``identity.call_refused`` on the current span, or a span of that name where there is none. A use of a
+token that is recorded is the event ``identity.token_used`` on the current span, where that is sampled; what must not be lost
+goes another way (``grpc_identity.usage``).
 """
 
 from __future__ import annotations
@@ -31,17 +35,21 @@ from grpc_identity._version import __version__
 from grpc_identity.errors import TokenError
 
 if TYPE_CHECKING:
+    from grpc_identity.principal import Principal
+    from grpc_identity.usage.recorder import UsageRecorder
     from grpc_identity.verifier import Verifier
 
-__all__ = ["observe", "report_refusal"]
+__all__ = ["current_span", "observe", "observe_usage", "report_refusal", "report_use", "traceparent_of"]
 
 REFUSED = "identity.call_refused"
+USED = "identity.token_used"
 MAX_TEXT_CHARS = 256
 _SCOPE = "grpc_identity"
 _DURATION_BOUNDS_SECONDS = (5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 5e-3, 5e-2)
 
 _lock = threading.Lock()
 _observed: weakref.WeakSet[Verifier] = weakref.WeakSet()
+_observed_usage: weakref.WeakSet[UsageRecorder] = weakref.WeakSet()
 
 
 def observe(verifier: Verifier) -> None:
@@ -51,6 +59,49 @@ def observe(verifier: Verifier) -> None:
         _observed.add(verifier)
     if duration is not None:
         verifier.tally.on_verified = duration.record
+
+
+def observe_usage(recorder: UsageRecorder) -> None:
+    """Has a recorder of uses counted, for as long as it lives."""
+    with _lock:
+        _instruments()
+        _observed_usage.add(recorder)
+
+
+def current_span() -> Any:
+    """The span of the call on this server, where the host traces; else ``None``."""
+    trace = _tracing()
+    if trace is None:
+        return None
+    span = trace.get_current_span()
+    return span if span.get_span_context().is_valid else None
+
+
+def traceparent_of(span: Any) -> str:
+    """Its W3C trace context."""
+    context = span.get_span_context()
+    return f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags & 0xFF:02x}"
+
+
+def report_use(span: Any, method: str, principal: Principal, code: str) -> None:
+    """Tells the host's tracing who used which session and token, and how the call ended."""
+    if not span.is_recording():
+        return
+    attributes = {
+        "rpc.method": method.removeprefix("/")[:MAX_TEXT_CHARS],
+        "rpc.response.status_code": code,
+        "user.id": principal.subject[:MAX_TEXT_CHARS],
+        "identity.client.id": principal.client_id[:MAX_TEXT_CHARS],
+        "identity.token.id": principal.token_id[:MAX_TEXT_CHARS],
+    }
+    if principal.session_id is not None:
+        attributes["session.id"] = principal.session_id[:MAX_TEXT_CHARS]
+    span.add_event(USED, attributes)
+
+
+@cache
+def _tracing() -> Any:
+    return _api("trace")
 
 
 def report_refusal(
@@ -136,6 +187,19 @@ def _instruments() -> Any:
             for issuer, age in verifier.revocation_ages_seconds().items()
         ]
 
+    def usage_records(_: Any) -> Iterable[Any]:
+        total: Counter[str] = Counter()
+        for recorder in list(_observed_usage):
+            for state in ("recorded", "lost", "delivered", "refused"):
+                total[state] += getattr(recorder.tally, state)
+        return [observation(count, state=state) for state, count in total.items()]
+
+    def usage_waiting(_: Any) -> Iterable[Any]:
+        recorders = list(_observed_usage)
+        return [observation(sum(recorder.waiting for recorder in recorders))] if recorders else []
+
+    meter.create_observable_counter("identity.usage.records", [usage_records], "{record}", "Uses of tokens")
+    meter.create_observable_gauge("identity.usage.waiting", [usage_waiting], "{record}", "Uses to deliver")
     meter.create_observable_counter("identity.decisions", [decisions], "{call}", "Calls, by what was decided")
     meter.create_observable_counter("identity.verifications", [verifications], "{token}", "Tokens looked at")
     meter.create_observable_gauge("identity.keys.age", [key_ages], "s", "Since the keys were confirmed")

@@ -55,6 +55,7 @@ __all__ = [
     "error_reason",
     "failure_of",
     "held_token",
+    "retry_after_seconds",
 ]
 
 ERROR_DOMAIN = "grpc-identity"
@@ -284,7 +285,7 @@ def failure_of(error: Any, target: str) -> AttemptFailedError:
     if code in _NO_ANSWER:
         return AttemptFailedError(TokenUnavailableError(text), answer_lost=True)
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
-        wait = _retry_after_seconds(error)
+        wait = retry_after_seconds(error)
         return AttemptFailedError(TokenUnavailableError(text, retry_after_seconds=wait))
     return AttemptFailedError(TokenRefusedError(reason, text))
 
@@ -295,7 +296,8 @@ def error_reason(error: Any) -> str:
     return info.reason if _detail(error, info) and info.domain == ERROR_DOMAIN else ""
 
 
-def _retry_after_seconds(error: Any) -> float | None:
+def retry_after_seconds(error: Any) -> float | None:
+    """The ``RetryInfo`` of a failed call, if it has one."""
     retry = error_details_pb2.RetryInfo()
     return retry.retry_delay.ToMilliseconds() / 1000 if _detail(error, retry) else None
 

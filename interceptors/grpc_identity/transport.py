@@ -11,7 +11,7 @@ import logging
 import math
 import traceback
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from threading import BoundedSemaphore
 from typing import Any
 
@@ -28,9 +28,20 @@ from grpc_identity.principal import Caller, Principal
 from grpc_identity.redaction import keep_metadata_out_of_logs
 from grpc_identity.tally import Tally
 from grpc_identity.telemetry import report_refusal
+from grpc_identity.usage.ports import UsageSink
+from grpc_identity.usage.uses import Uses
 from grpc_identity.verifier import Verifier
 
-__all__ = ["ERROR_DOMAIN", "STATUS_CODES", "Admitted", "Gate", "Refusal", "behaviour_of", "to_status"]
+__all__ = [
+    "ERROR_DOMAIN",
+    "STATUS_CODES",
+    "Admitted",
+    "Gate",
+    "Refusal",
+    "behaviour_of",
+    "constructor_of",
+    "to_status",
+]
 
 ERROR_DOMAIN = "grpc-identity"
 AUTHORIZATION = "authorization"
@@ -52,6 +63,7 @@ STATUS_CODES: dict[Reason, grpc.StatusCode] = {
     Reason.CLAIM_MISSING: grpc.StatusCode.PERMISSION_DENIED,
     Reason.KEYS_UNAVAILABLE: grpc.StatusCode.UNAVAILABLE,
     Reason.REVOCATIONS_UNAVAILABLE: grpc.StatusCode.UNAVAILABLE,
+    Reason.AUDIT_UNAVAILABLE: grpc.StatusCode.UNAVAILABLE,
     Reason.VERIFIER_FAILED: grpc.StatusCode.INTERNAL,
 }
 
@@ -69,6 +81,7 @@ _MESSAGES: dict[Reason, str] = {
     Reason.CLAIM_MISSING: "The access token lacks a claim that this method needs.",
     Reason.KEYS_UNAVAILABLE: "Access tokens cannot be verified at the moment; try again.",
     Reason.REVOCATIONS_UNAVAILABLE: "Whether access tokens were revoked is not known at the moment; try again.",
+    Reason.AUDIT_UNAVAILABLE: "That the access token is used here cannot be recorded at the moment; try again.",
     Reason.VERIFIER_FAILED: "The access token could not be verified because of a fault in this service.",
 }
 
@@ -90,17 +103,28 @@ def to_status(error: TokenError) -> grpc.Status:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A call that is refused: ``status`` is what the caller is told."""
+    """A call that is refused: ``status`` is what the caller is told. ``uses`` is where that is recorded, if it is."""
 
     method: str
     error: Exception
     status: grpc.Status
+    uses: Uses | None = None
 
     def reported(self, context: Any) -> grpc.Status:
         """The status, after the host's tracing was told, if it has one; ``context`` is that of the handler.
 
         Never raises: a refusal stands, whoever fails to hear of it.
         """
+        try:
+            if self.uses is not None and isinstance(self.error, TokenError):
+                principal, metadata = self.error.principal, context.invocation_metadata()
+                if principal is not None:
+                    code: Any = self.status.code
+                    self.uses.ended(
+                        self.method, principal, metadata, context.peer(), code.name, self.error.reason.value
+                    )
+        except Exception:
+            _logger.exception("a refusal could not be recorded")
         try:
             report_refusal(
                 self.method, self.error, peer=context.peer(), metadata=context.invocation_metadata()
@@ -141,9 +165,16 @@ class Gate:
     up what good callers need; the calls above it are asked to try again.
     """
 
-    __slots__ = ("_rule", "_tally", "_verifier", "_verify", "_waiting")
+    __slots__ = ("_rule", "_tally", "_verifier", "_verify", "_waiting", "uses")
 
-    def __init__(self, verifier: Verifier, policy: Policy | None, *, max_waiting: int) -> None:
+    def __init__(
+        self,
+        verifier: Verifier,
+        policy: Policy | None,
+        *,
+        max_waiting: int,
+        usage: UsageSink | None = None,
+    ) -> None:
         if not isinstance(verifier, Verifier):
             raise TypeError(f"a grpc_identity.Verifier is due, not {type(verifier).__name__}")
         if policy is not None and not isinstance(policy, Policy):
@@ -153,7 +184,9 @@ class Gate:
         self._verify = verifier.verify
         self._tally = verifier.tally
         compiled = (policy or Policy()).compile()
-        _refuse_to_record(compiled)
+        if usage is not None and not isinstance(usage, UsageSink):
+            raise TypeError(f"a grpc_identity.UsageRecorder is due, not {type(usage).__name__}")
+        self.uses = _uses(compiled, usage)
         self._rule = compiled.rule
         self._waiting = BoundedSemaphore(max_waiting)
 
@@ -200,9 +233,22 @@ class Gate:
         """Whether what may bring the missing thing is under way, or was started just now."""
         return self._verifier.fetch_for(error, _bearer_token(metadata) or "") is not None
 
+    def audit(self, method: str) -> UsageAudit:
+        """Whether uses of this method are recorded."""
+        return UsageAudit.NONE if self.uses is None else self._rule(method).audit
+
     def refusal(self, method: str, error: Exception) -> Refusal:
         """Counts and logs why a call is refused. An unexpected error refuses, too."""
-        return _refusal(self._tally, method, error)
+        refused = _refusal(self._tally, method, error)
+        is_audited = self.audit(method) is not UsageAudit.NONE
+        return replace(refused, uses=self.uses) if is_audited else refused
+
+    def unrecorded(self, method: str) -> Refusal:
+        """The refusal of a call whose use cannot be recorded, and must be."""
+        detail = "the use cannot be recorded: the spool is full, or is not there"
+        return _refusal(
+            self._tally, method, TokenError(Reason.AUDIT_UNAVAILABLE, detail, retry_after_seconds=1.0)
+        )
 
 
 def _refusal(tally: Tally, method: str, error: Exception) -> Refusal:
@@ -231,14 +277,34 @@ def behaviour_of(handler: grpc.RpcMethodHandler[Any, Any]) -> Callable[..., Any]
     return behaviour  # type: ignore[no-any-return]
 
 
-def _refuse_to_record(policy: CompiledPolicy) -> None:
+def constructor_of(
+    handler: grpc.RpcMethodHandler[Any, Any],
+) -> Callable[..., grpc.RpcMethodHandler[Any, Any]]:
+    """What makes a handler of the same kind."""
+    if handler.request_streaming:
+        return (
+            grpc.stream_stream_rpc_method_handler
+            if handler.response_streaming
+            else grpc.stream_unary_rpc_method_handler
+        )
+    return (
+        grpc.unary_stream_rpc_method_handler
+        if handler.response_streaming
+        else grpc.unary_unary_rpc_method_handler
+    )
+
+
+def _uses(policy: CompiledPolicy, usage: UsageSink | None) -> Uses | None:
+    """What records uses, where a rule asks for it. Raises ``PolicyError`` where there is nothing to do it with."""
     for name, rule in policy.rules():
-        if rule.audit is UsageAudit.MUST:
-            raise PolicyError(
-                f"{name} asks that each use be recorded, or refused, which this version cannot do; leave audit out"
-            )
-        if rule.audit is UsageAudit.USE:
-            _logger.warning("%s asks that its use be recorded, which this version does not do", name)
+        if rule.audit is not UsageAudit.NONE:
+            if usage is None:
+                raise PolicyError(
+                    f"{name} asks that each use of a token be recorded, and there is nothing to do it with: give the "
+                    "interceptor a UsageRecorder (usage=...), or leave audit out of the rule"
+                )
+            return Uses(usage)
+    return None
 
 
 def _bearer_token(metadata: Iterable[tuple[str, Any]] | None) -> str | None:
@@ -259,9 +325,11 @@ def _bearer_token(metadata: Iterable[tuple[str, Any]] | None) -> str | None:
 
 def _meet(rule: Rule, principal: Principal) -> None:
     if rule.requirement is not None and (missing := rule.requirement.check(principal)) is not None:
-        raise TokenError(
+        error = TokenError(
             missing, f"{principal.client_id!r} for {principal.subject!r} lacks {rule.requirement.text}"
         )
+        error.principal = principal
+        raise error
 
 
 def _too_many_wait() -> TokenError:

@@ -32,6 +32,8 @@ SERVERS = 2
 RELAYS = 2
 USERS = 12
 CALL_SECONDS = 3.0
+TOLD_AT_LEAST = 60
+KILLED_AT_LEAST = 3
 ENDED_IN_ONE = 0.05
 MOODY = 0.25
 NOT_NOW = (
@@ -65,6 +67,8 @@ class Storm:
     relays: list[subprocess.Popen[bytes]] = field(default_factory=list)
     told: list[tuple[str, str]] = field(default_factory=list)
     killed: Counter[str] = field(default_factory=Counter)
+    _lasts_until: float = 0.0
+    _kills_at_least: int = 0
 
     async def begin(self) -> None:
         self.servers = await asyncio.gather(
@@ -81,16 +85,17 @@ class Storm:
 
     async def calls(self, seconds: float) -> None:
         """Users who log in, refresh and log out, for so long; what they were told is noted."""
+        self._lasts_until = asyncio.get_running_loop().time() + seconds
         async with asyncio.TaskGroup() as users:
-            until = asyncio.get_running_loop().time() + seconds
             for number in range(USERS):
-                users.create_task(self._user(f"user-{number}", until))
+                users.create_task(self._user(f"user-{number}"))
 
-    async def kills(self, seconds: float, *, store: bool) -> None:
+    async def kills(self, seconds: float) -> None:
         """Ends something every second or so, and starts it again."""
-        until = asyncio.get_running_loop().time() + seconds
-        victims = ["server", "relay", "relay"] + ["store"] * store
-        while asyncio.get_running_loop().time() < until:
+        self._lasts_until = asyncio.get_running_loop().time() + seconds
+        self._kills_at_least = KILLED_AT_LEAST
+        victims = ["server", "relay", "relay", "store"]
+        while not self._is_over():
             await asyncio.sleep(self.chance.uniform(0.3, 1.2))
             victim = self.chance.choice(victims)
             self.killed[victim] += 1
@@ -128,30 +133,38 @@ class Storm:
         yield redis, KeySpace(self.settings["redis"]["key_prefix"], self.settings["redis"]["buckets"])
         await redis.aclose()
 
-    async def _user(self, name: str, until: float) -> None:
+    def _is_over(self) -> bool:
+        """It lasts as long as it was told to; longer on a machine where nothing has come of it by then."""
+        return (
+            asyncio.get_running_loop().time() >= self._lasts_until
+            and self.killed.total() >= self._kills_at_least
+            and len(self.told) >= TOLD_AT_LEAST
+        )
+
+    async def _user(self, name: str) -> None:
         tokens = None
-        while asyncio.get_running_loop().time() < until:
+        while not self._is_over():
             key = secrets.token_hex(8)
             if tokens is None:
                 request = pb.IssueTokensRequest(subject=name, audience=["orders"], idempotency_key=key)
-                answer = await self._answer("IssueTokens", request, until)
+                answer = await self._answer("IssueTokens", request)
                 tokens = answer and answer.tokens
             elif self.chance.random() < ENDED_IN_ONE:
                 ended = tokens.session_id
-                if await self._answer("Revoke", pb.RevokeRequest(session_id=ended), until):
+                if await self._answer("Revoke", pb.RevokeRequest(session_id=ended)):
                     self.told.append(("session.revoked", ended))
                 tokens = None
             else:
                 refresh = pb.RefreshRequest(refresh_token=tokens.refresh_token, idempotency_key=key)
-                answer = await self._answer("Refresh", refresh, until)
+                answer = await self._answer("Refresh", refresh)
                 tokens = answer and answer.tokens
             if tokens is not None:
                 self.told.append(("token", jti_of(tokens.access_token)))
             await asyncio.sleep(0.01)
 
-    async def _answer(self, method: str, request: Any, until: float) -> Any:
-        """Asks until there is an answer or the time is over, the same call each time."""
-        while asyncio.get_running_loop().time() < until:
+    async def _answer(self, method: str, request: Any) -> Any:
+        """Asks until there is an answer or all is over, the same call each time."""
+        while not self._is_over():
             server = self.chance.choice(self.servers)
             async with grpc.aio.insecure_channel(server.target) as channel:
                 stub = identity_service_pb2_grpc.IdentityServiceStub(channel)  # type: ignore[no-untyped-call]

@@ -54,12 +54,15 @@ async def test_under_a_pseudonym_no_sink_sees_a_subject(
     audit = {"subject": "pseudonym", "pseudonym_key_file": key, "sinks": ["file", "otlp"], "file_path": path}
     service = await start_service(make_settings(audit=audit | {"relay": True, "relay_poll_ms": 10}))
     request = pb.IssueTokensRequest(subject="alice@example.org", audience=["orders"])
-    await service.identity.IssueTokens(request, metadata=service.login)
+    answer = await service.identity.IssueTokens(request, metadata=service.login)
     await wait_until(lambda: collector.of_type("tokens.issued") and path.exists())
     await wait_until(lambda: "tokens.issued" in path.read_text())
     hidden = PseudonymKey.from_file(key).pseudonym_of("alice@example.org")
     (span,) = collector.of_type("tokens.issued")
     assert span["user.hash"] == hidden
+    session_id = answer.tokens.session_id
+    assert span["session.id"] == PseudonymKey.from_file(key).pseudonym_of_session(session_id) != session_id
+    assert session_id not in path.read_text()
     assert "alice" not in repr(collector.spans)
     assert "alice" not in path.read_text()
     assert f'"subject":"{hidden}"' in path.read_text()

@@ -56,6 +56,26 @@ def test_a_span_with_an_odd_attribute_is_an_event_or_none(
         assert (found.event is None) == bool(found.problem)
 
 
+@pytest.mark.parametrize(
+    "names", [("resource_spans", "scope_spans", "spans"), ("resource_logs", "scope_logs", "log_records")]
+)
+def test_otlp_with_the_names_of_the_proto_and_nulls_for_what_is_not_set_is_read(
+    tmp_path: Path, names: tuple[str, str, str]
+) -> None:
+    def value(item: Any) -> dict[str, Any]:
+        number = item if isinstance(item, int) and not isinstance(item, bool) else None
+        return {"bool_value": None, "int_value": number, "string_value": None if number is not None else item}
+
+    attributes = [{"key": name, "value": value(item)} for name, item in ATTRIBUTES.items()]
+    outer, middle, inner = names
+    path = tmp_path / "spans.json"
+    path.write_text(json.dumps({outer: [{middle: [{inner: [{"attributes": attributes}]}]}]}))
+    (found,) = EventFile(path, is_otlp=True).found()
+    assert found.problem == ""
+    assert found.event is not None
+    assert found.event.is_sound
+
+
 def test_a_line_of_any_length_takes_no_more_than_its_bound(tmp_path: Path) -> None:
     path = tmp_path / "audit.jsonl"
     path.write_bytes(b"x" * (3 * MAX_LINE_BYTES) + b"\n\n" + LINE + b"\n" + LINE[:50])

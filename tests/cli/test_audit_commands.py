@@ -20,6 +20,7 @@ from identity.audit.pseudonym import PseudonymKey
 from identity.audit.recorded_event import from_members
 from identity.audit.sinks.otlp.attributes import attributes_of
 from identity.cli.main import app
+from identity.tokens.family_id import FamilyId, erased_subject, subject_tag
 
 GOOD = made.checked_range()
 
@@ -124,6 +125,7 @@ def test_a_range_may_be_told_by_times_and_by_events(exported_file: Any, keys_fil
     assert identity("verify", file, "--from", "yesterday").exit_code == 2
 
 
+CAROLS = str(FamilyId.generate("carol"))
 PLACE_OF_4 = next(at for at, line in enumerate(GOOD) if made.place_of(line) == (0, "4"))
 
 
@@ -132,7 +134,14 @@ def test_a_query_finds_what_is_asked_for_once_and_by_time(exported_file: Any, tm
     events = [
         made.event(0, 3, subject="bob", type="refresh.refused", outcome="refused", reason="TOKEN_EXPIRED"),
         made.event(0, 1),
-        made.event(0, 2, subject=key.pseudonym_of("carol"), subject_is_pseudonym=True),
+        made.event(
+            0,
+            2,
+            subject=key.pseudonym_of("carol"),
+            subject_is_pseudonym=True,
+            session_id=key.pseudonym_of_session(CAROLS),
+        ),
+        made.event(0, 4, type="subject.erased", subject=erased_subject(subject_tag("carol"))),
     ]
     lines = [made.line_of(each) for each in made.chain_of(events)]
     file = exported_file([*lines, *lines])
@@ -142,18 +151,20 @@ def test_a_query_finds_what_is_asked_for_once_and_by_time(exported_file: Any, tm
         assert answer.exit_code == 0, answer.output
         return [from_members(json.loads(line)).sequence for line in answer.stdout.splitlines()]
 
-    assert found() == [3, 1, 2]
+    assert found() == [3, 1, 2, 4]
     assert found("--subject", "alice") == [1]
-    assert found("--subject", "carol") == []
+    assert found("--subject", "carol") == [4]
+    assert found("--session", CAROLS) == []
     key_file = tmp_path / "pseudonyms"
     key_file.write_bytes(bytes(32))
-    assert found("--subject", "carol", "--pseudonym-key-file", str(key_file)) == [2]
+    assert found("--subject", "carol", "--pseudonym-key-file", str(key_file)) == [2, 4]
+    assert found("--session", CAROLS, "--pseudonym-key-file", str(key_file)) == [2]
     assert found("--type", "refresh.*", "--outcome", "refused") == [3]
-    assert found("--session", "s0", "--client", "web") == [3, 1, 2]
+    assert found("--session", "s0", "--client", "web") == [3, 1, 4]
     assert found("--client", "other") == []
     shown = identity("query", file).output
     assert shown.index("alice") < shown.index("bob")
-    assert "3 events" in shown
+    assert "4 events" in shown
 
 
 def test_what_a_stranger_sent_does_not_reach_the_terminal_raw(exported_file: Any) -> None:

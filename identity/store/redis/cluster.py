@@ -109,6 +109,10 @@ class ClusterConnection:
             by_slot[_slot_of(key)].append(key)
         return list(by_slot.values())
 
+    def servers(self) -> Sequence[Server]:
+        """See ``StoreConnection``."""
+        return list(self._servers.values())
+
     async def primaries(self) -> Sequence[Server]:
         """See ``StoreConnection``. In the order of their names."""
         if not self._owners:

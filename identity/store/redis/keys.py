@@ -74,6 +74,10 @@ class BucketKeys:
         """The first answer to a call with an idempotency key."""
         return f"{self.prefix}idempotency:{_text(key_digest)}"
 
+    def usage_mark(self, client_id: str, spool_id: bytes) -> str:
+        """How far a spool of a client, which keeps uses of tokens, is recorded in this bucket."""
+        return f"{self.prefix}usage:{client_id}:{_text(spool_id)}"
+
     @property
     def settled(self) -> str:
         """Written to be waited for, after something that has to be durable."""
@@ -118,6 +122,10 @@ class KeySpace:
         self.instances = self.buckets[0].prefix + "instances"
         self.questions = self.buckets[0].prefix + "questions"
         self.relays_alive = self.buckets[0].prefix + "relays:alive"
+
+    def recent_sessions(self, window: str, step: int) -> str:
+        """Which sessions were seen in one step of a window; a HyperLogLog."""
+        return f"{self.buckets[0].prefix}recent:{window}:{step}"
 
     def answers(self, question_id: str) -> str:
         """What the instances have answered to a question."""

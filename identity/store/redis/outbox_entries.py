@@ -18,7 +18,7 @@ def recorded_event(bucket: int, fields: Sequence[bytes] | Mapping[bytes, bytes])
     told: Mapping[str, Any] = json.loads(texts[b"circumstances"])
     event_type, sequence, generation = texts[b"type"], int(texts[b"seq"]), texts[b"generation"]
     gives_token = event_type in GIVES_TOKEN
-    evidence = texts[b"evidence"]
+    evidence, expires = texts[b"evidence"], texts[b"expires"]
     return RecordedEvent(
         event_id=texts[b"id"],
         bucket=bucket,
@@ -31,6 +31,7 @@ def recorded_event(bucket: int, fields: Sequence[bytes] | Mapping[bytes, bytes])
         subject=texts[b"subject"],
         session_id=texts[b"session"],
         generation=int(generation) if generation else None,
+        session_expires_at_ms=int(expires) if expires else 0,
         token_id=(
             str(TokenId(bucket, sequence, bytes.fromhex(texts[b"id"])))
             if gives_token

@@ -12,7 +12,7 @@ from identity.store.redis.keys import BucketKeys
 from identity.store.redis.scripted import ScriptedStore, raise_if_full, recording, session_id_of
 from identity.store.redis.sessions import TOMBSTONE_MS
 from identity.tokens.access_token import serialised_roles
-from identity.tokens.family_id import FamilyId, subject_tag
+from identity.tokens.family_id import FamilyId, erased_subject, subject_tag
 from identity.tokens.lifetimes import MAX_SESSION_SECONDS
 
 CUT_OFF_MS = MAX_SESSION_SECONDS * 1000 + TOMBSTONE_MS
@@ -46,6 +46,7 @@ class RedisRevocationStore(ScriptedStore):
         self,
         token: PresentedToken,
         *,
+        cause: str,
         event_id: bytes,
         circumstances: Circumstances,
     ) -> RevokeVerdict:
@@ -54,7 +55,13 @@ class RedisRevocationStore(ScriptedStore):
         answer = await self._connection.run(
             scripts.REVOKE_ACCESS_TOKEN,
             (*recording(bucket), bucket.denied_token(str(token.token_id)), bucket.revocations),
-            (*self._event(event_id, circumstances), session_id_of(token), str(token.token_id)),
+            (
+                *self._event(event_id, circumstances),
+                session_id_of(token),
+                str(token.token_id),
+                token.subject,
+                cause,
+            ),
             self._revoking,
         )
         raise_if_full(answer)
@@ -175,7 +182,7 @@ class RedisRevocationStore(ScriptedStore):
             (*recording(bucket), bucket.families(tag), bucket.subject(tag), bucket.revocations),
             (
                 *self._event(event_id, circumstances),
-                f"erased:{tag.hex()}",
+                erased_subject(tag),
                 subject,
                 bucket.family_prefix,
                 CUT_OFF_MS,

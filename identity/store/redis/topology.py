@@ -19,7 +19,15 @@ from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
 from redis.backoff import NoBackoff
 
 from identity.store.redis.address import StoreAddress, StoreKind
-from identity.store.redis.connection import MAX_ROUND_TRIPS, Argument, BatchingConnection, Call, Overseer
+from identity.store.redis.connection import (
+    MAX_ROUND_TRIPS,
+    Argument,
+    BatchingConnection,
+    Call,
+    LaneWatch,
+    Overseer,
+    unwatched,
+)
 from identity.store.redis.durability import Durability
 from identity.store.redis.scripts import Script
 
@@ -57,6 +65,10 @@ class StoreConnection(Protocol):
         """These keys in groups, each of which one command may name."""
         ...
 
+    def servers(self) -> Sequence[Server]:
+        """The servers that there is a connection to now."""
+        ...
+
     async def primaries(self) -> Sequence[Server]:
         """The servers that hold the store, at least one. Raises ``RedisError`` where they cannot be found out."""
         ...
@@ -68,10 +80,12 @@ class StoreConnection(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """Of a connection to the store."""
+    """Of a connection to the store, and who counts what goes over its two lanes: that of calls, and that in the background."""
 
     timeout_seconds: float
     max_batch: int
+    watch_calls: LaneWatch = unwatched
+    watch_background: LaneWatch = unwatched
 
 
 class Server:
@@ -98,9 +112,19 @@ class Server:
                 max_round_trips=round_trips,
                 overseer=overseer,
                 host=host,
+                watch=watch,
             )
-            for round_trips in (MAX_ROUND_TRIPS, BACKGROUND_ROUND_TRIPS)
+            for round_trips, watch in (
+                (MAX_ROUND_TRIPS, bounds.watch_calls),
+                (BACKGROUND_ROUND_TRIPS, bounds.watch_background),
+            )
         )
+
+    @property
+    def connections(self) -> tuple[int, int]:
+        """How many connections are idle, and how many in use."""
+        (idle, _), (used, _) = self.redis.connection_pool.get_connection_count()
+        return idle, used
 
     def enqueue(self, call: Call) -> None:
         """See ``BatchingConnection``."""
@@ -163,6 +187,10 @@ class ServerConnection:
     def together(self, keys: Sequence[str]) -> Sequence[Sequence[str]]:
         """See ``StoreConnection``."""
         return [keys]
+
+    def servers(self) -> Sequence[Server]:
+        """See ``StoreConnection``."""
+        return [self._server]
 
     async def primaries(self) -> Sequence[Server]:
         """See ``StoreConnection``."""

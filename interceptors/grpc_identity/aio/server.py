@@ -19,10 +19,12 @@ import grpc
 import grpc.aio
 
 from grpc_identity.aio.streams import limited
+from grpc_identity.aio.uses import recorded, recorded_unary
 from grpc_identity.errors import NotHeldError
-from grpc_identity.policy import Policy
-from grpc_identity.principal import CURRENT_CALLER
+from grpc_identity.policy import Policy, UsageAudit
+from grpc_identity.principal import CURRENT_CALLER, Caller
 from grpc_identity.transport import Gate, Refusal, behaviour_of
+from grpc_identity.usage.ports import UsageSink
 from grpc_identity.verifier import Verifier
 
 __all__ = ["AuthInterceptor"]
@@ -47,16 +49,22 @@ class AuthInterceptor(grpc.aio.ServerInterceptor):
 
     Without a policy every method needs a valid token. Put it first among the interceptors, so that nothing is done
     for strangers. A streaming call ends with ``UNAUTHENTICATED`` when its token expires or is revoked, after
-    ``stream_grace_seconds``.
+    ``stream_grace_seconds``. ``usage`` records uses of tokens, where a rule asks for it with ``audit``.
     """
 
     def __init__(
-        self, verifier: Verifier, policy: Policy | None = None, *, stream_grace_seconds: float = 0.0
+        self,
+        verifier: Verifier,
+        policy: Policy | None = None,
+        *,
+        stream_grace_seconds: float = 0.0,
+        usage: UsageSink | None = None,
     ) -> None:
         self._stream_grace_seconds = stream_grace_seconds
-        self._gate = Gate(verifier, policy, max_waiting=MAX_WAITING_CALLS)
+        self._gate = Gate(verifier, policy, max_waiting=MAX_WAITING_CALLS, usage=usage)
         self._admit = self._gate.admit
         self._async_handlers: dict[str, _Handler] = {}
+        self._recorded_handlers: dict[str, tuple[_Handler, _Handler]] = {}
 
     def intercept_service(
         self, continuation: _Continuation, handler_call_details: grpc.HandlerCallDetails
@@ -85,12 +93,35 @@ class AuthInterceptor(grpc.aio.ServerInterceptor):
             return _refusing(self._gate.refusal(call.method, error))
         CURRENT_CALLER.set(caller)
         handler = await continuation(call)
+        if caller is not None and self._gate.audit(call.method) is not UsageAudit.NONE:
+            return self._recorded(call, handler, caller)
         if handler is None or self._async_handlers.get(call.method) is handler:
             return handler
+        return self._limited(call.method, handler, caller)
+
+    def _limited(self, method: str, handler: _Handler, caller: Caller | None) -> _Handler:
         if caller is not None and (handler.request_streaming or handler.response_streaming):
             admitted = self._gate.admitted(caller)
-            return limited(call.method, handler, admitted, grace_seconds=self._stream_grace_seconds)
-        return self._adapt(call.method, handler)
+            return limited(method, handler, admitted, grace_seconds=self._stream_grace_seconds)
+        return self._adapt(method, handler)
+
+    def _recorded(
+        self, call: grpc.HandlerCallDetails, handler: _Handler | None, caller: Caller
+    ) -> _Handler | None:
+        uses = self._gate.uses
+        if handler is None or uses is None:
+            return handler
+        method = call.method
+        caller.metadata = call.invocation_metadata
+        known, wrapped = self._recorded_handlers.get(method, (None, None))
+        if known is handler:
+            return wrapped
+        adapted = self._limited(method, handler, caller)
+        if self._async_handlers.get(method) is handler:
+            wrapped = recorded_unary(self._gate, uses, method, handler)
+            self._recorded_handlers[method] = (handler, wrapped)
+            return wrapped
+        return recorded(self._gate, uses, method, adapted, caller)
 
     def _adapt(self, method: str, handler: _Handler) -> _Handler:
         behaviour = behaviour_of(handler)

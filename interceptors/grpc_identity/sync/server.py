@@ -16,10 +16,12 @@ from typing import Any, NoReturn, TypeAlias
 import grpc
 
 from grpc_identity.errors import NotHeldError
-from grpc_identity.policy import Policy
+from grpc_identity.policy import Policy, UsageAudit
 from grpc_identity.principal import CURRENT_CALLER, Caller
 from grpc_identity.sync.streams import Alarms, limited
+from grpc_identity.sync.uses import recorded
 from grpc_identity.transport import Gate, Refusal, behaviour_of
+from grpc_identity.usage.ports import UsageSink
 from grpc_identity.verifier import Verifier
 
 __all__ = ["AuthInterceptor"]
@@ -42,7 +44,8 @@ class AuthInterceptor(grpc.ServerInterceptor):
     Without a policy every method needs a valid token. Put it first among the interceptors, so that nothing is done
     for strangers. ``max_waiting_calls`` is how many threads of the pool may wait for keys at a time. A streaming call
     ends when its token expires or is revoked, after ``stream_grace_seconds``: with ``UNAUTHENTICATED``, or with
-    ``CANCELLED`` if its handler neither reads nor writes.
+    ``CANCELLED`` if its handler neither reads nor writes. ``usage`` records uses of tokens, where a rule asks for it with
+    ``audit``.
     """
 
     def __init__(
@@ -52,10 +55,11 @@ class AuthInterceptor(grpc.ServerInterceptor):
         *,
         max_waiting_calls: int = MAX_WAITING_CALLS,
         stream_grace_seconds: float = 0.0,
+        usage: UsageSink | None = None,
     ) -> None:
         self._stream_grace_seconds = stream_grace_seconds
         self._alarms = Alarms()
-        self._gate = Gate(verifier, policy, max_waiting=max_waiting_calls)
+        self._gate = Gate(verifier, policy, max_waiting=max_waiting_calls, usage=usage)
 
     def intercept_service(
         self, continuation: _Continuation, handler_call_details: grpc.HandlerCallDetails
@@ -79,6 +83,16 @@ class AuthInterceptor(grpc.ServerInterceptor):
         return handler if handler is None else self._limited(call, handler, caller)
 
     def _limited(self, call: grpc.HandlerCallDetails, handler: _Handler, caller: Caller | None) -> _Handler:
+        ended_in_time = self._ended_in_time(call, handler, caller)
+        uses = self._gate.uses
+        if caller is None or uses is None or self._gate.audit(call.method) is UsageAudit.NONE:
+            return ended_in_time
+        caller.metadata = call.invocation_metadata
+        return recorded(self._gate, uses, call.method, ended_in_time, caller)
+
+    def _ended_in_time(
+        self, call: grpc.HandlerCallDetails, handler: _Handler, caller: Caller | None
+    ) -> _Handler:
         if caller is None or not (handler.request_streaming or handler.response_streaming):
             return handler
         admitted = self._gate.admitted(caller)

@@ -13,14 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from grpc_identity.testing.issuer import Flaw, InMemoryIssuer
+    from grpc_identity.testing.usage import InMemoryUsage, RecordedUse
 
-__all__ = ["Flaw", "InMemoryIssuer"]
+__all__ = ["Flaw", "InMemoryIssuer", "InMemoryUsage", "RecordedUse"]
 
 
 def __getattr__(name: str) -> Any:
     # Loaded when it is first named: pytest imports the plugin beside this wherever the package is installed.
     if name in __all__:
-        from grpc_identity.testing import issuer
+        from grpc_identity.testing import issuer, usage
 
-        return getattr(issuer, name)
+        return getattr(usage if hasattr(usage, name) else issuer, name)
     raise AttributeError(f"module 'grpc_identity.testing' has no attribute {name!r}")

@@ -46,7 +46,7 @@ class ReuseEvidence(_message.Message):
     def __init__(self, distance: _Optional[int] = ..., since_spent_ms: _Optional[int] = ..., key: bool = ..., address: _Optional[str] = ..., user_agent: _Optional[str] = ..., device: _Optional[str] = ...) -> None: ...
 
 class AuditEvent(_message.Message):
-    __slots__ = ("event_id", "bucket", "sequence", "time", "type", "outcome", "reason", "client_id", "subject", "session_id", "ip_address", "user_agent", "traceparent", "severity", "token_id", "key_id", "method", "generation", "device_label", "detail", "reuse", "audience", "scope", "count", "reported_by", "status_code", "occurred_at", "subject_is_pseudonym", "checkpoint")
+    __slots__ = ("event_id", "bucket", "sequence", "time", "type", "outcome", "reason", "client_id", "subject", "session_id", "ip_address", "user_agent", "traceparent", "severity", "token_id", "key_id", "method", "generation", "device_label", "detail", "reuse", "audience", "scope", "count", "reported_by", "status_code", "occurred_at", "subject_is_pseudonym", "checkpoint", "session_expires_at")
     EVENT_ID_FIELD_NUMBER: _ClassVar[int]
     BUCKET_FIELD_NUMBER: _ClassVar[int]
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
@@ -76,6 +76,7 @@ class AuditEvent(_message.Message):
     OCCURRED_AT_FIELD_NUMBER: _ClassVar[int]
     SUBJECT_IS_PSEUDONYM_FIELD_NUMBER: _ClassVar[int]
     CHECKPOINT_FIELD_NUMBER: _ClassVar[int]
+    SESSION_EXPIRES_AT_FIELD_NUMBER: _ClassVar[int]
     event_id: str
     bucket: int
     sequence: int
@@ -105,4 +106,5 @@ class AuditEvent(_message.Message):
     occurred_at: _timestamp_pb2.Timestamp
     subject_is_pseudonym: bool
     checkpoint: str
-    def __init__(self, event_id: _Optional[str] = ..., bucket: _Optional[int] = ..., sequence: _Optional[int] = ..., time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., type: _Optional[str] = ..., outcome: _Optional[_Union[AuditOutcome, str]] = ..., reason: _Optional[str] = ..., client_id: _Optional[str] = ..., subject: _Optional[str] = ..., session_id: _Optional[str] = ..., ip_address: _Optional[str] = ..., user_agent: _Optional[str] = ..., traceparent: _Optional[str] = ..., severity: _Optional[_Union[AuditSeverity, str]] = ..., token_id: _Optional[str] = ..., key_id: _Optional[str] = ..., method: _Optional[str] = ..., generation: _Optional[int] = ..., device_label: _Optional[str] = ..., detail: _Optional[str] = ..., reuse: _Optional[_Union[ReuseEvidence, _Mapping]] = ..., audience: _Optional[str] = ..., scope: _Optional[str] = ..., count: _Optional[int] = ..., reported_by: _Optional[str] = ..., status_code: _Optional[str] = ..., occurred_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., subject_is_pseudonym: bool = ..., checkpoint: _Optional[str] = ...) -> None: ...
+    session_expires_at: _timestamp_pb2.Timestamp
+    def __init__(self, event_id: _Optional[str] = ..., bucket: _Optional[int] = ..., sequence: _Optional[int] = ..., time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., type: _Optional[str] = ..., outcome: _Optional[_Union[AuditOutcome, str]] = ..., reason: _Optional[str] = ..., client_id: _Optional[str] = ..., subject: _Optional[str] = ..., session_id: _Optional[str] = ..., ip_address: _Optional[str] = ..., user_agent: _Optional[str] = ..., traceparent: _Optional[str] = ..., severity: _Optional[_Union[AuditSeverity, str]] = ..., token_id: _Optional[str] = ..., key_id: _Optional[str] = ..., method: _Optional[str] = ..., generation: _Optional[int] = ..., device_label: _Optional[str] = ..., detail: _Optional[str] = ..., reuse: _Optional[_Union[ReuseEvidence, _Mapping]] = ..., audience: _Optional[str] = ..., scope: _Optional[str] = ..., count: _Optional[int] = ..., reported_by: _Optional[str] = ..., status_code: _Optional[str] = ..., occurred_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., subject_is_pseudonym: bool = ..., checkpoint: _Optional[str] = ..., session_expires_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...

@@ -22,6 +22,7 @@ class Grant(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     GRANT_ERASE: _ClassVar[Grant]
     GRANT_ADMIN: _ClassVar[Grant]
     GRANT_VERIFY: _ClassVar[Grant]
+    GRANT_REPORT_USAGE: _ClassVar[Grant]
 
 class ReusePolicy(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -39,6 +40,7 @@ GRANT_EXCHANGE: Grant
 GRANT_ERASE: Grant
 GRANT_ADMIN: Grant
 GRANT_VERIFY: Grant
+GRANT_REPORT_USAGE: Grant
 REUSE_POLICY_UNSPECIFIED: ReusePolicy
 REUSE_POLICY_ENFORCE: ReusePolicy
 REUSE_POLICY_REPORT: ReusePolicy

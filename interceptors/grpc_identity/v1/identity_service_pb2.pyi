@@ -4,12 +4,22 @@ from grpc_identity.v1 import keys_pb2 as _keys_pb2
 from grpc_identity.v1 import sessions_pb2 as _sessions_pb2
 from grpc_identity.v1 import tokens_pb2 as _tokens_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from collections.abc import Iterable as _Iterable, Mapping as _Mapping
 from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class UsageStep(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    USAGE_STEP_UNSPECIFIED: _ClassVar[UsageStep]
+    USAGE_STEP_BEGUN: _ClassVar[UsageStep]
+    USAGE_STEP_ENDED: _ClassVar[UsageStep]
+USAGE_STEP_UNSPECIFIED: UsageStep
+USAGE_STEP_BEGUN: UsageStep
+USAGE_STEP_ENDED: UsageStep
 
 class IssueTokensRequest(_message.Message):
     __slots__ = ("subject", "audience", "scopes", "client_kind", "roles", "auth_time", "acr", "amr", "client_context", "idempotency_key")
@@ -261,3 +271,51 @@ class EraseSubjectResponse(_message.Message):
     sessions_removed: int
     entries_removed: int
     def __init__(self, sessions_removed: _Optional[int] = ..., entries_removed: _Optional[int] = ...) -> None: ...
+
+class RecordUsageRequest(_message.Message):
+    __slots__ = ("spool_id", "records")
+    SPOOL_ID_FIELD_NUMBER: _ClassVar[int]
+    RECORDS_FIELD_NUMBER: _ClassVar[int]
+    spool_id: bytes
+    records: _containers.RepeatedCompositeFieldContainer[UsageRecord]
+    def __init__(self, spool_id: _Optional[bytes] = ..., records: _Optional[_Iterable[_Union[UsageRecord, _Mapping]]] = ...) -> None: ...
+
+class RecordUsageResponse(_message.Message):
+    __slots__ = ("recorded", "already_recorded")
+    RECORDED_FIELD_NUMBER: _ClassVar[int]
+    ALREADY_RECORDED_FIELD_NUMBER: _ClassVar[int]
+    recorded: int
+    already_recorded: int
+    def __init__(self, recorded: _Optional[int] = ..., already_recorded: _Optional[int] = ...) -> None: ...
+
+class UsageRecord(_message.Message):
+    __slots__ = ("sequence", "step", "occurred_at_ms", "method", "subject", "session_id", "token_id", "client_id", "issuer", "ip_address", "user_agent", "status_code", "reason", "traceparent")
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    OCCURRED_AT_MS_FIELD_NUMBER: _ClassVar[int]
+    METHOD_FIELD_NUMBER: _ClassVar[int]
+    SUBJECT_FIELD_NUMBER: _ClassVar[int]
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_ID_FIELD_NUMBER: _ClassVar[int]
+    CLIENT_ID_FIELD_NUMBER: _ClassVar[int]
+    ISSUER_FIELD_NUMBER: _ClassVar[int]
+    IP_ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    USER_AGENT_FIELD_NUMBER: _ClassVar[int]
+    STATUS_CODE_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    TRACEPARENT_FIELD_NUMBER: _ClassVar[int]
+    sequence: int
+    step: UsageStep
+    occurred_at_ms: int
+    method: str
+    subject: str
+    session_id: str
+    token_id: str
+    client_id: str
+    issuer: str
+    ip_address: str
+    user_agent: str
+    status_code: str
+    reason: str
+    traceparent: str
+    def __init__(self, sequence: _Optional[int] = ..., step: _Optional[_Union[UsageStep, str]] = ..., occurred_at_ms: _Optional[int] = ..., method: _Optional[str] = ..., subject: _Optional[str] = ..., session_id: _Optional[str] = ..., token_id: _Optional[str] = ..., client_id: _Optional[str] = ..., issuer: _Optional[str] = ..., ip_address: _Optional[str] = ..., user_agent: _Optional[str] = ..., status_code: _Optional[str] = ..., reason: _Optional[str] = ..., traceparent: _Optional[str] = ...) -> None: ...

@@ -87,6 +87,11 @@ class IdentityServiceStub(object):
                 request_serializer=grpc__identity_dot_v1_dot_identity__service__pb2.EraseSubjectRequest.SerializeToString,
                 response_deserializer=grpc__identity_dot_v1_dot_identity__service__pb2.EraseSubjectResponse.FromString,
                 _registered_method=True)
+        self.RecordUsage = channel.unary_unary(
+                '/grpc_identity.v1.IdentityService/RecordUsage',
+                request_serializer=grpc__identity_dot_v1_dot_identity__service__pb2.RecordUsageRequest.SerializeToString,
+                response_deserializer=grpc__identity_dot_v1_dot_identity__service__pb2.RecordUsageResponse.FromString,
+                _registered_method=True)
 
 
 class IdentityServiceServicer(object):
@@ -189,6 +194,17 @@ class IdentityServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RecordUsage(self, request, context):
+        """Records how tokens were used on the caller's server, for methods whose rule asks for it. The caller is recorded as
+        `reported_by`: what it says is its word, and nothing of it is proved. A record that comes again is not recorded again
+        for a day, and has the same event id for ever. When it fails, all of it is sent again. Needs GRANT_REPORT_USAGE.
+
+        Errors: AUDIT_UNAVAILABLE, where there is no room for some of it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_IdentityServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -236,6 +252,11 @@ def add_IdentityServiceServicer_to_server(servicer, server):
                     servicer.EraseSubject,
                     request_deserializer=grpc__identity_dot_v1_dot_identity__service__pb2.EraseSubjectRequest.FromString,
                     response_serializer=grpc__identity_dot_v1_dot_identity__service__pb2.EraseSubjectResponse.SerializeToString,
+            ),
+            'RecordUsage': grpc.unary_unary_rpc_method_handler(
+                    servicer.RecordUsage,
+                    request_deserializer=grpc__identity_dot_v1_dot_identity__service__pb2.RecordUsageRequest.FromString,
+                    response_serializer=grpc__identity_dot_v1_dot_identity__service__pb2.RecordUsageResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -489,6 +510,33 @@ class IdentityService(object):
             '/grpc_identity.v1.IdentityService/EraseSubject',
             grpc__identity_dot_v1_dot_identity__service__pb2.EraseSubjectRequest.SerializeToString,
             grpc__identity_dot_v1_dot_identity__service__pb2.EraseSubjectResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RecordUsage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/grpc_identity.v1.IdentityService/RecordUsage',
+            grpc__identity_dot_v1_dot_identity__service__pb2.RecordUsageRequest.SerializeToString,
+            grpc__identity_dot_v1_dot_identity__service__pb2.RecordUsageResponse.FromString,
             options,
             channel_credentials,
             insecure,

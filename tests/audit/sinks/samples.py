@@ -87,5 +87,6 @@ any_event = st.builds(
     reported_by=_text,
     status_code=_text,
     occurred_at_ms=st.integers(0, MAX_TIME_MS),
+    session_expires_at_ms=st.integers(0, MAX_TIME_MS),
     checkpoint=_text,
 )

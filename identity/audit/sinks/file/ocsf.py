@@ -100,6 +100,8 @@ def to_ocsf(item: ChainedEvent, sink: str) -> dict[str, Any]:
         members["actor"] = {"app_name": event.client_id, "app_uid": event.client_id}
     if event.session_id:
         members["session"] = {"uid": event.session_id}
+        if event.session_expires_at_ms:
+            members["session"]["expiration_time"] = event.session_expires_at_ms
     if event.ip_address:
         members["src_endpoint"] = {"ip": event.ip_address}
     if event.user_agent:

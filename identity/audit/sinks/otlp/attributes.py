@@ -31,6 +31,7 @@ _WHERE_KNOWN: Mapping[str, str] = {
     "reason": "identity.event.reason",
     "client_id": "identity.client.id",
     "session_id": "session.id",
+    "session_expires_at_ms": "identity.session.expires_at_ms",
     "token_id": "identity.token.id",
     "key_id": "identity.key.id",
     "audience": "identity.token.audience",
@@ -86,7 +87,7 @@ ATTRIBUTE_NAMES = frozenset(
 )
 """Every attribute that an event can have; docs/audit.md explains them."""
 
-_INTEGERS = frozenset({"bucket", "sequence", "time_ms", "count", "occurred_at_ms"})
+_INTEGERS = frozenset({"bucket", "sequence", "time_ms", "count", "occurred_at_ms", "session_expires_at_ms"})
 _always_of = attrgetter(*_ALWAYS)
 _where_known_of = attrgetter(*_WHERE_KNOWN)
 _ALWAYS_NAMES = tuple(_ALWAYS.values())

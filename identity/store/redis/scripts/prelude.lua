@@ -30,11 +30,11 @@ local function id_about(name)
   return string.sub(redis.sha1hex(event_id .. name), 1, #event_id)
 end
 
-local function append(type, outcome, reason, subject, session, generation, id, evidence, told)
+local function append(type, outcome, reason, subject, session, generation, id, evidence, told, expires)
   local sequence = redis.call('HINCRBY', ledger, 'sequence', 1)
   redis.call('XADD', outbox, '*', 'id', id, 'seq', sequence, 'at', text(now_ms), 'type', type,
     'outcome', outcome, 'reason', reason, 'subject', subject, 'session', session,
-    'generation', generation, 'circumstances', told, 'evidence', evidence or '')
+    'generation', generation, 'circumstances', told, 'evidence', evidence or '', 'expires', expires or '')
   return sequence
 end
 
@@ -127,12 +127,12 @@ local function outbox_is_overfull()
 end
 
 -- Records an event of this call and returns its gapless sequence number, 0 where it is only counted. A call that records
--- several gives each but one an id of its own.
-local function record(type, outcome, reason, subject, session, generation, id, evidence)
+-- several gives each but one an id of its own. `expires`: when the session is over if it is not used again.
+local function record(type, outcome, reason, subject, session, generation, id, evidence, expires)
   if changes_nothing[type] and is_folded(type, reason) then
     return 0
   end
-  return append(type, outcome, reason, subject, session, generation, id or event_id, evidence, circumstances)
+  return append(type, outcome, reason, subject, session, generation, id or event_id, evidence, circumstances, expires)
 end
 
 -- No access token lives longer than 15 minutes; two more allow for skew between servers and verifiers.

@@ -182,7 +182,8 @@ if verdict == 'REPORTED' then
     evidence())
 else
   local types = {ROTATED = 'tokens.refreshed', REPEATED = 'refresh.retry_answered', RECOVERED = 'family.recovered'}
-  sequence = record(types[verdict], 'success', '', subject, session, live)
+  sequence = record(types[verdict], 'success', '', subject, session, live, nil, nil,
+    text(math.min(family.created + terms.absolute_ms, now_ms + terms.idle_ms)))
   local user_known = address ~= '' or agent_digest ~= '' or device ~= ''
   local known_address = user_known and address or family.address
   if verdict == 'REPEATED' then

@@ -50,7 +50,8 @@ if request_digest ~= '' then
       record('request.refused', 'refused', 'FAMILY_REVOKED', subject, first[4], '')
       return {'FAMILY_REVOKED', now_ms}
     end
-    local sequence = record('tokens.reissued', 'success', '', subject, first[4], 0)
+    local sequence = record('tokens.reissued', 'success', '', subject, first[4], 0, nil, nil,
+      text(ends_at(before, terms_of(before))))
     return {'REPEATED', now_ms, sequence, tonumber(first[3]), first[2]}
   end
 end
@@ -89,8 +90,9 @@ local function make_room(index, most)
 end
 
 local index = make_room(redis.call('GET', index_key) or '', tonumber(ARGV[20]))
-local sequence = record('tokens.issued', 'success', '', subject, session, 0)
 local expiry_ms = now_ms + terms.absolute_ms
+local sequence = record('tokens.issued', 'success', '', subject, session, 0, nil, nil,
+  text(now_ms + math.min(terms.absolute_ms, terms.idle_ms)))
 share(KEYS[9], ARGV[9])
 if ARGV[14] ~= '' then
   share(KEYS[10], ARGV[13])

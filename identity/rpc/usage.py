@@ -1,0 +1,87 @@
+"""Reports of uses, checked: one record at a time, so that the one that is refused is named."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+
+import grpc
+
+from grpc_identity.v1 import identity_service_pb2 as pb
+from identity.audit.event import NOBODY, EndUser
+from identity.errors import field_invalid
+from identity.rpc.authentication import well_formed_traceparent
+from identity.sessions.usage import ReportedUse
+
+SPOOL_ID_BYTES = 16
+MAX_RECORDS = 256
+MAX_TEXT_BYTES = 256
+MAX_USER_AGENT_BYTES = 512
+MAX_NUMBER = 2**53 - 1
+MAX_OCCURRED_AT_MS = 253_402_300_799_999  # the end of the year 9999, where timestamps end
+_REASON = re.compile(r"[A-Z][A-Z0-9_]{0,63}")
+_STATUS_CODES = frozenset(code.name for code in grpc.StatusCode)
+
+
+def usage_report(request: pb.RecordUsageRequest) -> tuple[bytes, tuple[ReportedUse, ...]]:
+    """The spool and its records. Raises ``FIELD_INVALID``."""
+    if len(request.spool_id) != SPOOL_ID_BYTES:
+        raise field_invalid("spool_id", f"has {SPOOL_ID_BYTES} bytes")
+    if not 1 <= len(request.records) <= MAX_RECORDS:
+        raise field_invalid("records", f"has {len(request.records)} entries; 1 to {MAX_RECORDS} are allowed")
+    before, uses = 0, []
+    for place, record in enumerate(request.records):
+        at = f"records[{place}]"
+        if not before < record.sequence <= MAX_NUMBER:
+            raise field_invalid(f"{at}.sequence", "does not rise, or is too high")
+        before = record.sequence
+        uses.append(_use(at, record))
+    return request.spool_id, tuple(uses)
+
+
+def _use(at: str, record: pb.UsageRecord) -> ReportedUse:
+    if record.step not in (pb.USAGE_STEP_BEGUN, pb.USAGE_STEP_ENDED):
+        raise field_invalid(f"{at}.step", "is not a step this service knows")
+    is_begun = record.step == pb.USAGE_STEP_BEGUN
+    if not 0 < record.occurred_at_ms <= MAX_OCCURRED_AT_MS:
+        raise field_invalid(f"{at}.occurred_at_ms", "is not a time")
+    if record.reason and not _REASON.fullmatch(record.reason):
+        raise field_invalid(f"{at}.reason", "is not a reason")
+    if (record.status_code not in _STATUS_CODES) if not is_begun else record.status_code:
+        raise field_invalid(f"{at}.status_code", "is the name of a gRPC status when the call has ended")
+    return ReportedUse(
+        number=record.sequence,
+        is_begun=is_begun,
+        occurred_at_ms=record.occurred_at_ms,
+        method=_text(f"{at}.method", record.method, required=True),
+        subject=_text(f"{at}.subject", record.subject, required=True),
+        session_id=_text(f"{at}.session_id", record.session_id),
+        token_id=_text(f"{at}.token_id", record.token_id, required=True),
+        client_id=_text(f"{at}.client_id", record.client_id),
+        issuer=_text(f"{at}.issuer", record.issuer),
+        end_user=_end_user(at, record),
+        status_code=record.status_code,
+        reason=record.reason,
+        traceparent=well_formed_traceparent(record.traceparent),
+    )
+
+
+def _end_user(at: str, record: pb.UsageRecord) -> EndUser:
+    address = ""
+    if record.ip_address:
+        try:
+            address = ipaddress.ip_address(record.ip_address).compressed
+        except ValueError:
+            raise field_invalid(f"{at}.ip_address", "is not an IPv4 or IPv6 address") from None
+    user_agent = _text(f"{at}.user_agent", record.user_agent, max_bytes=MAX_USER_AGENT_BYTES)
+    return EndUser(address, user_agent) if address or user_agent else NOBODY
+
+
+def _text(field: str, value: str, *, max_bytes: int = MAX_TEXT_BYTES, required: bool = False) -> str:
+    if required and not value:
+        raise field_invalid(field, "is required")
+    if len(value) > max_bytes or len(value.encode()) > max_bytes:
+        raise field_invalid(field, f"has more than {max_bytes} bytes")
+    if value and not value.isprintable():
+        raise field_invalid(field, "has characters that cannot be printed")
+    return value

@@ -1,0 +1,77 @@
+"""Uses of tokens on other servers, as those report them.
+
+What a report says is the word of the client that reports it, and nothing of it is proved: whoever may report can say that any
+subject has used any token. So a record says who says it (``reported_by``), and nothing is decided by it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from identity.audit.event import Circumstances, EndUser, Event, EventType, Outcome
+from identity.audit.ports import UsageOutbox, UsageReport, UsageTaken
+from identity.clients.policy import Grant, require_grant
+from identity.sessions.caller import Caller
+
+OK = "OK"
+
+
+@dataclass(frozen=True, slots=True)
+class ReportedUse:
+    """One use, or its beginning, as it is reported. ``number`` is its place in its spool."""
+
+    number: int
+    is_begun: bool
+    occurred_at_ms: int
+    method: str
+    subject: str
+    session_id: str
+    token_id: str
+    client_id: str
+    issuer: str
+    end_user: EndUser
+    status_code: str
+    reason: str
+    traceparent: str
+
+
+@dataclass(frozen=True, slots=True)
+class RecordUsage:
+    """The use case. ``issuer`` is this service."""
+
+    outbox: UsageOutbox
+    issuer: str
+
+    async def __call__(self, caller: Caller, spool_id: bytes, uses: tuple[ReportedUse, ...]) -> UsageTaken:
+        """Records them, each once. Raises ``GRANT_MISSING`` and ``AUDIT_UNAVAILABLE``."""
+        require_grant(caller.policy, Grant.REPORT_USAGE)
+        events = [(use.number, self._event(caller, use)) for use in uses]
+        return await self.outbox.record_uses(UsageReport(caller.client_id, spool_id, events))
+
+    def _event(self, caller: Caller, use: ReportedUse) -> Event:
+        is_foreign = use.issuer not in {"", self.issuer}
+        circumstances = Circumstances(
+            use.client_id,
+            use.method,
+            use.end_user,
+            use.traceparent,
+            detail=f"a token of {use.issuer}" if is_foreign else "",
+            token_id=use.token_id,
+            reported_by=caller.client_id,
+            status_code=use.status_code,
+            occurred_at_ms=use.occurred_at_ms,
+        )
+        return Event(
+            EventType.TOKEN_USE_BEGUN if use.is_begun else EventType.TOKEN_USED,
+            _outcome(use),
+            circumstances,
+            use.reason,
+            use.subject,
+            use.session_id,
+        )
+
+
+def _outcome(use: ReportedUse) -> Outcome:
+    if use.is_begun:
+        return Outcome.BEGUN
+    return Outcome.SUCCESS if use.status_code == OK else Outcome.REFUSED

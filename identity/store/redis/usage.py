@@ -1,0 +1,70 @@
+"""``UsageOutbox`` on Redis or Valkey: the uses of a report, one script call a bucket.
+
+A spool is recorded in the order of its numbers, so that one mark a bucket and spool tells what is recorded of it. The mark is
+forgotten a day after the last report; what is reported again after that is in the outbox again, with the same event id.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections import defaultdict
+
+from identity.audit.event import Event
+from identity.audit.ports import UsageReport, UsageTaken
+from identity.errors import audit_unavailable
+from identity.store.redis import scripts
+from identity.store.redis.connection import Argument
+from identity.store.redis.keys import BucketKeys
+from identity.store.redis.scripted import ScriptedStore, recording
+from identity.tokens.access_token import EVENT_ID_BYTES
+
+MARK_LIVES_MS = 24 * 3600 * 1000
+_NO_EVENT = ("", "")
+
+
+class RedisUsageOutbox(ScriptedStore):
+    """The outbox of every bucket, as those see it who report uses."""
+
+    async def record_uses(self, report: UsageReport) -> UsageTaken:
+        """See ``UsageOutbox``."""
+        by_bucket: dict[BucketKeys, list[Argument]] = defaultdict(list)
+        for number, event in report.uses:
+            by_bucket[self._keys.of_name(event.subject)] += _arguments(report, number, event)
+        answers = await asyncio.gather(
+            *(self._record(report, bucket, arguments) for bucket, arguments in by_bucket.items())
+        )
+        if any(left for _, _, left in answers):
+            raise audit_unavailable()
+        return UsageTaken(sum(answer[0] for answer in answers), sum(answer[1] for answer in answers))
+
+    async def _record(
+        self, report: UsageReport, bucket: BucketKeys, arguments: list[Argument]
+    ) -> tuple[int, int, int]:
+        recorded, already, left = await self._connection.run(
+            scripts.RECORD_USAGE,
+            (*recording(bucket), bucket.usage_mark(report.reported_by, report.spool_id)),
+            (*_NO_EVENT, self._outbox_bound, self._clock.as_argument(), MARK_LIVES_MS, *arguments),
+            # Whoever reports forgets what is acknowledged, and can wait.
+            max(self._refreshing, self._revoking),
+        )
+        return recorded, already, left
+
+
+def event_id_of(reported_by: str, spool_id: bytes, number: int) -> bytes:
+    """The same for the same record. The reporter is part of it, so that none can take the id of another's record."""
+    name = b"\0".join((reported_by.encode(), spool_id, b"%d" % number))
+    return hashlib.sha256(name).digest()[:EVENT_ID_BYTES]
+
+
+def _arguments(report: UsageReport, number: int, event: Event) -> tuple[Argument, ...]:
+    return (
+        number,
+        event_id_of(report.reported_by, report.spool_id, number).hex(),
+        event.type.value,
+        event.outcome.value,
+        event.reason,
+        event.subject,
+        event.session_id,
+        event.circumstances.serialised(),
+    )

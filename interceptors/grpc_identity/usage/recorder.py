@@ -1,0 +1,283 @@
+"""``UsageRecorder``: uses of tokens, kept on disk until the identity service has them.
+
+"Recorded" means: copied into a file that is mapped into memory. That survives the process, whatever ends it, and not the
+machine. One thread delivers; nobody waits for it but ``close``.
+
+After a fork the child has a spool and a thread of its own, made when it first records something.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import weakref
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from grpc_identity.channels import ChannelFactory
+from grpc_identity.circuit_breaker import CircuitBreaker
+from grpc_identity.clock import Clock, monotonic_clock
+from grpc_identity.errors import UsageSpoolError
+from grpc_identity.telemetry import observe_usage
+from grpc_identity.token_grants import ClientAuthentication, authentication_of
+from grpc_identity.usage.delivery import MAX_BATCH_RECORDS, UsageDelivery
+from grpc_identity.usage.spool import Spool
+from grpc_identity.usage.spool_directory import SpoolDirectory
+from grpc_identity.usage.tally import UsageTally
+
+if TYPE_CHECKING:
+    import grpc
+
+__all__ = ["UsageRecorder"]
+
+DEFAULT_SPOOL_BYTES = 16 * 1024 * 1024
+TIMEOUT_SECONDS = 5.0
+LINGER_SECONDS = 0.2
+ADOPT_EVERY_SECONDS = 30.0
+FLUSH_SECONDS = 5.0
+OPEN_AGAIN_SECONDS = 1.0
+_LOST_SAID_EVERY = 10_000
+
+_logger = logging.getLogger("grpc_identity.usage")
+
+
+class UsageRecorder:
+    """Records uses for the methods whose rules ask for it; given to an interceptor as ``usage``.
+
+    >>> recorder = UsageRecorder(
+    ...     "id.example:443", client_id="orders", client_secret="s3cret", directory="/var/lib/orders/usage"
+    ... )
+
+    The client needs ``GRANT_REPORT_USAGE``. ``directory`` is on a local disk and belongs to this service; its processes share
+    it, each with a file of ``spool_bytes``, and take over what a process that died has left there. Use it as a context
+    manager, ``async with`` or ``with``: at the end what waits is delivered, for up to five seconds, and stays on disk
+    otherwise.
+    """
+
+    _is_awake: bool
+    _delivery: UsageDelivery
+    _spool: Spool | None
+    _adopted: list[Spool]
+    _thread: threading.Thread | None
+
+    def __init__(
+        self,
+        target: str,
+        *,
+        client_id: str | None = None,
+        client_secret: str | None = None,
+        authentication: ClientAuthentication | None = None,
+        directory: str | os.PathLike[str],
+        spool_bytes: int = DEFAULT_SPOOL_BYTES,
+        credentials: grpc.ChannelCredentials | None = None,
+        allow_plaintext: bool = False,
+        timeout_seconds: float = TIMEOUT_SECONDS,
+        linger_seconds: float = LINGER_SECONDS,
+        monotonic: Clock = monotonic_clock,
+    ) -> None:
+        self._name = f"{client_id!r} at {target}" if client_id else target
+        self._directory = SpoolDirectory(Path(directory))
+        self._spool_bytes = spool_bytes
+        self._linger_seconds = linger_seconds
+        self._monotonic = monotonic
+        self._channel = ChannelFactory(target, credentials, allow_plaintext)
+        self._authentication = authentication_of(client_id, client_secret, authentication)
+        self._timeout_seconds = timeout_seconds
+        self._open_again_at = monotonic()
+        self._begin()
+        _recorders.add(self)
+
+    def __repr__(self) -> str:
+        return f"UsageRecorder({self._name})"
+
+    def start(self) -> None:
+        """Makes the spool and starts to deliver. Raises ``UsageSpoolError``."""
+        with self._lock:
+            self._closed = False
+            if self._spool is None:
+                try:
+                    self._spool = self._directory.create(size_bytes=self._spool_bytes)
+                except OSError as error:
+                    raise UsageSpoolError(
+                        f"{self._directory.path}: no place for {self._spool_bytes} bytes of records: {error.strerror}"
+                    ) from error
+            if self._thread is None or not self._thread.is_alive():
+                self._stopping.clear()
+                self._thread = threading.Thread(target=self._run, name="grpc_identity usage", daemon=True)
+                self._thread.start()
+        observe_usage(self)
+
+    def put(self, record: bytes, *, keep_bytes: int = 0, kept_bytes: int = 0) -> bool:
+        """See ``UsageSink``."""
+        spool = self._spool or self._opened()
+        if spool is None or not spool.append(record, keep_bytes=keep_bytes, kept_bytes=kept_bytes):
+            self._lost()
+            return False
+        self.tally.recorded += 1
+        if not self._is_awake:
+            self._is_awake = True
+            self._wake.set()
+        return True
+
+    def close(self, *, flush_seconds: float = FLUSH_SECONDS) -> None:
+        """Delivers what waits, for as long as that, and ends. What is not delivered stays on disk for the next start."""
+        self._stopping.set()
+        self._wake.set()
+        thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(flush_seconds)
+            if thread.is_alive():
+                self._giving_up = True
+                self._delivery.close()
+                thread.join(self._timeout_seconds)
+            if thread.is_alive():
+                # It still reads the spool, which the next start finds.
+                _logger.warning("%d uses of tokens wait on disk for the next start", self.waiting)
+                return
+        with self._lock:
+            self._closed = True
+            spool, self._spool, self._thread = self._spool, None, None
+        if spool is not None:
+            if spool.waiting:
+                _logger.warning(
+                    "%d uses of tokens wait on disk for the next start: %s", spool.waiting, spool.path
+                )
+                spool.close()
+            else:
+                self._directory.remove(spool)
+
+    @property
+    def waiting(self) -> int:
+        """How many records of this process are not delivered."""
+        spool = self._spool
+        return spool.waiting if spool is not None else 0
+
+    @property
+    def waiting_bytes(self) -> int:
+        """How much of the spool they take."""
+        spool = self._spool
+        return spool.waiting_bytes if spool is not None else 0
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        import asyncio
+
+        await asyncio.to_thread(self.start)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        import asyncio
+
+        await asyncio.to_thread(self.close)
+
+    def reset(self) -> None:
+        """For the child after a fork: what is held is the parent's."""
+        spool, delivery = self._spool, self._delivery
+        self._begin()
+        delivery.abandon()
+        if spool is not None:
+            spool.abandon()
+
+    def _begin(self) -> None:
+        self.tally = UsageTally()
+        self._lock = threading.Lock()
+        self._wake = threading.Event()
+        self._stopping = threading.Event()
+        self._thread = None
+        self._spool = None
+        self._adopted = []
+        self._is_awake = False
+        self._giving_up = False
+        self._closed = False
+        self._delivery = UsageDelivery(
+            self._channel,
+            self._authentication,
+            self.tally,
+            CircuitBreaker(monotonic=self._monotonic),
+            timeout_seconds=self._timeout_seconds,
+            wait=self._stopping.wait,
+        )
+
+    def _opened(self) -> Spool | None:
+        # Only where nobody has called `start`: in a forked child, for the most part.
+        if self._closed or self._monotonic() < self._open_again_at:
+            return None
+        try:
+            self.start()
+        except UsageSpoolError:
+            self._open_again_at = self._monotonic() + OPEN_AGAIN_SECONDS
+            _logger.exception("uses of tokens cannot be recorded")
+        return self._spool
+
+    def _lost(self) -> None:
+        self.tally.lost += 1
+        if self.tally.lost % _LOST_SAID_EVERY == 1:
+            _logger.error(
+                "a use of a token could not be recorded, %d so far: the spool of %d bytes is full, or is not there",
+                self.tally.lost,
+                self._spool_bytes,
+            )
+
+    def _run(self) -> None:
+        adopt_at = self._monotonic()
+        while True:
+            if self._monotonic() >= adopt_at:
+                self._adopted += self._directory.adopt()
+                adopt_at = self._monotonic() + ADOPT_EVERY_SECONDS
+            is_last = self._stopping.is_set()
+            # In this order: what is put from here on wakes this thread again, or is seen below.
+            self._wake.clear()
+            self._is_awake = False
+            self._deliver(is_last=is_last)
+            if is_last:
+                break
+            if not self.waiting:
+                self._wake.wait(ADOPT_EVERY_SECONDS)
+            self._linger()
+        self._delivery.close()
+        for spool in self._adopted:
+            spool.close()
+        self._adopted.clear()
+
+    def _linger(self) -> None:
+        # Records come one by one; a call for each would cost more than all else.
+        if self.waiting < MAX_BATCH_RECORDS:
+            self._stopping.wait(self._linger_seconds)
+
+    def _deliver(self, *, is_last: bool) -> None:
+        try:
+            while self._adopted and not self._giving_up:
+                if not self._delivery.deliver(self._adopted[0], once=is_last):
+                    return
+                self._directory.remove(self._adopted.pop(0))
+            if self._spool is not None and not self._giving_up:
+                leave = 0 if is_last else MAX_BATCH_RECORDS
+                self._delivery.deliver(self._spool, leave=leave, once=is_last)
+        except Exception:
+            # Whatever it is, the thread must go on: without it nothing is delivered any more.
+            _logger.exception("delivering uses of tokens failed")
+            self._stopping.wait(OPEN_AGAIN_SECONDS)
+
+
+_recorders: weakref.WeakSet[UsageRecorder] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for recorder in list(_recorders):
+        recorder.reset()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

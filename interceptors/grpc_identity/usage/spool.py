@@ -1,0 +1,226 @@
+"""Records on disk, first in, first out, in a file of fixed size that is mapped into memory.
+
+To append is to copy into memory. What was appended is in the page cache then: it survives the process, however that ends, and
+not the machine. Rules it keeps:
+
+- the file has its full size from the start, with its blocks allocated, so that a full disk is noticed then and not by a
+  signal later;
+- every record has a number, one more than that of the one before, and a checksum over both; reading stops at the first
+  that does not fit, which is the end, a record that was not finished, or one of an earlier round;
+- how far it is acknowledged stands in two places, written in turn, so that one of them is always whole.
+
+Layout: 4,096 bytes of head, then a ring of frames: length, CRC-32, number, record, filled up to 8 bytes. A frame is never
+split: what is left before the end of the ring is skipped.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import secrets
+import struct
+import threading
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["FRAME_BYTES", "MAX_RECORD_BYTES", "MIN_SPOOL_BYTES", "Batch", "Spool", "SpoolDamagedError"]
+
+SPOOL_ID_BYTES = 16
+MAX_RECORD_BYTES = 4096
+MIN_SPOOL_BYTES = 64 * 1024
+_HEAD_BYTES = 4096
+_MAGIC = b"GIUSAGE1"
+_HEAD = struct.Struct("<8s16sQ")
+_CRC = struct.Struct("<I")
+_MARK = struct.Struct("<QQQ")
+_MARK_PLACES = (512, 1024)
+_FRAME = struct.Struct("<IIQ")
+_NUMBER = struct.Struct("<Q")
+_SKIP = 0xFFFFFFFF
+FRAME_BYTES = _FRAME.size
+
+
+class SpoolDamagedError(Exception):
+    """A file that is no spool, or whose head cannot be read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """The oldest records, with their numbers; ``end`` is the position after them."""
+
+    records: Sequence[tuple[int, bytes]]
+    end: int
+
+    @property
+    def last_number(self) -> int:
+        """The number of the newest of them."""
+        return self.records[-1][0]
+
+
+class Spool:
+    """One file. Any thread may append; one reads and acknowledges."""
+
+    def __init__(self, path: Path, descriptor: int) -> None:
+        """Reads what the file holds; ``descriptor`` is open for reading and writing, and is closed with the spool."""
+        self.path = path
+        self._descriptor = descriptor
+        size = os.fstat(descriptor).st_size
+        if size < _HEAD_BYTES + MIN_SPOOL_BYTES:
+            raise SpoolDamagedError(f"{path} is too short for a spool")
+        self._map = mmap.mmap(descriptor, size)
+        self._lock = threading.Lock()
+        self.spool_id: bytes
+        self._capacity: int
+        magic, self.spool_id, self._capacity = _HEAD.unpack_from(self._map)
+        (crc,) = _CRC.unpack_from(self._map, _HEAD.size)
+        if (
+            magic != _MAGIC
+            or crc != zlib.crc32(self._map[: _HEAD.size])
+            or size != _HEAD_BYTES + self._capacity
+        ):
+            raise SpoolDamagedError(f"{path} is no spool")
+        self._mark, self._acknowledged, self._acknowledged_number = self._newest_mark()
+        self._end, self._last_number = self._acknowledged, self._acknowledged_number
+        self._kept_bytes = 0
+        while (frame := self._frame(self._end, self._last_number + 1)) is not None:
+            self._end, self._last_number = frame[1], self._last_number + 1
+
+    @classmethod
+    def create(cls, path: Path, descriptor: int, *, size_bytes: int) -> Spool:
+        """An empty one, in a file that is empty. Raises ``OSError``, where there is no room for all of it."""
+        capacity = max(size_bytes, MIN_SPOOL_BYTES) // 8 * 8
+        _allocate(descriptor, _HEAD_BYTES + capacity)
+        head = _HEAD.pack(_MAGIC, secrets.token_bytes(SPOOL_ID_BYTES), capacity)
+        mark = _MARK.pack(0, 0, 0)
+        os.pwrite(descriptor, mark + _CRC.pack(zlib.crc32(mark)), _MARK_PLACES[0])
+        os.pwrite(descriptor, head + _CRC.pack(zlib.crc32(head)), 0)
+        return cls(path, descriptor)
+
+    @property
+    def waiting(self) -> int:
+        """How many records are not acknowledged."""
+        return self._last_number - self._acknowledged_number
+
+    @property
+    def waiting_bytes(self) -> int:
+        """How much of the ring they take."""
+        return self._end - self._acknowledged
+
+    @property
+    def capacity_bytes(self) -> int:
+        """How much the ring holds."""
+        return self._capacity
+
+    def append(self, record: bytes, *, keep_bytes: int = 0, kept_bytes: int = 0) -> bool:
+        """Whether there was room; see ``UsageSink.put``."""
+        if len(record) > MAX_RECORD_BYTES:
+            return False
+        needed = _padded(FRAME_BYTES + len(record))
+        with self._lock:
+            end, ring = self._end, self._capacity
+            offset = end % ring
+            skipped = ring - offset if needed > ring - offset else 0
+            kept = self._kept_bytes - kept_bytes
+            if end + skipped + needed + kept + keep_bytes - self._acknowledged > ring:
+                self._kept_bytes = kept
+                return False
+            number = self._last_number + 1
+            named = _NUMBER.pack(number)
+            if skipped:
+                self._skip(offset, skipped, number, named)
+                offset = 0
+            crc = zlib.crc32(record, zlib.crc32(named))
+            place = _HEAD_BYTES + offset
+            self._map[place : place + FRAME_BYTES + len(record)] = (
+                _FRAME.pack(len(record), crc, number) + record
+            )
+            self._end = end + skipped + needed
+            self._last_number = number
+            self._kept_bytes = kept + keep_bytes
+        return True
+
+    def oldest(self, *, at_most: int, max_bytes: int) -> Batch | None:
+        """The oldest records, at least one; ``None`` when all are acknowledged."""
+        records: list[tuple[int, bytes]] = []
+        at, number, size, last = self._acknowledged, self._acknowledged_number, 0, self._last_number
+        while number < last and len(records) < at_most:
+            frame = self._frame(at, number + 1)
+            if frame is None or (records and size + len(frame[0]) > max_bytes):
+                break
+            record, at = frame
+            number += 1
+            size += len(record)
+            records.append((number, record))
+        return Batch(records, at) if records else None
+
+    def acknowledge(self, batch: Batch) -> None:
+        """Lets go of the records of ``oldest``."""
+        self._mark += 1
+        mark = _MARK.pack(self._mark, batch.end, batch.last_number)
+        place = _MARK_PLACES[self._mark % len(_MARK_PLACES)]
+        self._map[place : place + _MARK.size + _CRC.size] = mark + _CRC.pack(zlib.crc32(mark))
+        # In this order: the room is used again as soon as it is free.
+        self._acknowledged_number = batch.last_number
+        self._acknowledged = batch.end
+
+    def close(self) -> None:
+        """Lets go of the file, which stays."""
+        with self._lock:
+            self._map.close()
+            os.close(self._descriptor)
+
+    def abandon(self) -> None:
+        """For the child after a fork: the file, and the lock on it, are the parent's."""
+        # Not locked: whichever thread held the lock is not here.
+        self._map.close()
+        os.close(self._descriptor)
+
+    def _skip(self, offset: int, skipped: int, number: int, named: bytes) -> None:
+        if skipped >= FRAME_BYTES:
+            place = _HEAD_BYTES + offset
+            self._map[place : place + FRAME_BYTES] = _FRAME.pack(_SKIP, zlib.crc32(named), number)
+
+    def _frame(self, at: int, number: int) -> tuple[bytes, int] | None:
+        """The record with this number, if it is at this position, and the position after it."""
+        offset = at % self._capacity
+        if self._capacity - offset < FRAME_BYTES:
+            return self._frame(at + self._capacity - offset, number)
+        place = _HEAD_BYTES + offset
+        length, crc, found = _FRAME.unpack_from(self._map, place)
+        if found != number:
+            return None
+        expected = zlib.crc32(_NUMBER.pack(number))
+        if length == _SKIP:
+            # At the start of the ring nothing is skipped, which ends this for whatever the file holds.
+            return self._frame(at + self._capacity - offset, number) if crc == expected and offset else None
+        if length > MAX_RECORD_BYTES or offset + FRAME_BYTES + length > self._capacity:
+            return None
+        record = self._map[place + FRAME_BYTES : place + FRAME_BYTES + length]
+        if zlib.crc32(record, expected) != crc:
+            return None
+        return record, at + _padded(FRAME_BYTES + length)
+
+    def _newest_mark(self) -> tuple[int, int, int]:
+        marks = []
+        for place in _MARK_PLACES:
+            mark = self._map[place : place + _MARK.size]
+            if zlib.crc32(mark) == _CRC.unpack_from(self._map, place + _MARK.size)[0]:
+                marks.append(_MARK.unpack(mark))
+        if not marks:
+            raise SpoolDamagedError(f"{self.path} does not say how far it is acknowledged")
+        turn, position, number = max(marks)
+        return turn, position, number
+
+
+def _padded(length: int) -> int:
+    return (length + 7) // 8 * 8
+
+
+def _allocate(descriptor: int, size: int) -> None:
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(descriptor, 0, size)
+        return
+    for start in range(0, size, 1 << 20):
+        os.pwrite(descriptor, bytes(min(1 << 20, size - start)), start)

@@ -1,0 +1,18 @@
+"""What became of records, in plain numbers; ``telemetry`` reads them."""
+
+from __future__ import annotations
+
+__all__ = ["UsageTally"]
+
+
+class UsageTally:
+    """``recorded``: kept in the spool; ``lost``: had no room there; ``delivered``: acknowledged by the identity service;
+    ``refused``: records that it will never take. Of the life of this process."""
+
+    __slots__ = ("delivered", "lost", "recorded", "refused")
+
+    def __init__(self) -> None:
+        self.recorded = 0
+        self.lost = 0
+        self.delivered = 0
+        self.refused = 0

@@ -1,0 +1,195 @@
+"""From a call to records of it: who used which session and token, on which method, from where, with what outcome.
+
+A record is a ``grpc_identity.v1.UsageRecord`` that is put together from parts: those of a token, of a peer, of a user agent are
+made once and remembered, so that a call costs little more than the joining. Texts that are too long are cut off, since what
+the identity service refuses would be lost.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
+from urllib.parse import unquote
+
+from grpc_identity.clock import Clock, wall_clock
+from grpc_identity.principal import Principal
+from grpc_identity.telemetry import current_span, report_use, traceparent_of
+from grpc_identity.usage.ports import UsageSink
+from grpc_identity.v1 import identity_service_pb2 as pb
+
+__all__ = ["Use", "Uses", "address_of"]
+
+MAX_TEXT_BYTES = 256
+MAX_USER_AGENT_BYTES = 512
+MAX_REMEMBERED = 4096
+# An ended use has more to say than one that has begun.
+_ENDING_BYTES = 256
+_FRAME_BYTES = 64
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+
+_STEP_BEGUN = b"\x10\x01"
+_STEP_ENDED = b"\x10\x02"
+_OCCURRED = b"\x18"
+_OK = b"\x62\x02OK"
+
+_Key = TypeVar("_Key")
+
+
+class _Remembered(dict[_Key, bytes]):
+    """Parts of records, by what they are made from."""
+
+    def __init__(self, make: Callable[[_Key], bytes]) -> None:
+        self._make = make
+
+    def __missing__(self, key: _Key) -> bytes:
+        if len(self) >= MAX_REMEMBERED:
+            self.clear()
+        part = self[key] = self._make(key)
+        return part
+
+
+class Uses:
+    """Makes records for one interceptor, and puts them in the sink."""
+
+    def __init__(self, sink: UsageSink, *, wall: Clock = wall_clock) -> None:
+        self._put = sink.put
+        self._wall = wall
+        self._of_tokens: dict[str, tuple[Principal, bytes]] = {}
+        self._of_methods = _Remembered[str](lambda method: _field("method", method))
+        self._of_peers = _Remembered[str](lambda peer: _field("ip_address", address_of(peer)))
+        self._of_agents = _Remembered[str](
+            lambda agent: _field("user_agent", agent, max_bytes=MAX_USER_AGENT_BYTES)
+        )
+        self._of_codes = _Remembered[str](lambda code: _field("status_code", code))
+
+    def begin(
+        self, method: str, principal: Principal, metadata: Iterable[tuple[str, Any]] | None, peer: str
+    ) -> Use | None:
+        """Records that a handler is about to run, with room for how it ends; ``None`` where that cannot be."""
+        use = Use(self, method, principal, metadata, peer)
+        record = self._record(use, _STEP_BEGUN, b"")
+        use.kept_bytes = 2 * (len(record) + _ENDING_BYTES + _FRAME_BYTES)
+        return use if self._put(record, keep_bytes=use.kept_bytes) else None
+
+    def ended(
+        self,
+        method: str,
+        principal: Principal,
+        metadata: Iterable[tuple[str, Any]] | None,
+        peer: str,
+        code: str,
+        reason: str = "",
+    ) -> None:
+        """Records how a call ended, or was refused."""
+        Use(self, method, principal, metadata, peer).end(code, reason)
+
+    def _record(self, use: Use, step: bytes, status: bytes) -> bytes:
+        span = current_span()
+        trace, agent = None if span is None else traceparent_of(span), ""
+        for key, value in use.metadata or ():
+            if key == "user-agent":
+                agent = value
+            elif key == "traceparent" and trace is None and _TRACEPARENT.fullmatch(value):
+                trace = value
+        if span is not None and status:
+            report_use(span, use.method, use.principal, use.code)
+        return b"".join(
+            (
+                step,
+                _OCCURRED,
+                _varint(int(self._wall() * 1000)),
+                self._of_methods[use.method],
+                self._of_token(use.principal),
+                self._of_peers[use.peer],
+                self._of_agents[agent],
+                status,
+                b"" if trace is None else b"\x72\x37" + trace.encode(),
+            )
+        )
+
+    def _of_token(self, principal: Principal) -> bytes:
+        remembered = self._of_tokens.get(principal.token_id)
+        if remembered is not None and remembered[0] is principal:
+            return remembered[1]
+        part = b"".join(
+            (
+                _field("subject", principal.subject),
+                _field("session_id", principal.session_id or ""),
+                _field("token_id", principal.token_id),
+                _field("client_id", principal.client_id),
+                _field("issuer", principal.issuer),
+            )
+        )
+        if len(self._of_tokens) >= MAX_REMEMBERED:
+            self._of_tokens.clear()
+        self._of_tokens[principal.token_id] = (principal, part)
+        return part
+
+    def _end(self, use: Use, code: str, reason: str) -> None:
+        status = _OK if code == "OK" else self._of_codes[code] + _field("reason", reason)
+        self._put(self._record(use, _STEP_ENDED, status), kept_bytes=use.kept_bytes)
+
+
+class Use:
+    """One call. It ends once, whoever says so first."""
+
+    __slots__ = ("_uses", "code", "kept_bytes", "metadata", "method", "peer", "principal")
+
+    def __init__(
+        self,
+        uses: Uses,
+        method: str,
+        principal: Principal,
+        metadata: Iterable[tuple[str, Any]] | None,
+        peer: str,
+    ) -> None:
+        self._uses = uses
+        self.method = method
+        self.principal = principal
+        self.metadata = metadata
+        self.peer = peer
+        self.kept_bytes = 0
+        self.code = ""
+
+    def end(self, code: str, reason: str = "") -> None:
+        """The call has ended with this status."""
+        if not self.code:
+            self.code = code
+            self._uses._end(self, code, reason)  # noqa: SLF001 - one module
+
+
+def address_of(peer: str) -> str:
+    """The address of a peer as gRPC names it; empty for one that has none.
+
+    >>> address_of("ipv6:%5B::1%5D:50051")
+    '::1'
+    """
+    kind, _, rest = peer.partition(":")
+    if kind not in {"ipv4", "ipv6"}:
+        return ""
+    host = unquote(rest).rpartition(":")[0].strip("[]").partition("%")[0]
+    try:
+        return ipaddress.ip_address(host).compressed
+    except ValueError:
+        return ""
+
+
+def _field(name: str, value: str, *, max_bytes: int = MAX_TEXT_BYTES) -> bytes:
+    encoded = value.encode()
+    if len(encoded) > max_bytes:
+        value = encoded[:max_bytes].decode(errors="ignore")
+    if not value.isprintable():
+        value = "".join(character if character.isprintable() else "?" for character in value)
+    fields: dict[str, Any] = {name: value}
+    return pb.UsageRecord(**fields).SerializeToString()
+
+
+def _varint(number: int) -> bytes:
+    digits = bytearray()
+    while number > 0x7F:
+        digits.append(number & 0x7F | 0x80)
+        number >>= 7
+    digits.append(number)
+    return bytes(digits)

@@ -1,0 +1,118 @@
+"""Who has the exported spans alone can tell who had which session when, what it was used for, and why it ended.
+
+The truth is that of those who called: ten thousand things at random, on a clock that runs ahead so that sessions end by
+themselves, too.
+"""
+
+from __future__ import annotations
+
+import base64
+import random
+import secrets
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import grpc
+import pytest
+import pytest_asyncio
+from audit.auditor import Session, account_of
+from audit.workload import POLICY, Known, Travelling, Workload, of_many
+
+from grpc_identity.v1 import clients_pb2, identity_service_pb2_grpc
+from identity.app import IdentityServer
+from identity.bootstrap import bootstrap_client
+
+OPERATIONS = 10_000
+SUBJECTS = 20
+CLIENTS = ("login", "mobile", "desk")
+ADMIN = clients_pb2.ClientPolicy(grants=["GRANT_ADMIN"], calls_per_second=1_000_000)
+
+
+@pytest_asyncio.fixture
+async def workload(make_settings: Callable[..., Any], collector: Any) -> AsyncIterator[Workload]:
+    """A service whose events go to the collector, and what is asked of it."""
+    settings = make_settings(
+        audit={"relay": True, "relay_poll_ms": 50},
+        limits={
+            "refreshes_per_family_per_minute": 1_000_000,
+            "address_failures_per_minute": 1_000_000,
+            "address_successes_per_minute": 1_000_000,
+        },
+    )
+    metadata = {}
+    for client_id in (*CLIENTS, "admin"):
+        policy = ADMIN if client_id == "admin" else POLICY
+        secret = await bootstrap_client(settings, client_id=client_id, display_name=client_id, policy=policy)
+        pair = base64.b64encode(f"{client_id}:{secret}".encode()).decode()
+        metadata[client_id] = (("authorization", f"Basic {pair}"),)
+    clock, seed = Travelling(), secrets.randbits(32)
+    print(f"seed {seed}")
+    server = IdentityServer(settings, clock=clock)
+    addresses = await server.start()
+    async with grpc.aio.insecure_channel(addresses.grpc_target) as channel:
+        stub = identity_service_pb2_grpc.IdentityServiceStub(channel)  # type: ignore[no-untyped-call]
+
+        async def call(method: str, request: Any, client_id: str) -> Any:
+            return await getattr(stub, method)(request, metadata=metadata[client_id])
+
+        async def use(token: str, method: str) -> tuple[str, str]:
+            return "", ""
+
+        def travel(seconds: float) -> None:
+            clock.ahead_seconds += seconds
+            server.store.clock.offset_ms = int(clock.ahead_seconds * 1000)
+
+        async def is_delivered() -> bool:
+            return not (await server.store.outbox.backlog(["otlp"])).events
+
+        yield Workload(CLIENTS, call, use, clock, random.Random(seed), travel, is_delivered)
+    await server.stop(0)
+
+
+@pytest.mark.timeout(300)
+async def test_ten_thousand_operations_are_told_from_spans_alone(
+    workload: Workload, collector: Any, wait_until: Any
+) -> None:
+    async def between_rounds() -> None:
+        workload.travel(workload.chance.choice([0, 30, 300, 900]))
+        if workload.chance.random() < 0.1:
+            await workload.revoke_client(workload.chance.choice(CLIENTS))
+
+    await of_many(workload, SUBJECTS, OPERATIONS, between_rounds)
+    # Refusals that were only counted are told when their window is over.
+    workload.travel(3600)
+    await wait_until(workload.is_delivered, seconds=60)
+    await wait_until(lambda: account_of(collector.spans).refusals == workload.refused)
+
+    account = account_of(collector.spans)
+    assert account.sessions.keys() == workload.known.keys()
+    for known in workload.known.values():
+        assert_same(account.sessions[known.session_id], known)
+    assert account.revoked_tokens == workload.revoked_tokens
+    assert account.refusals == workload.refused
+    ends = {session.ended.why for session in account.sessions.values()}
+    assert ends == {
+        "expired",
+        "session.revoked",
+        "subject.revoked",
+        "subject.erased",
+        "client.revoked",
+        "refresh.reuse_detected",
+        "refresh.wrong_client",
+    }
+    print(f"{dict(workload.done)}: {len(account.sessions)} sessions, {len(collector.spans)} spans")
+
+
+def assert_same(told: Session, known: Known) -> None:
+    assert (told.subject, told.client_id) == (known.subject, known.client_id)
+    assert known.started.holds(told.started_ms)
+    assert told.tokens == known.given
+    assert told.addresses == known.addresses
+    assert told.expires_ms == known.expires_ms
+    ended = told.ended
+    if known.ended is None:
+        assert (ended.why, ended.at_ms) == ("expired", known.expires_ms)
+    else:
+        why, cause, by, when = known.ended
+        assert (ended.why, ended.cause, ended.by) == (why, cause, by)
+        assert when.holds(ended.at_ms)

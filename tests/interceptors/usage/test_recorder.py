@@ -1,0 +1,225 @@
+"""From a guarded server to the outbox of a real service: acknowledged batches, through a spool on disk."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+import pytest_asyncio
+
+from grpc_identity import Policy, UsageAudit, UsageRecorder, UsageSpoolError, Verifier
+from grpc_identity.testing import InMemoryIssuer
+from grpc_identity.usage.spool import MIN_SPOOL_BYTES
+from grpc_identity.v1 import clients_pb2
+from grpc_identity.v1 import identity_service_pb2 as pb
+
+REPORTER = clients_pb2.ClientPolicy(grants=["GRANT_REPORT_USAGE"])
+RECORD = pb.UsageRecord(
+    step=pb.USAGE_STEP_ENDED,
+    occurred_at_ms=1_790_000_000_000,
+    method="/t.S/M",
+    subject="alice",
+    token_id="j",
+    status_code="OK",
+)
+
+
+def record(name: str) -> bytes:
+    """A record that can be told from others."""
+    named = pb.UsageRecord()
+    named.CopyFrom(RECORD)
+    named.session_id = name
+    return named.SerializeToString()
+
+
+async def recorded(service: Any) -> list[Any]:
+    """The uses in the outbox."""
+    waiting = await service.server.store.outbox_view.after({}, at_most=100_000)
+    return [each.event for each in waiting if each.event.type in {"token.used", "token.use_begun"}]
+
+
+@pytest_asyncio.fixture
+async def recorder_of(service: Any, tmp_path: Path) -> Any:
+    """Recorders that report to the service as `orders`."""
+    await service.new_client("orders", REPORTER)
+    made: list[UsageRecorder] = []
+
+    def make(**options: Any) -> UsageRecorder:
+        known = {
+            "client_id": "orders",
+            "client_secret": service.secrets["orders"],
+            "directory": tmp_path / "usage",
+            "linger_seconds": 0.01,
+        }
+        recorder = UsageRecorder(options.pop("target", service.addresses.grpc_target), **(known | options))
+        made.append(recorder)
+        return recorder
+
+    yield make
+    for recorder in made:
+        await asyncio.to_thread(recorder.close, flush_seconds=0.1)
+
+
+@pytest.mark.parametrize("stack", ["sync", "aio"])
+async def test_each_use_reaches_the_outbox_once(
+    service: Any, recorder_of: Any, issuer: InMemoryIssuer, serve: Any, call: Any, wait_until: Any, stack: str
+) -> None:
+    def answer(request: Any, context: Any) -> bytes:
+        return b""
+
+    handlers = {"unary_unary": grpc.unary_unary_rpc_method_handler(answer)}
+    policy = Policy().require("/t.S/unary_unary", audit=UsageAudit.MUST)
+    async with recorder_of() as usage:
+        target = await serve(stack, handlers, Verifier(issuer.trusted()), policy, usage=usage)
+        await asyncio.gather(
+            *(call(target, "unary_unary", issuer.mint(subject=f"person-{n}")) for n in range(50))
+        )
+        await wait_until(lambda: usage.waiting == 0)
+    events = await recorded(service)
+    assert len({event.event_id for event in events}) == len(events) == 100
+    assert {event.reported_by for event in events} == {"orders"}
+    for kind in ("token.use_begun", "token.used"):
+        assert {event.subject for event in events if event.type == kind} == {f"person-{n}" for n in range(50)}
+
+
+async def test_what_is_delivered_leaves_nothing_on_disk(recorder_of: Any, tmp_path: Path) -> None:
+    async with recorder_of() as usage:
+        assert list((tmp_path / "usage").glob("*.spool"))
+        assert usage.put(record("one"))
+    assert not list((tmp_path / "usage").glob("*.spool"))
+    assert usage.tally.delivered == 1
+
+
+async def test_records_wait_for_a_service_that_is_away_and_all_arrive(
+    service: Any, recorder_of: Any, wait_until: Any
+) -> None:
+    port = int(service.addresses.grpc_target.rpartition(":")[2])
+    await service.server.stop(0)
+    async with recorder_of() as usage:
+        for n in range(1000):
+            assert usage.put(record(f"s{n}"))
+        await wait_until(lambda: usage._delivery._is_failing)
+        assert usage.waiting == 1000
+        settings = service.settings.model_copy(
+            update={"grpc": service.settings.grpc.model_copy(update={"listen": f"127.0.0.1:{port}"})}
+        )
+        from identity.app import IdentityServer
+
+        back = IdentityServer(settings)
+        await back.start()
+        try:
+            await wait_until(lambda: usage.waiting == 0, seconds=30)
+            waiting = await back.store.outbox_view.after({}, at_most=10_000)
+        finally:
+            await back.stop(0)
+    sessions = [each.event.session_id for each in waiting if each.event.type == "token.used"]
+    assert sorted(sessions) == sorted(f"s{n}" for n in range(1000))
+
+
+async def test_a_full_spool_says_so_and_takes_records_again_when_it_has_room(
+    service: Any, recorder_of: Any, wait_until: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.ERROR, "grpc_identity.usage")
+    usage = recorder_of(target="127.0.0.1:1", spool_bytes=MIN_SPOOL_BYTES)
+    usage.start()
+    kept = 0
+    while usage.put(record(f"s{kept}")):
+        kept += 1
+    for _ in range(100):
+        assert not usage.put(record("lost"))
+    assert (usage.tally.recorded, usage.tally.lost) == (kept, 101)
+    assert len([line for line in caplog.messages if "could not be recorded" in line]) == 1
+    await asyncio.to_thread(usage.close, flush_seconds=0.1)
+    async with recorder_of(spool_bytes=MIN_SPOOL_BYTES) as again:
+        await wait_until(lambda: again.tally.delivered == kept)
+        assert again.put(record("new"))
+    assert sorted(event.session_id for event in await recorded(service)) == sorted(
+        ["new", *(f"s{n}" for n in range(kept))]
+    )
+
+
+async def test_a_record_that_the_service_never_takes_holds_up_no_other(
+    service: Any, recorder_of: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.ERROR, "grpc_identity.usage")
+    async with recorder_of() as usage:
+        for n in range(300):
+            usage.put(record(f"s{n}" if n != 137 else "x" * 300))
+    assert (usage.tally.delivered, usage.tally.refused) == (299, 1)
+    assert len(await recorded(service)) == 299
+    assert "the use with the number 138 will never be recorded" in caplog.text
+
+
+async def test_a_client_without_the_grant_keeps_its_records(
+    service: Any, recorder_of: Any, wait_until: Any, tmp_path: Path
+) -> None:
+    usage = recorder_of(client_id="login", client_secret=service.secrets["login"])
+    usage.start()
+    usage.put(record("one"))
+    await wait_until(lambda: usage._delivery._is_failing)
+    await asyncio.to_thread(usage.close, flush_seconds=1.0)
+    async with recorder_of() as allowed:
+        await wait_until(lambda: allowed.tally.delivered == 1)
+    assert [event.session_id for event in await recorded(service)] == ["one"]
+
+
+async def test_a_directory_that_cannot_be_used_is_an_error_at_the_start(
+    recorder_of: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageSpoolError, match="no place for"):
+        recorder_of(directory=tmp_path / "file" / "usage").start()
+
+
+FORKING = """
+import os, sys
+from grpc_identity import UsageRecorder
+from grpc_identity.v1 import identity_service_pb2 as pb
+
+target, secret, directory = sys.argv[1:]
+usage = UsageRecorder(target, client_id="orders", client_secret=secret, directory=directory, linger_seconds=0.01)
+usage.start()
+
+def put(name):
+    record = pb.UsageRecord(step=2, occurred_at_ms=1790000000000, method="/t.S/M", subject="alice", token_id="j",
+        status_code="OK", session_id=name)
+    assert usage.put(record.SerializeToString())
+
+children = []
+for child in range(3):
+    pid = os.fork()
+    if pid == 0:
+        for n in range(50):
+            put(f"child-{child}-{n}")
+        usage.close() if child else None
+        os._exit(0)  # child 0 leaves its spool behind
+    children.append(pid)
+for pid in children:
+    assert os.waitpid(pid, 0)[1] == 0
+put("parent")
+usage.close()
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+async def test_forked_processes_have_spools_of_their_own_and_orphans_are_adopted(
+    service: Any, recorder_of: Any, tmp_path: Path
+) -> None:
+    arguments = (service.addresses.grpc_target, service.secrets["orders"], str(tmp_path / "usage"))
+    await asyncio.to_thread(
+        subprocess.run, [sys.executable, "-c", FORKING, *arguments], check=True, timeout=50
+    )
+    async with recorder_of():
+        pass
+    expected = {"parent", *(f"child-{child}-{n}" for child in range(3) for n in range(50))}
+    events = await recorded(service)
+    assert len(events) == len({event.event_id for event in events}) == len(expected)
+    assert {event.session_id for event in events} == expected
+    assert not list((tmp_path / "usage").glob("*.spool"))
