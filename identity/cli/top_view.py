@@ -161,7 +161,7 @@ def _keys(reading: Reading) -> RenderableType:
         style = (
             "bold red" if late else "yellow" if key.left is not None and key.left < SOON_SECONDS else "green"
         )
-        until = f"should have stopped {_span(-(key.left or 0))} ago" if late else f"{_span(key.left)} left"
+        until = f"overdue for {_span(-(key.left or 0))}" if late else f"{_span(key.left)} left"
         rows.append(("key", Text(f"{_text(key.kid[:12])}  {_span(key.age)} old, {until}", style)))
     if reading.processes and not reading.keys:
         rows.append(("key", UNKNOWN))
@@ -290,7 +290,7 @@ def _span(seconds: float | None) -> str:
     whole = round(seconds)
     parts = ((whole // 86_400, "d"), (whole // 3600 % 24, "h"), (whole // 60 % 60, "m"), (whole % 60, "s"))
     first = next((at for at, (count, _) in enumerate(parts) if count), len(parts) - 1)
-    return " ".join(f"{count}{unit}" for count, unit in parts[first : first + 2])
+    return " ".join(f"{count}{unit}" for count, unit in parts[first : first + 2] if count or not whole)
 
 
 def _bytes(count: float | None) -> str:
