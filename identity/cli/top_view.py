@@ -203,8 +203,8 @@ def _store(reading: Reading) -> RenderableType:
     latency = " / ".join(_latency(reading.store_latency))
     errors = Text(f"{_rate(reading.store_errors)}/s", "bold red" if reading.store_errors else "")
     rows: list[tuple[str, str | Text]] = [
-        ("round trips", f"{_rate(reading.round_trips)}/s   p50 / p95 / p99  {latency}"),
-        ("failed", errors),
+        ("round trips", Text.assemble(f"{_rate(reading.round_trips)}/s, failed ", errors)),
+        ("of calls, p50 / p95 / p99", latency),
         ("connections", f"{_counts(reading.connections)}; calls waiting: {_number(reading.store_waiting)}"),
     ]
     if reading.circuit_open:

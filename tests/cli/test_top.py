@@ -118,8 +118,8 @@ def test_thefts_keys_verifiers_outbox_and_sinks_are_shown() -> None:
     assert "56% 5,312 events" in row(text, "outbox")
     assert row(text, "otlp") == "otlp 0 5,312 21s takes nothing"
     assert row(text, "file") == "file 40.0 12 0s takes"
-    assert row(text, "round trips").startswith("round trips 22.0/s")
-    assert row(text, "failed") == "failed 2.0/s"
+    assert row(text, "round trips") == "round trips 22.0/s, failed 2.0/s"
+    assert row(text, "of calls, p50 / p95 / p99").endswith("0.4ms / 0.5ms / 0.5ms")
 
 
 def test_a_key_that_should_have_stopped_and_laggards_are_named() -> None:
