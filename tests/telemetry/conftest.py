@@ -88,7 +88,7 @@ class WrittenLog:
 
 
 def _is_clients(logger: str) -> bool:
-    return logger.split(".")[0] in {"httpx", "httpcore"}
+    return logger.split(".", maxsplit=1)[0] in {"httpx", "httpcore"}
 
 
 @pytest.fixture
