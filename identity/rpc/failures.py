@@ -49,6 +49,8 @@ _LOGGED = frozenset(
 _Cause: TypeAlias = tuple[str, str, str]
 _OTHER: _Cause = ("_other", "OTHER", "")
 _MESSAGE = "authentication failure"
+MAX_CHARS = 256
+"""Of a text that the caller has chosen."""
 
 _log = logging.getLogger("identity.auth")
 
@@ -97,7 +99,7 @@ class FailureLog:
             name, value = self._naming(subject)
             fields[name] = value
         known = {
-            name: redacted(value) if isinstance(value, str) else value
+            name: redacted(value)[:MAX_CHARS] if isinstance(value, str) else value
             for name, value in fields.items()
             if value != ""
         }

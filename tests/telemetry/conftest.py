@@ -77,13 +77,18 @@ class WrittenLog:
 
     @property
     def text(self) -> str:
-        """All of it."""
-        return self.stream.getvalue()
+        """All of it, but what the test's own HTTP client says."""
+        lines = self.stream.getvalue().splitlines()
+        return "\n".join(line for line in lines if not _is_clients(json.loads(line)["logger"]))
 
     def of(self, logger: str) -> list[dict[str, Any]]:
         """The lines of one logger."""
         lines = [json.loads(line) for line in self.text.splitlines()]
         return [line for line in lines if line["logger"] == logger]
+
+
+def _is_clients(logger: str) -> bool:
+    return logger.split(".", maxsplit=1)[0] in {"httpx", "httpcore"}
 
 
 @pytest.fixture
