@@ -25,6 +25,7 @@ from grpc_identity.policy import Policy, UsageAudit
 from grpc_identity.principal import CURRENT_CALLER, Caller
 from grpc_identity.transport import Gate, Refusal, behaviour_of
 from grpc_identity.usage.ports import UsageSink
+from grpc_identity.usage.uses import Uses
 from grpc_identity.verifier import Verifier
 
 __all__ = ["AuthInterceptor"]
@@ -32,6 +33,7 @@ __all__ = ["AuthInterceptor"]
 MAX_WAITING_CALLS = 1024
 _MAX_KNOWN_HANDLERS = 4096
 _END = object()
+_UNKNOWN = (object(), None)
 
 _logger = logging.getLogger("grpc_identity")
 
@@ -62,6 +64,7 @@ class AuthInterceptor(grpc.aio.ServerInterceptor):
     ) -> None:
         self._stream_grace_seconds = stream_grace_seconds
         self._gate = Gate(verifier, policy, max_waiting=MAX_WAITING_CALLS, usage=usage)
+        self._uses = self._gate.uses
         self._admit = self._gate.admit
         self._async_handlers: dict[str, _Handler] = {}
         self._recorded_handlers: dict[str, tuple[_Handler, _Handler]] = {}
@@ -93,8 +96,13 @@ class AuthInterceptor(grpc.aio.ServerInterceptor):
             return _refusing(self._gate.refusal(call.method, error))
         CURRENT_CALLER.set(caller)
         handler = await continuation(call)
-        if caller is not None and self._gate.audit(call.method) is not UsageAudit.NONE:
-            return self._recorded(call, handler, caller)
+        if caller is not None and self._uses is not None:
+            known, wrapped = self._recorded_handlers.get(call.method, _UNKNOWN)
+            if known is handler:
+                caller.metadata = call.invocation_metadata
+                return wrapped
+            if handler is not None and self._gate.audit(call.method) is not UsageAudit.NONE:
+                return self._recorded(self._uses, call, handler, caller)
         if handler is None or self._async_handlers.get(call.method) is handler:
             return handler
         return self._limited(call.method, handler, caller)
@@ -106,16 +114,10 @@ class AuthInterceptor(grpc.aio.ServerInterceptor):
         return self._adapt(method, handler)
 
     def _recorded(
-        self, call: grpc.HandlerCallDetails, handler: _Handler | None, caller: Caller
-    ) -> _Handler | None:
-        uses = self._gate.uses
-        if handler is None or uses is None:
-            return handler
+        self, uses: Uses, call: grpc.HandlerCallDetails, handler: _Handler, caller: Caller
+    ) -> _Handler:
         method = call.method
         caller.metadata = call.invocation_metadata
-        known, wrapped = self._recorded_handlers.get(method, (None, None))
-        if known is handler:
-            return wrapped
         adapted = self._limited(method, handler, caller)
         if self._async_handlers.get(method) is handler:
             wrapped = recorded_unary(self._gate, uses, method, handler)

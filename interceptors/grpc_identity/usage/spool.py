@@ -5,7 +5,7 @@ not the machine. Rules it keeps:
 
 - the file has its full size from the start, with its blocks allocated, so that a full disk is noticed then and not by a
   signal later;
-- every record has a number, one more than that of the one before, and a checksum over both; reading stops at the first
+- every record has a number, one more than that of the one before, and a checksum that starts from it; reading stops at the first
   that does not fit, which is the end, a record that was not finished, or one of an earlier round;
 - how far it is acknowledged stands in two places, written in turn, so that one of them is always whole.
 
@@ -37,7 +37,7 @@ _CRC = struct.Struct("<I")
 _MARK = struct.Struct("<QQQ")
 _MARK_PLACES = (512, 1024)
 _FRAME = struct.Struct("<IIQ")
-_NUMBER = struct.Struct("<Q")
+_CRC_MASK = 0xFFFFFFFF
 _SKIP = 0xFFFFFFFF
 FRAME_BYTES = _FRAME.size
 
@@ -127,14 +127,12 @@ class Spool:
                 self._kept_bytes = kept
                 return False
             number = self._last_number + 1
-            named = _NUMBER.pack(number)
             if skipped:
-                self._skip(offset, skipped, number, named)
+                self._skip(offset, skipped, number)
                 offset = 0
-            crc = zlib.crc32(record, zlib.crc32(named))
             place = _HEAD_BYTES + offset
             self._map[place : place + FRAME_BYTES + len(record)] = (
-                _FRAME.pack(len(record), crc, number) + record
+                _FRAME.pack(len(record), zlib.crc32(record, number & _CRC_MASK), number) + record
             )
             self._end = end + skipped + needed
             self._last_number = number
@@ -177,10 +175,12 @@ class Spool:
         self._map.close()
         os.close(self._descriptor)
 
-    def _skip(self, offset: int, skipped: int, number: int, named: bytes) -> None:
+    def _skip(self, offset: int, skipped: int, number: int) -> None:
         if skipped >= FRAME_BYTES:
             place = _HEAD_BYTES + offset
-            self._map[place : place + FRAME_BYTES] = _FRAME.pack(_SKIP, zlib.crc32(named), number)
+            self._map[place : place + FRAME_BYTES] = _FRAME.pack(
+                _SKIP, zlib.crc32(b"", number & _CRC_MASK), number
+            )
 
     def _frame(self, at: int, number: int) -> tuple[bytes, int] | None:
         """The record with this number, if it is at this position, and the position after it."""
@@ -191,14 +191,14 @@ class Spool:
         length, crc, found = _FRAME.unpack_from(self._map, place)
         if found != number:
             return None
-        expected = zlib.crc32(_NUMBER.pack(number))
         if length == _SKIP:
             # At the start of the ring nothing is skipped, which ends this for whatever the file holds.
-            return self._frame(at + self._capacity - offset, number) if crc == expected and offset else None
+            is_whole = offset and crc == zlib.crc32(b"", number & _CRC_MASK)
+            return self._frame(at + self._capacity - offset, number) if is_whole else None
         if length > MAX_RECORD_BYTES or offset + FRAME_BYTES + length > self._capacity:
             return None
         record = self._map[place + FRAME_BYTES : place + FRAME_BYTES + length]
-        if zlib.crc32(record, expected) != crc:
+        if zlib.crc32(record, number & _CRC_MASK) != crc:
             return None
         return record, at + _padded(FRAME_BYTES + length)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+import struct
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 from urllib.parse import unquote
@@ -29,10 +30,13 @@ _ENDING_BYTES = 256
 _FRAME_BYTES = 64
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
-_STEP_BEGUN = b"\x10\x01"
-_STEP_ENDED = b"\x10\x02"
-_OCCURRED = b"\x18"
-_OK = b"\x62\x02OK"
+# As protobuf writes them: a field's number and kind, then its value.
+_BEGUN = b"\x10\x01"
+_ENDED = b"\x10\x02"
+_ENDED_WELL = _ENDED + b"\x62\x02OK"
+_OCCURRED = struct.Struct("<BQ")
+_OCCURRED_TAG = 0x19
+_TRACE = b"\x72\x37"
 
 _Key = TypeVar("_Key")
 
@@ -62,14 +66,14 @@ class Uses:
         self._of_agents = _Remembered[str](
             lambda agent: _field("user_agent", agent, max_bytes=MAX_USER_AGENT_BYTES)
         )
-        self._of_codes = _Remembered[str](lambda code: _field("status_code", code))
+        self._of_endings = _Remembered[str](lambda code: _ENDED + _field("status_code", code))
 
     def begin(
         self, method: str, principal: Principal, metadata: Iterable[tuple[str, Any]] | None, peer: str
     ) -> Use | None:
         """Records that a handler is about to run, with room for how it ends; ``None`` where that cannot be."""
         use = Use(self, method, principal, metadata, peer)
-        record = self._record(use, _STEP_BEGUN, b"")
+        record = self._record(_BEGUN, method, principal, metadata, peer, current_span())
         use.kept_bytes = 2 * (len(record) + _ENDING_BYTES + _FRAME_BYTES)
         return use if self._put(record, keep_bytes=use.kept_bytes) else None
 
@@ -83,29 +87,54 @@ class Uses:
         reason: str = "",
     ) -> None:
         """Records how a call ended, or was refused."""
-        Use(self, method, principal, metadata, peer).end(code, reason)
+        self._end(method, principal, metadata, peer, code, reason, 0)
 
-    def _record(self, use: Use, step: bytes, status: bytes) -> bytes:
+    def _end(
+        self,
+        method: str,
+        principal: Principal,
+        metadata: Iterable[tuple[str, Any]] | None,
+        peer: str,
+        code: str,
+        reason: str,
+        kept_bytes: int,
+    ) -> None:
+        status = _ENDED_WELL if code == "OK" else self._of_endings[code] + _field("reason", reason)
         span = current_span()
-        trace, agent = None if span is None else traceparent_of(span), ""
-        for key, value in use.metadata or ():
+        record = self._record(status, method, principal, metadata, peer, span)
+        if span is not None:
+            report_use(span, method, principal, code)
+        if kept_bytes:
+            self._put(record, kept_bytes=kept_bytes)
+        else:
+            self._put(record)
+
+    def _record(
+        self,
+        step: bytes,
+        method: str,
+        principal: Principal,
+        metadata: Iterable[tuple[str, Any]] | None,
+        peer: str,
+        span: Any,
+    ) -> bytes:
+        agent, trace = "", b""
+        for key, value in metadata or ():
             if key == "user-agent":
                 agent = value
-            elif key == "traceparent" and trace is None and _TRACEPARENT.fullmatch(value):
-                trace = value
-        if span is not None and status:
-            report_use(span, use.method, use.principal, use.code)
+            elif key == "traceparent" and span is None and _TRACEPARENT.fullmatch(value):
+                trace = _TRACE + value.encode()
+        if span is not None:
+            trace = _TRACE + traceparent_of(span).encode()
         return b"".join(
             (
                 step,
-                _OCCURRED,
-                _varint(int(self._wall() * 1000)),
-                self._of_methods[use.method],
-                self._of_token(use.principal),
-                self._of_peers[use.peer],
+                _OCCURRED.pack(_OCCURRED_TAG, int(self._wall() * 1000)),
+                self._of_methods[method],
+                self._of_token(principal),
+                self._of_peers[peer],
                 self._of_agents[agent],
-                status,
-                b"" if trace is None else b"\x72\x37" + trace.encode(),
+                trace,
             )
         )
 
@@ -126,10 +155,6 @@ class Uses:
             self._of_tokens.clear()
         self._of_tokens[principal.token_id] = (principal, part)
         return part
-
-    def _end(self, use: Use, code: str, reason: str) -> None:
-        status = _OK if code == "OK" else self._of_codes[code] + _field("reason", reason)
-        self._put(self._record(use, _STEP_ENDED, status), kept_bytes=use.kept_bytes)
 
 
 class Use:
@@ -157,7 +182,9 @@ class Use:
         """The call has ended with this status."""
         if not self.code:
             self.code = code
-            self._uses._end(self, code, reason)  # noqa: SLF001 - one module
+            self._uses._end(  # noqa: SLF001 - one module
+                self.method, self.principal, self.metadata, self.peer, code, reason, self.kept_bytes
+            )
 
 
 def address_of(peer: str) -> str:
@@ -184,12 +211,3 @@ def _field(name: str, value: str, *, max_bytes: int = MAX_TEXT_BYTES) -> bytes:
         value = "".join(character if character.isprintable() else "?" for character in value)
     fields: dict[str, Any] = {name: value}
     return pb.UsageRecord(**fields).SerializeToString()
-
-
-def _varint(number: int) -> bytes:
-    digits = bytearray()
-    while number > 0x7F:
-        digits.append(number & 0x7F | 0x80)
-        number >>= 7
-    digits.append(number)
-    return bytes(digits)
