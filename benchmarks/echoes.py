@@ -7,6 +7,7 @@ in memory, no limits, no policy, no revocations.
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Awaitable, Callable
 from concurrent import futures
 from contextvars import ContextVar
@@ -23,7 +24,7 @@ import uvloop
 import grpc_identity.aio
 import grpc_identity.sync
 from benchmarks.lifetime import end_with_parent
-from grpc_identity import Verifier
+from grpc_identity import Policy, UsageAudit, UsageRecorder, Verifier
 from grpc_identity.testing import InMemoryIssuer
 
 MAX_REMEMBERED = 2_000
@@ -31,6 +32,7 @@ MAX_REMEMBERED = 2_000
 UNSEEN_TOKENS = MAX_REMEMBERED + MAX_REMEMBERED // 5
 SYNC_THREADS = 10
 AUDIENCE = "orders"
+USAGE_RECEIVER_VARIABLE = "BENCHMARKS_USAGE_RECEIVER"
 CLAIMS: ContextVar[dict[str, Any] | None] = ContextVar("claims", default=None)
 
 
@@ -40,6 +42,8 @@ class Guard(Enum):
     NONE = "none"
     NOTHING = "an interceptor that does nothing"
     REMEMBERED = "grpc_identity, one token"
+    USE = "grpc_identity, one token, each use recorded"
+    MUST = "grpc_identity, one token, each use recorded before and after"
     UNSEEN = "grpc_identity, a new token with each call"
     PLAIN_PYJWT = "jwt.decode"
 
@@ -142,10 +146,10 @@ def aio_echo(
     answer: Connection, store_url: str, data: Path, *, guard: Guard = Guard.NONE, algorithm: str = "ES256"
 ) -> None:
     """An echo on ``grpc.aio`` and uvloop."""
-    del store_url, data
+    del store_url
     end_with_parent()
     issuer = InMemoryIssuer(audience=AUDIENCE, algorithm=algorithm)
-    uvloop.run(_serve_aio(answer, _aio_interceptors(guard, issuer), _tokens(guard, issuer)))
+    uvloop.run(_serve_aio(answer, _aio_interceptors(guard, issuer, data), _tokens(guard, issuer)))
 
 
 async def _serve_aio(answer: Connection, interceptors: list[Any], tokens: list[str]) -> None:
@@ -171,7 +175,7 @@ def sync_echo(
     answer: Connection, store_url: str, data: Path, *, guard: Guard = Guard.NONE, algorithm: str = "ES256"
 ) -> None:
     """An echo on ``grpc.server`` and threads."""
-    del store_url, data
+    del store_url
     end_with_parent()
 
     def handler(request: bytes, context: object) -> bytes:
@@ -182,7 +186,7 @@ def sync_echo(
     tokens = _tokens(guard, issuer)
     server = grpc.server(
         futures.ThreadPoolExecutor(SYNC_THREADS),
-        interceptors=_sync_interceptors(guard, issuer),
+        interceptors=_sync_interceptors(guard, issuer, data),
         options=[("grpc.so_reuseport", 0)],
     )
     port = _add_echo(server, handler)
@@ -205,7 +209,19 @@ def _tokens(guard: Guard, issuer: InMemoryIssuer) -> list[str]:
     ]
 
 
-def _aio_interceptors(guard: Guard, issuer: InMemoryIssuer) -> list[Any]:
+def _recorded(guard: Guard, data: Path) -> dict[str, Any]:
+    """Where uses are recorded, reported to a receiver that is another process; nothing for the other guards."""
+    if guard not in {Guard.USE, Guard.MUST}:
+        return {}
+    usage = UsageRecorder(
+        os.environ[USAGE_RECEIVER_VARIABLE], client_id="orders", client_secret="s3cret", directory=data
+    )
+    usage.start()
+    audit = UsageAudit.USE if guard is Guard.USE else UsageAudit.MUST
+    return {"policy": Policy().require("/benchmarks.Echo/Echo", audit=audit), "usage": usage}
+
+
+def _aio_interceptors(guard: Guard, issuer: InMemoryIssuer, data: Path) -> list[Any]:
     match guard:
         case Guard.NONE:
             return []
@@ -213,13 +229,12 @@ def _aio_interceptors(guard: Guard, issuer: InMemoryIssuer) -> list[Any]:
             return [AioNothing()]
         case Guard.PLAIN_PYJWT:
             return [AioPyJwt(issuer)]
-        case Guard.REMEMBERED | Guard.UNSEEN:
-            return [
-                grpc_identity.aio.AuthInterceptor(Verifier(issuer.trusted(), max_remembered=MAX_REMEMBERED))
-            ]
+        case Guard.REMEMBERED | Guard.UNSEEN | Guard.USE | Guard.MUST:
+            verifier = Verifier(issuer.trusted(), max_remembered=MAX_REMEMBERED)
+            return [grpc_identity.aio.AuthInterceptor(verifier, **_recorded(guard, data))]
 
 
-def _sync_interceptors(guard: Guard, issuer: InMemoryIssuer) -> list[Any]:
+def _sync_interceptors(guard: Guard, issuer: InMemoryIssuer, data: Path) -> list[Any]:
     match guard:
         case Guard.NONE:
             return []
@@ -227,7 +242,6 @@ def _sync_interceptors(guard: Guard, issuer: InMemoryIssuer) -> list[Any]:
             return [SyncNothing()]
         case Guard.PLAIN_PYJWT:
             return [SyncPyJwt(issuer)]
-        case Guard.REMEMBERED | Guard.UNSEEN:
-            return [
-                grpc_identity.sync.AuthInterceptor(Verifier(issuer.trusted(), max_remembered=MAX_REMEMBERED))
-            ]
+        case Guard.REMEMBERED | Guard.UNSEEN | Guard.USE | Guard.MUST:
+            verifier = Verifier(issuer.trusted(), max_remembered=MAX_REMEMBERED)
+            return [grpc_identity.sync.AuthInterceptor(verifier, **_recorded(guard, data))]

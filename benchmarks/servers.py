@@ -150,7 +150,7 @@ async def _serve_claims_source(answer: Connection) -> None:
 
 
 def otlp_sink(answer: Connection, store_url: str, data: Path) -> None:
-    """Acknowledges spans and log records and forgets them; a process of its own, so that receiving is not counted."""
+    """Acknowledges spans, log records and uses of tokens and forgets them; a process of its own, so that receiving is not counted."""
     del store_url, data
     end_with_parent()
     uvloop.run(_serve_otlp_sink(answer))
@@ -166,6 +166,10 @@ async def _serve_otlp_sink(answer: Connection) -> None:
     for name in ("trace.v1.TraceService", "logs.v1.LogsService"):
         service = f"opentelemetry.proto.collector.{name}"
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, methods),))
+    reports = {"RecordUsage": grpc.unary_unary_rpc_method_handler(handler)}
+    server.add_generic_rpc_handlers(
+        (grpc.method_handlers_generic_handler("grpc_identity.v1.IdentityService", reports),)
+    )
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     answer.send({"target": f"127.0.0.1:{port}"})

@@ -64,7 +64,7 @@ def observe(verifier: Verifier) -> None:
 def observe_usage(recorder: UsageRecorder) -> None:
     """Has a recorder of uses counted, for as long as it lives."""
     with _lock:
-        _instruments()
+        _usage_instruments()
         _observed_usage.add(recorder)
 
 
@@ -187,19 +187,6 @@ def _instruments() -> Any:
             for issuer, age in verifier.revocation_ages_seconds().items()
         ]
 
-    def usage_records(_: Any) -> Iterable[Any]:
-        total: Counter[str] = Counter()
-        for recorder in list(_observed_usage):
-            for state in ("recorded", "lost", "delivered", "refused"):
-                total[state] += getattr(recorder.tally, state)
-        return [observation(count, state=state) for state, count in total.items()]
-
-    def usage_waiting(_: Any) -> Iterable[Any]:
-        recorders = list(_observed_usage)
-        return [observation(sum(recorder.waiting for recorder in recorders))] if recorders else []
-
-    meter.create_observable_counter("identity.usage.records", [usage_records], "{record}", "Uses of tokens")
-    meter.create_observable_gauge("identity.usage.waiting", [usage_waiting], "{record}", "Uses to deliver")
     meter.create_observable_counter("identity.decisions", [decisions], "{call}", "Calls, by what was decided")
     meter.create_observable_counter("identity.verifications", [verifications], "{token}", "Tokens looked at")
     meter.create_observable_gauge("identity.keys.age", [key_ages], "s", "Since the keys were confirmed")
@@ -212,3 +199,25 @@ def _instruments() -> Any:
         "Verifying a token that was not seen before",
         explicit_bucket_boundaries_advisory=_DURATION_BOUNDS_SECONDS,
     )
+
+
+@cache
+def _usage_instruments() -> None:
+    """Creates the instruments of recorders, once a process."""
+    metrics = _api("metrics")
+    if metrics is None:
+        return
+    meter = metrics.get_meter(_SCOPE, __version__)
+
+    def records(_: Any) -> Iterable[Any]:
+        total: Counter[str] = Counter()
+        for recorder in list(_observed_usage):
+            for state in ("recorded", "lost", "delivered", "refused"):
+                total[state] += getattr(recorder.tally, state)
+        return [metrics.Observation(count, {"identity.state": state}) for state, count in total.items()]
+
+    def waiting(_: Any) -> Iterable[Any]:
+        return [metrics.Observation(sum(recorder.waiting for recorder in list(_observed_usage)))]
+
+    meter.create_observable_counter("identity.usage.records", [records], "{record}", "Uses of tokens")
+    meter.create_observable_gauge("identity.usage.waiting", [waiting], "{record}", "Uses to deliver")

@@ -158,6 +158,7 @@ class GrpcReceiver:
         for signal, service in (
             ("traces", "opentelemetry.proto.collector.trace.v1.TraceService"),
             ("logs", "opentelemetry.proto.collector.logs.v1.LogsService"),
+            ("metrics", "opentelemetry.proto.collector.metrics.v1.MetricsService"),
         ):
             of_request, of_response = MESSAGES[signal]
             handler = grpc.unary_unary_rpc_method_handler(
