@@ -7,7 +7,16 @@ from typing import Any
 
 import pytest
 import yaml
-from deploy.promql import FREE_LABELS, LABELS_OF, ROOT, labels_in, needs_promtool, promtool, series_in
+from deploy.promql import (
+    FREE_LABELS,
+    LABELS_OF,
+    ROOT,
+    labels_in,
+    needs_promtool,
+    promtool,
+    series_in,
+    unknown_values_in,
+)
 
 FOLDER = ROOT / "deploy/prometheus"
 RULES = [
@@ -40,6 +49,7 @@ def test_a_rule_names_what_there_is(rule: Any) -> None:
     for name in found:
         known |= LABELS_OF[name] if name in LABELS_OF else labels_in(RECORDED[name]["expr"])
     assert labels_in(rule["expr"]) <= known
+    assert not unknown_values_in(rule["expr"])
 
 
 def test_every_recorded_rule_says_what_it_is_of() -> None:
@@ -52,6 +62,8 @@ def test_the_series_of_the_tests_are_such_as_there_are() -> None:
         for series in test["input_series"]:
             (name,) = series_in(series["series"])
             assert labels_in(series["series"]) <= LABELS_OF[name]
+            if not name.startswith("db_"):
+                assert not unknown_values_in(series["series"])
 
 
 @pytest.mark.parametrize("name", ALERTS)
