@@ -20,6 +20,8 @@ from grpc_identity import (
     SessionTokens,
     StaleRevocations,
     TokenError,
+    UsageAudit,
+    UsageRecorder,
     Verifier,
     claim,
     current_principal,
@@ -30,7 +32,7 @@ from grpc_identity import (
 )
 from grpc_identity import aio as identity_aio
 from grpc_identity import sync as identity_sync
-from grpc_identity.testing import Flaw, InMemoryIssuer
+from grpc_identity.testing import Flaw, InMemoryIssuer, InMemoryUsage, RecordedUse
 from grpc_identity.v1 import auth_pb2, tokens_pb2
 from grpc_identity.v1 import identity_service_pb2 as pb
 
@@ -134,3 +136,19 @@ def test_double() -> None:
     assert_type(issuer.mint_broken(Flaw.EXPIRED), str)
     issuer.revoke(session_id="s-1")
     assert_type(Verifier(issuer.trusted()).verify(issuer.mint()), Principal)
+
+
+async def recorded() -> None:
+    usage = UsageRecorder(
+        "id.example:443", client_id="orders", client_secret="s", directory="/var/lib/orders"
+    )
+    policy = Policy().require("/shop.v1.Orders/Refund", audit=UsageAudit.MUST)
+    async with usage as started:
+        assert_type(started, UsageRecorder)
+        assert_type(started.waiting, int)
+        identity_aio.AuthInterceptor(verifier(), policy, usage=usage)
+    with usage:
+        identity_sync.AuthInterceptor(verifier(), policy, usage=usage)
+    in_memory = InMemoryUsage()
+    identity_aio.AuthInterceptor(verifier(), policy, usage=in_memory)
+    assert_type(in_memory.used, list[RecordedUse])

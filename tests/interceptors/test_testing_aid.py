@@ -6,6 +6,13 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from grpc_identity import Policy, UsageAudit, Verifier
+from grpc_identity.testing import InMemoryUsage
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGURATION = "[pytest]\nasyncio_mode = auto\nasyncio_default_fixture_loop_scope = function\n"
@@ -38,8 +45,34 @@ def test_the_fixtures_are_found_without_being_asked_for() -> None:
         text=True,
         check=True,
     )
-    for name in ("identity_issuer", "identity_verifier", "identity_metadata", "identity_audience"):
+    for name in (
+        "identity_issuer",
+        "identity_verifier",
+        "identity_metadata",
+        "identity_audience",
+        "identity_usage",
+    ):
         assert name in ran.stdout
+
+
+@pytest.mark.parametrize("audit", [UsageAudit.USE, UsageAudit.MUST])
+async def test_uses_are_asserted_without_a_server(
+    identity_verifier: Verifier,
+    identity_usage: InMemoryUsage,
+    identity_metadata: Any,
+    serve: Any,
+    audit: UsageAudit,
+) -> None:
+    async def echo(request: bytes, context: Any) -> bytes:
+        return request
+
+    handlers = {"Echo": grpc.unary_unary_rpc_method_handler(echo)}
+    policy = Policy().require("/t.S/Echo", audit=audit)
+    target = await serve("aio", handlers, identity_verifier, policy, usage=identity_usage)
+    async with grpc.aio.insecure_channel(target) as channel:
+        await channel.unary_unary("/t.S/Echo")(b"", metadata=identity_metadata(subject="alice"))
+    assert [(use.subject, use.status_code) for use in identity_usage.used] == [("alice", "OK")]
+    assert len(identity_usage.begun) == (audit is UsageAudit.MUST)
 
 
 def test_the_plugin_loads_nothing_until_a_fixture_is_used() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -87,17 +88,25 @@ async def test_a_batch_that_comes_again_makes_no_second_event(service: Any, repo
     assert len({event.event_id for event in await recorded(service)}) == 101
 
 
+async def test_the_same_batch_at_once_from_all_sides_is_recorded_once(service: Any, report: Any) -> None:
+    batch = [use(number, subject=f"person-{number % 20}") for number in range(1, 101)]
+    answers = await asyncio.gather(*(report(*batch[:most]) for most in (100, 50, 100, 10, 100)))
+    assert sum(answer.recorded for answer in answers) == 100
+    events = await recorded(service)
+    assert len({event.event_id for event in events}) == len(events) == 100
+
+
 async def test_what_is_reported_again_after_the_mark_is_gone_has_the_same_id(
     service: Any, report: Any
 ) -> None:
-    await report(use(1))
+    spool = secrets.token_bytes(16)
+    await report(use(1), spool=spool)
     store = service.server.store
-    bucket = store.keys.of_name("alice")
-    (mark,) = [key async for key in _keys(service, f"{bucket.prefix}usage:*")]
+    mark = store.keys.of_name("alice").usage_mark("orders", spool)
     lives_ms = await store.connection.command("PTTL", mark, key=mark)
     assert 23 * 3_600_000 < lives_ms <= 24 * 3_600_000
     await store.connection.command("DEL", mark, key=mark)
-    assert (await report(use(1))).recorded == 1
+    assert (await report(use(1), spool=spool)).recorded == 1
     first, again = await recorded(service)
     assert first.event_id == again.event_id
     assert again.sequence == first.sequence + 1
@@ -203,11 +212,3 @@ async def test_uses_leave_room_for_issuing_and_nothing_of_them_is_lost(
     everything = [*some, *more, *rest]
     assert [event.occurred_at_ms - NOW_MS for event in everything] == list(range(1, 201))
     assert len({event.event_id for event in everything}) == 200
-
-
-async def _keys(service: Any, pattern: str) -> Any:
-    from redis.asyncio import Redis
-
-    async with Redis.from_url(service.settings.redis.url.get_secret_value()) as redis:
-        async for key in redis.scan_iter(pattern.replace("{", "\\{")):
-            yield key.decode()

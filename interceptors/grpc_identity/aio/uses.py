@@ -39,7 +39,9 @@ def recorded_unary(gate: Gate, uses: Uses, method: str, handler: _Handler) -> _H
         except BaseException as error:
             ended(method, caller.principal, caller.metadata, context.peer(), _code_of(error, context))
             raise
-        ended(method, caller.principal, caller.metadata, context.peer(), _name(context.code()))
+        code = context.code()
+        name = "OK" if code is None else _name(code)
+        ended(method, caller.principal, caller.metadata, context.peer(), name)
         return response
 
     return grpc.unary_unary_rpc_method_handler(

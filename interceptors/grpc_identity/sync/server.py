@@ -19,7 +19,7 @@ from grpc_identity.errors import NotHeldError
 from grpc_identity.policy import Policy, UsageAudit
 from grpc_identity.principal import CURRENT_CALLER, Caller
 from grpc_identity.sync.streams import Alarms, limited
-from grpc_identity.sync.uses import recorded
+from grpc_identity.sync.uses import recorded, recorded_unary
 from grpc_identity.transport import Gate, Refusal, behaviour_of
 from grpc_identity.usage.ports import UsageSink
 from grpc_identity.verifier import Verifier
@@ -27,6 +27,7 @@ from grpc_identity.verifier import Verifier
 __all__ = ["AuthInterceptor"]
 
 MAX_WAITING_CALLS = 4
+_MAX_KNOWN_HANDLERS = 4096
 _END = object()
 
 _Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
@@ -60,6 +61,8 @@ class AuthInterceptor(grpc.ServerInterceptor):
         self._stream_grace_seconds = stream_grace_seconds
         self._alarms = Alarms()
         self._gate = Gate(verifier, policy, max_waiting=max_waiting_calls, usage=usage)
+        self._uses = self._gate.uses
+        self._recorded_handlers: dict[str, tuple[_Handler, _Handler]] = {}
 
     def intercept_service(
         self, continuation: _Continuation, handler_call_details: grpc.HandlerCallDetails
@@ -83,12 +86,22 @@ class AuthInterceptor(grpc.ServerInterceptor):
         return handler if handler is None else self._limited(call, handler, caller)
 
     def _limited(self, call: grpc.HandlerCallDetails, handler: _Handler, caller: Caller | None) -> _Handler:
+        if caller is None or self._uses is None:
+            return self._ended_in_time(call, handler, caller)
+        method = call.method
+        known, wrapped = self._recorded_handlers.get(method, (None, None))
+        if known is handler and wrapped is not None:
+            caller.metadata = call.invocation_metadata
+            return wrapped
         ended_in_time = self._ended_in_time(call, handler, caller)
-        uses = self._gate.uses
-        if caller is None or uses is None or self._gate.audit(call.method) is UsageAudit.NONE:
+        if self._gate.audit(method) is UsageAudit.NONE:
             return ended_in_time
         caller.metadata = call.invocation_metadata
-        return recorded(self._gate, uses, call.method, ended_in_time, caller)
+        if ended_in_time is not handler or len(self._recorded_handlers) >= _MAX_KNOWN_HANDLERS:
+            return recorded(self._gate, self._uses, method, ended_in_time, caller)
+        wrapped = recorded_unary(self._gate, self._uses, method, handler)
+        self._recorded_handlers[method] = (handler, wrapped)
+        return wrapped
 
     def _ended_in_time(
         self, call: grpc.HandlerCallDetails, handler: _Handler, caller: Caller | None

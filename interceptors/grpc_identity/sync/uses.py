@@ -11,24 +11,49 @@ from typing import Any, TypeAlias
 import grpc
 
 from grpc_identity.policy import UsageAudit
-from grpc_identity.principal import Caller
+from grpc_identity.principal import CURRENT_CALLER, Caller
 from grpc_identity.transport import Gate, behaviour_of, constructor_of
 from grpc_identity.usage.uses import Use, Uses
 
-__all__ = ["recorded"]
+__all__ = ["recorded", "recorded_unary"]
 
 _Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
 
-def recorded(gate: Gate, uses: Uses, method: str, handler: _Handler, caller: Caller) -> _Handler:
-    """The handler, for one call."""
+def recorded_unary(gate: Gate, uses: Uses, method: str, handler: _Handler) -> _Handler:
+    """The handler of a unary method, for every call of it."""
+    behaviour = behaviour_of(handler)
+    if gate.audit(method) is UsageAudit.MUST:
+        return recorded(gate, uses, method, handler, None)
+    ended = uses.ended
+
+    def used(request: Any, context: Any) -> Any:
+        caller = CURRENT_CALLER.get()
+        assert caller is not None  # noqa: S101 - set by the interceptor
+        try:
+            response = behaviour(request, context)
+        except BaseException:
+            ended(method, caller.principal, caller.metadata, context.peer(), _code_of_failed(context))
+            raise
+        ended(method, caller.principal, caller.metadata, context.peer(), _code_of_answered(context))
+        return response
+
+    return grpc.unary_unary_rpc_method_handler(
+        used, handler.request_deserializer, handler.response_serializer
+    )
+
+
+def recorded(gate: Gate, uses: Uses, method: str, handler: _Handler, caller: Caller | None) -> _Handler:
+    """The handler, for one call of this caller; ``None``: for every call."""
     behaviour = behaviour_of(handler)
     must = gate.audit(method) is UsageAudit.MUST
 
     def begin(context: Any) -> Use:
+        who = caller or CURRENT_CALLER.get()
+        assert who is not None  # noqa: S101 - set by the interceptor
         if not must:
-            return Use(uses, method, caller.principal, caller.metadata, context.peer())
-        use = uses.begin(method, caller.principal, caller.metadata, context.peer())
+            return Use(uses, method, who.principal, who.metadata, context.peer())
+        use = uses.begin(method, who.principal, who.metadata, context.peer())
         if use is None:
             context.abort_with_status(gate.unrecorded(method).reported(context))
         assert use is not None  # noqa: S101 - `abort_with_status` raises

@@ -4,6 +4,7 @@
 ``identity_issuer``          an ``InMemoryIssuer``, new for each test; its audience is ``identity_audience``
 ``identity_audience``        ``"test"``; override it with what your service expects
 ``identity_verifier``        a ``Verifier`` that trusts it
+``identity_usage``           an ``InMemoryUsage``, for policies that record uses of tokens
 ``identity_metadata``        a function: what to say of the caller in, metadata for a call out
 ============================ ==========================================================================
 """
@@ -17,9 +18,10 @@ import pytest
 
 if TYPE_CHECKING:
     from grpc_identity.testing.issuer import Flaw, InMemoryIssuer
+    from grpc_identity.testing.usage import InMemoryUsage
     from grpc_identity.verifier import Verifier
 
-__all__ = ["identity_audience", "identity_issuer", "identity_metadata", "identity_verifier"]
+__all__ = ["identity_audience", "identity_issuer", "identity_metadata", "identity_usage", "identity_verifier"]
 
 
 @pytest.fixture
@@ -42,6 +44,14 @@ def identity_verifier(identity_issuer: InMemoryIssuer) -> Verifier:
     from grpc_identity.verifier import Verifier
 
     return Verifier(identity_issuer.trusted())
+
+
+@pytest.fixture
+def identity_usage() -> InMemoryUsage:
+    """Where uses of tokens are recorded; nothing leaves the test."""
+    from grpc_identity.testing.usage import InMemoryUsage
+
+    return InMemoryUsage()
 
 
 @pytest.fixture

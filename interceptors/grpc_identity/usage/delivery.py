@@ -65,9 +65,9 @@ class UsageDelivery:
         self._at_most = MAX_BATCH_RECORDS
         self._is_failing = False
 
-    def deliver(self, spool: Spool, *, leave: int = 0, once: bool = False) -> bool:
+    def deliver(self, spool: Spool, *, leave: int = 0) -> bool:
         """Whether the spool was delivered, up to fewer than ``leave`` records that may still wait for others: tries until it
-        is, or until the wait says to stop; ``once``: until the first failure."""
+        is, or until the wait says to stop."""
         while (batch := spool.oldest(at_most=self._at_most, max_bytes=MAX_BATCH_BYTES)) is not None:
             match self._send(spool, batch):
                 case _Answer.TAKEN:
@@ -82,7 +82,7 @@ class UsageDelivery:
                     self._tally.refused += 1
                     spool.acknowledge(batch)
                 case _Answer.LATER:
-                    if once or self._wait(self._breaker.seconds_until_attempt()):
+                    if self._wait(self._breaker.seconds_until_attempt()):
                         return False
         return True
 

@@ -105,6 +105,7 @@ class UsageRecorder:
                     ) from error
             if self._thread is None or not self._thread.is_alive():
                 self._stopping.clear()
+                self._given_up.clear()
                 self._thread = threading.Thread(target=self._run, name="grpc_identity usage", daemon=True)
                 self._thread.start()
         observe_usage(self)
@@ -129,7 +130,7 @@ class UsageRecorder:
         if thread is not None and thread is not threading.current_thread():
             thread.join(flush_seconds)
             if thread.is_alive():
-                self._giving_up = True
+                self._given_up.set()
                 self._delivery.close()
                 thread.join(self._timeout_seconds)
             if thread.is_alive():
@@ -199,7 +200,7 @@ class UsageRecorder:
         self._spool = None
         self._adopted = []
         self._is_awake = False
-        self._giving_up = False
+        self._given_up = threading.Event()
         self._closed = False
         self._delivery = UsageDelivery(
             self._channel,
@@ -207,7 +208,7 @@ class UsageRecorder:
             self.tally,
             CircuitBreaker(monotonic=self._monotonic),
             timeout_seconds=self._timeout_seconds,
-            wait=self._stopping.wait,
+            wait=self._pause,
         )
 
     def _opened(self) -> Spool | None:
@@ -256,15 +257,21 @@ class UsageRecorder:
         if self.waiting < MAX_BATCH_RECORDS:
             self._stopping.wait(self._linger_seconds)
 
+    def _pause(self, seconds: float) -> bool:
+        # An end is first of all a reason to try at once, and then to go on until time is up.
+        if self._stopping.is_set():
+            return self._given_up.wait(seconds)
+        self._stopping.wait(seconds)
+        return self._given_up.is_set()
+
     def _deliver(self, *, is_last: bool) -> None:
         try:
-            while self._adopted and not self._giving_up:
-                if not self._delivery.deliver(self._adopted[0], once=is_last):
+            while self._adopted:
+                if not self._delivery.deliver(self._adopted[0]):
                     return
                 self._directory.remove(self._adopted.pop(0))
-            if self._spool is not None and not self._giving_up:
-                leave = 0 if is_last else MAX_BATCH_RECORDS
-                self._delivery.deliver(self._spool, leave=leave, once=is_last)
+            if self._spool is not None:
+                self._delivery.deliver(self._spool, leave=0 if is_last else MAX_BATCH_RECORDS)
         except Exception:
             # Whatever it is, the thread must go on: without it nothing is delivered any more.
             _logger.exception("delivering uses of tokens failed")

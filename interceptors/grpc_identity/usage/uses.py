@@ -60,6 +60,7 @@ class Uses:
     def __init__(self, sink: UsageSink, *, wall: Clock = wall_clock) -> None:
         self._put = sink.put
         self._wall = wall
+        self._remembered: dict[tuple[str, str, str, str], tuple[Principal, bytes]] = {}
         self._of_tokens: dict[str, tuple[Principal, bytes]] = {}
         self._of_methods = _Remembered[str](lambda method: _field("method", method))
         self._of_peers = _Remembered[str](lambda peer: _field("ip_address", address_of(peer)))
@@ -119,42 +120,31 @@ class Uses:
         span: Any,
     ) -> bytes:
         agent, trace = "", b""
-        for key, value in metadata or ():
-            if key == "user-agent":
+        for name, value in metadata or ():
+            if name == "user-agent":
                 agent = value
-            elif key == "traceparent" and span is None and _TRACEPARENT.fullmatch(value):
+            elif name == "traceparent" and span is None and _TRACEPARENT.fullmatch(value):
                 trace = _TRACE + value.encode()
         if span is not None:
             trace = _TRACE + traceparent_of(span).encode()
-        return b"".join(
-            (
-                step,
-                _OCCURRED.pack(_OCCURRED_TAG, int(self._wall() * 1000)),
-                self._of_methods[method],
-                self._of_token(principal),
-                self._of_peers[peer],
-                self._of_agents[agent],
-                trace,
-            )
-        )
+        key = (principal.token_id, method, peer, agent)
+        remembered = self._remembered.get(key)
+        if remembered is None or remembered[0] is not principal:
+            remembered = self._remember(key, principal)
+        return b"".join((step, _OCCURRED.pack(_OCCURRED_TAG, int(self._wall() * 1000)), remembered[1], trace))
 
-    def _of_token(self, principal: Principal) -> bytes:
-        remembered = self._of_tokens.get(principal.token_id)
-        if remembered is not None and remembered[0] is principal:
-            return remembered[1]
-        part = b"".join(
-            (
-                _field("subject", principal.subject),
-                _field("session_id", principal.session_id or ""),
-                _field("token_id", principal.token_id),
-                _field("client_id", principal.client_id),
-                _field("issuer", principal.issuer),
-            )
-        )
-        if len(self._of_tokens) >= MAX_REMEMBERED:
-            self._of_tokens.clear()
-        self._of_tokens[principal.token_id] = (principal, part)
-        return part
+    def _remember(self, key: tuple[str, str, str, str], principal: Principal) -> tuple[Principal, bytes]:
+        _, method, peer, agent = key
+        of_token = self._of_tokens.get(principal.token_id)
+        if of_token is None or of_token[0] is not principal:
+            if len(self._of_tokens) >= MAX_REMEMBERED:
+                self._of_tokens.clear()
+            of_token = self._of_tokens[principal.token_id] = (principal, _of_token(principal))
+        if len(self._remembered) >= MAX_REMEMBERED:
+            self._remembered.clear()
+        part = self._of_methods[method] + of_token[1] + self._of_peers[peer] + self._of_agents[agent]
+        remembered = self._remembered[key] = (principal, part)
+        return remembered
 
 
 class Use:
@@ -201,6 +191,18 @@ def address_of(peer: str) -> str:
         return ipaddress.ip_address(host).compressed
     except ValueError:
         return ""
+
+
+def _of_token(principal: Principal) -> bytes:
+    return b"".join(
+        (
+            _field("subject", principal.subject),
+            _field("session_id", principal.session_id or ""),
+            _field("token_id", principal.token_id),
+            _field("client_id", principal.client_id),
+            _field("issuer", principal.issuer),
+        )
+    )
 
 
 def _field(name: str, value: str, *, max_bytes: int = MAX_TEXT_BYTES) -> bytes:

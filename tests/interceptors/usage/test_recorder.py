@@ -95,6 +95,10 @@ async def test_what_is_delivered_leaves_nothing_on_disk(recorder_of: Any, tmp_pa
         assert usage.put(record("one"))
     assert not list((tmp_path / "usage").glob("*.spool"))
     assert usage.tally.delivered == 1
+    assert not usage.put(record("after the end"))
+    async with usage:
+        assert usage.put(record("two"))
+    assert usage.tally.delivered == 2
 
 
 async def test_records_wait_for_a_service_that_is_away_and_all_arrive(
@@ -176,6 +180,94 @@ async def test_a_directory_that_cannot_be_used_is_an_error_at_the_start(
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageSpoolError, match="no place for"):
         recorder_of(directory=tmp_path / "file" / "usage").start()
+
+
+class LosesAnswers(grpc.GenericRpcHandler):
+    """Between a host and the service: passes reports on, and loses most answers, as a network does."""
+
+    def __init__(self, target: str) -> None:
+        self._channel = grpc.aio.insecure_channel(target)
+        self.passed = 0
+
+    def service(self, handler_call_details: Any) -> Any:
+        method, metadata = handler_call_details.method, handler_call_details.invocation_metadata
+
+        async def passed_on(request: bytes, context: Any) -> bytes:
+            who = [(key, value) for key, value in metadata if key == "authorization"]
+            answer: bytes = await self._channel.unary_unary(method)(request, metadata=who)
+            self.passed += 1
+            if self.passed % 4:
+                await context.abort(grpc.StatusCode.UNAVAILABLE, "the answer is lost")
+            return answer
+
+        return grpc.unary_unary_rpc_method_handler(passed_on)
+
+    async def close(self) -> None:
+        await self._channel.close()
+
+
+async def test_answers_that_are_lost_make_no_second_event(service: Any, recorder_of: Any) -> None:
+    between = LosesAnswers(service.addresses.grpc_target)
+    server = grpc.aio.server(handlers=[between], options=[("grpc.so_reuseport", 0)])
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    async with recorder_of(target=f"127.0.0.1:{port}") as usage:
+        for n in range(700):
+            assert usage.put(record(f"s{n}"))
+        await asyncio.to_thread(usage.close, flush_seconds=30.0)
+    await server.stop(None)
+    await between.close()
+    assert between.passed > 4
+    events = await recorded(service)
+    assert len({event.event_id for event in events}) == len(events) == 700
+    assert [event.session_id for event in events] == [f"s{n}" for n in range(700)]
+
+
+@pytest.mark.parametrize("stack", ["sync", "aio"])
+async def test_at_a_full_spool_use_goes_on_and_must_is_refused(
+    service: Any,
+    recorder_of: Any,
+    issuer: InMemoryIssuer,
+    serve: Any,
+    call: Any,
+    refused: Any,
+    wait_until: Any,
+    stack: str,
+) -> None:
+    def answer(request: Any, context: Any) -> bytes:
+        return b"answer"
+
+    handlers = {
+        kind: grpc.unary_unary_rpc_method_handler(answer)
+        if kind == "unary_unary"
+        else grpc.stream_unary_rpc_method_handler(answer)
+        for kind in ("unary_unary", "stream_unary")
+    }
+    policy = (
+        Policy()
+        .require("/t.S/unary_unary", audit=UsageAudit.USE)
+        .require("/t.S/stream_unary", audit=UsageAudit.MUST)
+    )
+    usage = recorder_of(target="127.0.0.1:1", spool_bytes=MIN_SPOOL_BYTES)
+    usage.start()
+    target = await serve(stack, handlers, Verifier(issuer.trusted()), policy, usage=usage)
+    token = issuer.mint(subject="alice")
+    assert await call(target, "stream_unary", token) == [b"answer"]
+    begun = 0
+    while usage.put(record("x")):
+        begun += 1
+    lost = usage.tally.lost
+    assert await call(target, "unary_unary", token) == [b"answer"]
+    assert usage.tally.lost == lost + 1
+    refusal = await refused(call(target, "stream_unary", token, is_silent=True))
+    assert (refusal.code, refusal.reason) == (grpc.StatusCode.UNAVAILABLE, "AUDIT_UNAVAILABLE")
+    assert refusal.retry_after_seconds
+    await asyncio.to_thread(usage.close, flush_seconds=0.1)
+    async with recorder_of() as again:
+        await wait_until(lambda: again.tally.delivered == begun + 2)
+    kinds = sorted(event.type for event in await recorded(service) if event.subject == "alice")
+    assert kinds.count("token.use_begun") == 1
+    assert kinds.count("token.used") == begun + 1
 
 
 FORKING = """
