@@ -14,11 +14,9 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 from starlette.routing import BaseRoute
 
-from grpc_identity.jwk import KeySet
 from identity.audit.backlog_watch import BacklogWatch
 from identity.audit.recorder import RefusalRecorder
 from identity.audit.relay.relay import AuditRelay
@@ -45,47 +43,29 @@ from identity.http.app import create_app
 from identity.http.server import HttpServer
 from identity.keys.administration import KeyAdministration
 from identity.keys.ports import KeyStoreAwayError
-from identity.keys.service import PublishedKeys, RefreshTokenSecrets
 from identity.parts import (
     StoreParts,
     audit_relay,
     checkpoint_writer,
     claims_source,
-    current_claims,
     key_service,
-    lifetimes_of,
 )
 from identity.process import BackgroundTasks, done_before, end_signals
-from identity.rate_limiter import RateLimiter
 from identity.readiness import Problem
 from identity.rpc.admin_service import AdminService
 from identity.rpc.authentication import CallerAuthenticator
 from identity.rpc.budgets import ClientBudgets
 from identity.rpc.calls import Calls
 from identity.rpc.failures import FailureLog
-from identity.rpc.identity_service import IdentityService, UseCases
+from identity.rpc.identity_service import IdentityService
 from identity.rpc.metrics import CallMetrics, RefreshMetrics
 from identity.rpc.server import Bounds, RpcServer, Transport, split_address
 from identity.rpc.spans import CallSpans
 from identity.rpc.verifier_state import VerifierWatch
-from identity.sessions.access_tokens import AccessTokenReader
-from identity.sessions.erase import EraseSubject
-from identity.sessions.exchange import ExchangeToken
-from identity.sessions.explain import ExplainSession
-from identity.sessions.introspect import Introspect
-from identity.sessions.issue import IssueTokens
-from identity.sessions.listing import ListSessions
-from identity.sessions.minting import AccessTokenMint
 from identity.sessions.recent import RecentSessions
-from identity.sessions.refresh import Refresh
-from identity.sessions.revoke import Revoke
-from identity.sessions.sealed_answers import AnswerSealing
-from identity.sessions.usage import RecordUsage
-from identity.store.ports import SpendLimits
 from identity.telemetry.instruments import CALLS_UNDER_WAY
 from identity.telemetry.meters import Meters
-from identity.tokens.access_token import AccessTokenAssembler
-from identity.tokens.refresh_token import RefreshTokenCodec
+from identity.use_cases import Surroundings, refresh_tokens_of, use_cases_of
 from identity.verifiers.census import Census
 from identity.verifiers.feed import VerifierFeed
 from identity.verifiers.roster import Roster
@@ -180,7 +160,17 @@ class IdentityServer:
         )
         if self._claims_source is not None:
             self._claims_source.start()
-        use_cases = self._use_cases()
+        self.refresh_tokens, sealing = refresh_tokens_of(self.keys)
+        around = Surroundings(
+            self.store,
+            self.keys,
+            self._clock,
+            self._recorder,
+            self._claims_source,
+            self._sessions,
+            self._refreshes,
+        )
+        use_cases = use_cases_of(settings, around, self.refresh_tokens, sealing)
         self._rpc = RpcServer(
             identity_service=IdentityService(
                 calls, use_cases, self.keys, watch, self._census, self._clock, self._refreshes
@@ -285,69 +275,6 @@ class IdentityServer:
             else:
                 return
 
-    def _use_cases(self) -> UseCases:
-        settings, sessions = self.settings, self.store.sessions
-        mint = AccessTokenMint(
-            AccessTokenAssembler(settings.issuer), self.keys.active_signer, self._sessions.saw
-        )
-        refresh_secrets = self.keys.refresh_token_secrets()
-        codec = RefreshTokenCodec(refresh_secrets.by_id, refresh_secrets.active_id)
-        sealing = AnswerSealing(refresh_secrets.by_id, refresh_secrets.active_id)
-
-        def use_secrets(kept: RefreshTokenSecrets) -> None:
-            codec.use(kept.by_id, kept.active_id)
-            sealing.use(kept.by_id, kept.active_id)
-
-        self.keys.on_secrets = use_secrets
-        self.refresh_tokens = codec
-        lifetimes = lifetimes_of(settings)
-        reader = AccessTokenReader(settings.issuer, self._key_set, self._clock)
-        per_minute = settings.limits.effective_address_failures_per_minute
-        current = current_claims(settings, self._claims_source, self.store, self._recorder)
-        return UseCases(
-            issue=IssueTokens(
-                store=sessions,
-                mint=mint,
-                codec=codec,
-                lifetimes=lifetimes,
-                buckets=settings.redis.buckets,
-                retry_window_seconds=settings.tokens.retry_window_seconds,
-                sealing=sealing,
-                current_claims=current,
-            ),
-            refresh=Refresh(
-                store=sessions,
-                mint=mint,
-                codec=codec,
-                lifetimes=lifetimes,
-                limits=SpendLimits(
-                    settings.limits.refreshes_per_family_per_minute,
-                    settings.limits.effective_address_successes_per_minute,
-                    per_minute,
-                ),
-                forgeries=RateLimiter(
-                    calls=per_minute, per_seconds=60.0, monotonic=asyncio.get_running_loop().time
-                ),
-                recorder=self._recorder,
-                buckets=settings.redis.buckets,
-                retry_window_seconds=settings.tokens.retry_window_seconds,
-                recovery_window_seconds=settings.tokens.recovery_window_seconds,
-                count=self._refreshes.refreshed,
-                current_claims=current,
-            ),
-            revoke=Revoke(self.store.revocations, codec, reader, self._recorder),
-            introspect=Introspect(self.store.reader, codec, reader),
-            list_sessions=ListSessions(self.store.reader),
-            erase=EraseSubject(self.store.revocations),
-            explain=ExplainSession(self.store.reader),
-            exchange=ExchangeToken(sessions, mint, reader, lifetimes, settings.redis.buckets),
-            record_usage=RecordUsage(self.store.usage, settings.issuer),
-        )
-
-    def _key_set(self) -> KeySet | None:
-        published = self.keys.published()
-        return _key_set_of(published) if published.jwks else None
-
     async def _start_http(self) -> str:
         if not self.settings.http.enabled:
             return ""
@@ -402,8 +329,3 @@ async def serve(
             await asked_to_end.wait()
     finally:
         await server.stop()
-
-
-@lru_cache(maxsize=4)
-def _key_set_of(published: PublishedKeys) -> KeySet:
-    return KeySet.from_dict({"keys": list(published.jwks)})
