@@ -8,6 +8,7 @@ feeds never stands in front of a decision.
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -145,17 +146,8 @@ class Server:
             await self._sentinel.aclose()
 
 
-class ServerConnection:
-    """``StoreConnection`` of a store with one primary."""
-
-    def __init__(self, address: StoreAddress, bounds: Bounds) -> None:
-        redis, sentinel = open_primary(address, timeout_seconds=bounds.timeout_seconds)
-        self._server = Server(redis, bounds, sentinel=sentinel)
-
-    @property
-    def redis(self) -> Redis:
-        """The client of the one server, for those who look inside."""
-        return self._server.redis
+class CallSender(ABC):
+    """Makes calls of scripts and commands; where they are sent is for the topology to say."""
 
     def run(
         self,
@@ -167,8 +159,8 @@ class ServerConnection:
     ) -> Awaitable[Any]:
         """See ``StoreConnection``."""
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        lane = self._server.background if background else self._server.calls
-        lane.enqueue(Call(script, (len(keys), *keys, *arguments), durability, future))
+        slot = self.slot_of(keys[0])
+        self.send(Call(script, (len(keys), *keys, *arguments), durability, future, slot, background))
         return future
 
     def command(
@@ -179,10 +171,40 @@ class ServerConnection:
         background: bool = False,
     ) -> Awaitable[Any]:
         """See ``StoreConnection``."""
-        del key
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._server.enqueue(Call(None, command, durability, future, is_background=background))
+        slot = self.slot_of(command[1] if key is None else key)
+        self.send(Call(None, command, durability, future, slot, background))
         return future
+
+    @abstractmethod
+    def slot_of(self, key: Argument) -> int:
+        """Where the key is, as a number by which ``send`` finds the server."""
+
+    @abstractmethod
+    def send(self, call: Call) -> None:
+        """Sends it on its way; its future gets the answer. Raises ``IdentityError`` when too many calls wait."""
+
+
+class ServerConnection(CallSender):
+    """``StoreConnection`` of a store with one primary."""
+
+    def __init__(self, address: StoreAddress, bounds: Bounds) -> None:
+        redis, sentinel = open_primary(address, timeout_seconds=bounds.timeout_seconds)
+        self._server = Server(redis, bounds, sentinel=sentinel)
+
+    @property
+    def redis(self) -> Redis:
+        """The client of the one server, for those who look inside."""
+        return self._server.redis
+
+    def slot_of(self, key: Argument) -> int:
+        """See ``CallSender``. There is but one place."""
+        del key
+        return 0
+
+    def send(self, call: Call) -> None:
+        """See ``CallSender``."""
+        self._server.enqueue(call)
 
     def together(self, keys: Sequence[str]) -> Sequence[Sequence[str]]:
         """See ``StoreConnection``."""
