@@ -9,65 +9,63 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
-from prometheus_client import CollectorRegistry
 from starlette.routing import BaseRoute
 
-from grpc_identity.jwk import KeySet
 from identity.audit.backlog_watch import BacklogWatch
 from identity.audit.recorder import RefusalRecorder
 from identity.audit.relay.relay import AuditRelay
+from identity.audit_sinks import subject_naming
 from identity.clients.administration import ClientAdministration
 from identity.clients.registry import ClientRegistry
 from identity.clients.secrets import SecretHasher
 from identity.clock import Clock, SystemClock
 from identity.config import Settings
 from identity.errors import IdentityError
+from identity.exporting import exports_of
+from identity.gauges import (
+    StoreMeters,
+    observe_backlog,
+    observe_health,
+    observe_keys,
+    observe_process,
+    observe_refusals,
+    observe_relay,
+    observe_sessions,
+    observe_verifiers,
+)
 from identity.http.app import create_app
 from identity.http.server import HttpServer
 from identity.keys.administration import KeyAdministration
 from identity.keys.ports import KeyStoreAwayError
-from identity.keys.service import PublishedKeys, RefreshTokenSecrets
 from identity.parts import (
     StoreParts,
     audit_relay,
     checkpoint_writer,
     claims_source,
-    current_claims,
     key_service,
-    lifetimes_of,
 )
 from identity.process import BackgroundTasks, done_before, end_signals
-from identity.rate_limiter import RateLimiter
 from identity.readiness import Problem
 from identity.rpc.admin_service import AdminService
 from identity.rpc.authentication import CallerAuthenticator
 from identity.rpc.budgets import ClientBudgets
 from identity.rpc.calls import Calls
-from identity.rpc.identity_service import IdentityService, UseCases
+from identity.rpc.failures import FailureLog
+from identity.rpc.identity_service import IdentityService
 from identity.rpc.metrics import CallMetrics, RefreshMetrics
 from identity.rpc.server import Bounds, RpcServer, Transport, split_address
+from identity.rpc.spans import CallSpans
 from identity.rpc.verifier_state import VerifierWatch
-from identity.sessions.access_tokens import AccessTokenReader
-from identity.sessions.erase import EraseSubject
-from identity.sessions.exchange import ExchangeToken
-from identity.sessions.explain import ExplainSession
-from identity.sessions.introspect import Introspect
-from identity.sessions.issue import IssueTokens
-from identity.sessions.listing import ListSessions
-from identity.sessions.minting import AccessTokenMint
-from identity.sessions.refresh import Refresh
-from identity.sessions.revoke import Revoke
-from identity.sessions.sealed_answers import AnswerSealing
-from identity.sessions.usage import RecordUsage
-from identity.store.ports import SpendLimits
-from identity.tokens.access_token import AccessTokenAssembler
-from identity.tokens.refresh_token import RefreshTokenCodec
+from identity.sessions.recent import RecentSessions
+from identity.telemetry.instruments import CALLS_UNDER_WAY
+from identity.telemetry.meters import Meters
+from identity.use_cases import Surroundings, refresh_tokens_of, use_cases_of
 from identity.verifiers.census import Census
 from identity.verifiers.feed import VerifierFeed
 from identity.verifiers.roster import Roster
@@ -94,14 +92,14 @@ class IdentityServer:
         self, settings: Settings, *, extra_routes: Sequence[BaseRoute] = (), clock: Clock | None = None
     ) -> None:
         self.settings = settings
-        self.store = StoreParts(settings)
         self._clock = clock or SystemClock()
+        self.meters = Meters()
+        self.store = StoreParts(settings, StoreMeters(self.meters))
         self._extra_routes = extra_routes
         self._instance_id = secrets.token_hex(4)
-        self._metrics = CollectorRegistry()
         self._recorder = RefusalRecorder(self.store.outbox)
         self.keys = key_service(settings, self._clock, self.store, self._recorder)
-        self._claims_source = claims_source(settings, self._metrics)
+        self._claims_source = claims_source(settings, self.meters)
         self._feed = VerifierFeed(
             self.store.feed, self._instance_id, keys_version=lambda: self.keys.published().version
         )
@@ -112,6 +110,13 @@ class IdentityServer:
         self._problems: Sequence[Problem] = (Problem("starting", "The service is starting."),)
         self._tasks = BackgroundTasks()
         self._backlog = BacklogWatch(self.store.outbox, settings.audit.sinks)
+        self._sessions = RecentSessions(self.store.session_tally)
+        self._refreshes = RefreshMetrics(self.meters)
+        self._calls = CallMetrics(self.meters)
+        self._budgets = ClientBudgets()
+        self._exports = exports_of(os.environ, self.meters, self._clock, self._instance_id)
+        self._failures: FailureLog | None = None
+        self._observe()
         self._closed = asyncio.Event()
         self._relay: AuditRelay | None = None
         self._rpc: RpcServer | None = None
@@ -132,6 +137,7 @@ class IdentityServer:
         transport.check()
         if settings.audit.relay:
             self._relay = audit_relay(settings, self.store, self._instance_id)
+            observe_relay(self.meters, self._relay)
         http_url = await self._start_http()
         await self._start_keys()
         hasher = SecretHasher(self.keys.client_secret_pepper())
@@ -139,21 +145,36 @@ class IdentityServer:
         with contextlib.suppress(IdentityError):
             await registry.refresh()
         watch = VerifierWatch(self._feed, self._roster, self.keys)
+        self._failures = FailureLog(registry, subject_naming(settings))
         calls = Calls(
             CallerAuthenticator(registry),
             registry,
-            ClientBudgets(),
+            self._budgets,
             self._recorder,
-            CallMetrics(self._metrics),
+            self._calls,
+            self._failures,
+            None if self._exports.tracer is None else CallSpans(self._exports.tracer, self._exports.now_ns),
         )
         administration = ClientAdministration(
             registry, self.store.clients, self.store.revocations, hasher, self._clock
         )
         if self._claims_source is not None:
             self._claims_source.start()
-        use_cases = self._use_cases()
+        self.refresh_tokens, sealing = refresh_tokens_of(self.keys)
+        around = Surroundings(
+            self.store,
+            self.keys,
+            self._clock,
+            self._recorder,
+            self._claims_source,
+            self._sessions,
+            self._refreshes,
+        )
+        use_cases = use_cases_of(settings, around, self.refresh_tokens, sealing)
         self._rpc = RpcServer(
-            identity_service=IdentityService(calls, use_cases, self.keys, watch, self._census, self._clock),
+            identity_service=IdentityService(
+                calls, use_cases, self.keys, watch, self._census, self._clock, self._refreshes
+            ),
             admin_service=AdminService(
                 calls,
                 administration,
@@ -161,6 +182,7 @@ class IdentityServer:
                 self._census,
                 self._clock,
                 KeyAdministration(self.keys),
+                self._refreshes,
             ),
             calls=calls,
             transport=transport,
@@ -183,6 +205,9 @@ class IdentityServer:
             self.keys.run(),
             self._feed.run(),
             self._census.run(),
+            self._sessions.run(),
+            self._failures.run(),
+            self._exports.run(),
             self._watch_readiness(),
         )
         _log.info("serving gRPC on %s, HTTP on %s", grpc_target, http_url or "no port")
@@ -204,6 +229,8 @@ class IdentityServer:
             await self._claims_source.close()
         await self._tasks.end()
         await self._census.close()
+        if self._failures is not None:
+            self._failures.close()
         try:
             async with asyncio.timeout(FINAL_FLUSH_SECONDS):
                 await self._recorder.flush()
@@ -214,12 +241,24 @@ class IdentityServer:
         if self._relay is not None:
             await self._relay.close()
         await self.keys.close()
+        await self._exports.close()
         await self.store.close()
         self._closed.set()
 
     async def wait_closed(self) -> None:
         """Returns once ``stop`` has finished."""
         await self._closed.wait()
+
+    def _observe(self) -> None:
+        meters = self.meters
+        observe_keys(meters, self.keys)
+        observe_verifiers(meters, self._roster, self._feed)
+        observe_backlog(meters, lambda: self._backlog.seen, self._clock)
+        observe_refusals(meters, self._recorder)
+        observe_sessions(meters, self._sessions)
+        observe_health(meters, lambda: self._problems)
+        observe_process(meters)
+        meters.observe_one(CALLS_UNDER_WAY, lambda: self._budgets.under_way)
 
     async def _start_keys(self) -> None:
         """Waits for a keyring that is in the store, while that is away."""
@@ -236,67 +275,6 @@ class IdentityServer:
             else:
                 return
 
-    def _use_cases(self) -> UseCases:
-        settings, sessions = self.settings, self.store.sessions
-        mint = AccessTokenMint(AccessTokenAssembler(settings.issuer), self.keys.active_signer)
-        refresh_secrets = self.keys.refresh_token_secrets()
-        codec = RefreshTokenCodec(refresh_secrets.by_id, refresh_secrets.active_id)
-        sealing = AnswerSealing(refresh_secrets.by_id, refresh_secrets.active_id)
-
-        def use_secrets(kept: RefreshTokenSecrets) -> None:
-            codec.use(kept.by_id, kept.active_id)
-            sealing.use(kept.by_id, kept.active_id)
-
-        self.keys.on_secrets = use_secrets
-        self.refresh_tokens = codec
-        lifetimes = lifetimes_of(settings)
-        reader = AccessTokenReader(settings.issuer, self._key_set, self._clock)
-        per_minute = settings.limits.effective_address_failures_per_minute
-        current = current_claims(settings, self._claims_source, self.store, self._recorder)
-        return UseCases(
-            issue=IssueTokens(
-                store=sessions,
-                mint=mint,
-                codec=codec,
-                lifetimes=lifetimes,
-                buckets=settings.redis.buckets,
-                retry_window_seconds=settings.tokens.retry_window_seconds,
-                sealing=sealing,
-                current_claims=current,
-            ),
-            refresh=Refresh(
-                store=sessions,
-                mint=mint,
-                codec=codec,
-                lifetimes=lifetimes,
-                limits=SpendLimits(
-                    settings.limits.refreshes_per_family_per_minute,
-                    settings.limits.effective_address_successes_per_minute,
-                    per_minute,
-                ),
-                forgeries=RateLimiter(
-                    calls=per_minute, per_seconds=60.0, monotonic=asyncio.get_running_loop().time
-                ),
-                recorder=self._recorder,
-                buckets=settings.redis.buckets,
-                retry_window_seconds=settings.tokens.retry_window_seconds,
-                recovery_window_seconds=settings.tokens.recovery_window_seconds,
-                count=RefreshMetrics(self._metrics).count,
-                current_claims=current,
-            ),
-            revoke=Revoke(self.store.revocations, codec, reader, self._recorder),
-            introspect=Introspect(self.store.reader, codec, reader),
-            list_sessions=ListSessions(self.store.reader),
-            erase=EraseSubject(self.store.revocations),
-            explain=ExplainSession(self.store.reader),
-            exchange=ExchangeToken(sessions, mint, reader, lifetimes, settings.redis.buckets),
-            record_usage=RecordUsage(self.store.usage, settings.issuer),
-        )
-
-    def _key_set(self) -> KeySet | None:
-        published = self.keys.published()
-        return _key_set_of(published) if published.jwks else None
-
     async def _start_http(self) -> str:
         if not self.settings.http.enabled:
             return ""
@@ -305,7 +283,7 @@ class IdentityServer:
             keys=self.keys,
             issuer=self.settings.issuer,
             readiness=self._ready,
-            metrics=self._metrics,
+            metrics=self.meters.registry,
             extra_routes=self._extra_routes,
         )
         self._http = HttpServer(app, host, port)
@@ -351,8 +329,3 @@ async def serve(
             await asked_to_end.wait()
     finally:
         await server.stop()
-
-
-@lru_cache(maxsize=4)
-def _key_set_of(published: PublishedKeys) -> KeySet:
-    return KeySet.from_dict({"keys": list(published.jwks)})

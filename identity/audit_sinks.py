@@ -34,6 +34,18 @@ def shape_of(settings: Settings) -> Callable[[RecordedEvent], RecordedEvent]:
         raise _wrong("audit.pseudonym_key_file", error) from None
 
 
+def subject_naming(settings: Settings) -> Callable[[str], tuple[str, str]]:
+    """How logs name a subject: as the audit does, so that neither tells what the other hides. Raises ``ConfigurationError``."""
+    file = settings.audit.pseudonym_key_file
+    if settings.audit.subject == "plain" or file is None:
+        return lambda subject: ("user.id", subject)
+    try:
+        key = PseudonymKey.from_file(file)
+    except PseudonymKeyError as error:
+        raise _wrong("audit.pseudonym_key_file", error) from None
+    return lambda subject: ("user.hash", key.pseudonym_of(subject))
+
+
 def _sink(name: str, settings: Settings, instance_id: str) -> AuditSink:
     audit = settings.audit
     match name:

@@ -57,7 +57,7 @@ class IdentityError(Exception):
     """A refusal, with the reason the caller may know.
 
     ``retry_after_seconds`` is set where waiting helps. ``recorded`` says that the store has already
-    written the audit event, in the same step in which it decided.
+    written the audit event, in the same step in which it decided. ``session_id`` is for the log: which session it was about.
     """
 
     def __init__(
@@ -68,6 +68,7 @@ class IdentityError(Exception):
         retry_after_seconds: float | None = None,
         violations: tuple[FieldViolation, ...] = (),
         recorded: bool = False,
+        session_id: str = "",
     ) -> None:
         super().__init__(message)
         self.reason = reason
@@ -75,6 +76,7 @@ class IdentityError(Exception):
         self.retry_after_seconds = retry_after_seconds
         self.violations = violations
         self.recorded = recorded
+        self.session_id = session_id
 
 
 def no_signing_key() -> IdentityError:

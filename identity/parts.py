@@ -9,8 +9,6 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from prometheus_client import CollectorRegistry
-
 from grpc_identity.circuit_breaker import CircuitBreaker
 from identity.audit.checkpointing import CheckpointWriter, Signing
 from identity.audit.ports import EventRecorder
@@ -19,9 +17,10 @@ from identity.audit_sinks import audit_sinks, shape_of
 from identity.claims_source.grpc_source import GrpcClaimsSource, SourceTransport
 from identity.claims_source.metrics import SourceMetrics
 from identity.clients.policy import Lifetimes
-from identity.clock import Clock
+from identity.clock import Clock, SystemClock
 from identity.config import ConfigurationError, Settings
 from identity.errors import FieldViolation
+from identity.gauges import BACKGROUND, CALLS, StoreMeters
 from identity.keys.custody import Custody
 from identity.keys.file_store import FileKeyStore
 from identity.keys.keyring import LOCAL
@@ -46,6 +45,7 @@ from identity.store.redis.opening import open_store
 from identity.store.redis.outbox import RedisEventOutbox
 from identity.store.redis.outbox_view import RedisOutboxView
 from identity.store.redis.reading import RedisSessionReader
+from identity.store.redis.recent_sessions import RedisSessionTally
 from identity.store.redis.relay_outbox import RedisRelayOutbox
 from identity.store.redis.revocations import RedisRevocationStore
 from identity.store.redis.scripted import ScriptContext, StoreClock
@@ -53,18 +53,21 @@ from identity.store.redis.sessions import RedisSessionStore
 from identity.store.redis.topology import Bounds
 from identity.store.redis.usage import RedisUsageOutbox
 from identity.store.redis.verifiers import RedisInstanceBoard
+from identity.telemetry.meters import Meters
 
 
 class StoreParts:
     """The Redis adapters of one process, over one connection to the store."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, watch: StoreMeters | None = None) -> None:
         self.keys = KeySpace(settings.redis.key_prefix, settings.redis.buckets)
         self.connection, self.feed = open_store(
             StoreAddress.parse(settings.redis.url.get_secret_value()),
-            Bounds(settings.redis.timeout_ms / 1000, settings.redis.max_batch),
+            _bounds(settings, watch),
             self.keys,
         )
+        if watch is not None:
+            watch.look_at(self.connection)
         bound = outbox_bound(settings)
         self.clock = StoreClock()
         refreshing = Durability.named(settings.redis.refresh_durability)
@@ -90,6 +93,7 @@ class StoreParts:
         self.outbox_view = RedisOutboxView(context)
         self.dead_letters = RedisDeadLetterBox(context)
         self.board = RedisInstanceBoard(self.connection, self.keys)
+        self.session_tally = RedisSessionTally(self.connection, self.keys, SystemClock())
 
     async def close(self) -> None:
         """Waits for what is on its way, then disconnects."""
@@ -99,6 +103,13 @@ class StoreParts:
     async def problems(self) -> Sequence[Problem]:
         """What keeps the store from being fit."""
         return await store_problems(self.connection, self.keys, self._durability)
+
+
+def _bounds(settings: Settings, watch: StoreMeters | None) -> Bounds:
+    bounds = Bounds(settings.redis.timeout_ms / 1000, settings.redis.max_batch)
+    if watch is None:
+        return bounds
+    return replace(bounds, watch_calls=watch.watch(CALLS), watch_background=watch.watch(BACKGROUND))
 
 
 def outbox_bound(settings: Settings) -> str:
@@ -239,7 +250,7 @@ def claims_source_transport(settings: Settings) -> SourceTransport | None:
     )
 
 
-def claims_source(settings: Settings, metrics: CollectorRegistry) -> GrpcClaimsSource | None:
+def claims_source(settings: Settings, meters: Meters) -> GrpcClaimsSource | None:
     """The claims source, if the settings name one. Raises ``ConfigurationError``."""
     transport = claims_source_transport(settings)
     if transport is None:
@@ -254,7 +265,7 @@ def claims_source(settings: Settings, metrics: CollectorRegistry) -> GrpcClaimsS
             failures_to_open=chosen.breaker_failures,
             max_open_seconds=chosen.breaker_max_open_seconds,
         ),
-        metrics=SourceMetrics(metrics),
+        metrics=SourceMetrics(meters),
         monotonic=time.monotonic,
     )
 

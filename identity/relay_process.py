@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
 
-from prometheus_client import CollectorRegistry
-
+from identity.audit.backlog_watch import BacklogWatch
+from identity.clock import SystemClock
 from identity.config import Settings
 from identity.errors import IdentityError
+from identity.exporting import exports_of
+from identity.gauges import StoreMeters, observe_backlog, observe_health, observe_process, observe_relay
 from identity.http.app import create_operations_app
 from identity.http.server import HttpServer
 from identity.parts import StoreParts, audit_relay
 from identity.process import BackgroundTasks, end_signals
 from identity.readiness import Problem
 from identity.rpc.server import split_address
+from identity.telemetry.meters import Meters
 
 FINAL_DRAIN_SECONDS = 5.0
+READINESS_INTERVAL_SECONDS = 2.0
 
 _log = logging.getLogger(__name__)
 
@@ -28,22 +33,30 @@ class RelayProcess:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._store = StoreParts(settings)
+        self.meters = Meters()
+        self._store = StoreParts(settings, StoreMeters(self.meters))
         self._name = secrets.token_hex(4)
-        self._metrics = CollectorRegistry()
+        self._clock = SystemClock()
+        self._backlog = BacklogWatch(self._store.outbox, settings.audit.sinks)
+        self._latest: Sequence[Problem] = (Problem("starting", "The relay is starting."),)
+        self._exports = exports_of(os.environ, self.meters, self._clock, self._name)
         self._tasks = BackgroundTasks()
         self._http: HttpServer | None = None
         self.relay = audit_relay(settings, self._store, self._name)
+        observe_relay(self.meters, self.relay)
+        observe_backlog(self.meters, lambda: self._backlog.seen, self._clock)
+        observe_health(self.meters, lambda: self._latest)
+        observe_process(self.meters)
 
     async def start(self) -> str:
         """Relays from now on, and while the store is away waits for it. Gives the URL of the HTTP side, empty without one."""
         url = ""
         if self._settings.audit.relay_listen:
             host, port = split_address(self._settings.audit.relay_listen)
-            app = create_operations_app(readiness=self._problems, metrics=self._metrics)
+            app = create_operations_app(readiness=self._problems, metrics=self.meters.registry)
             self._http = HttpServer(app, host, port)
             url = f"http://{host}:{await self._http.start()}"
-        self._tasks.start(self.relay.run())
+        self._tasks.start(self.relay.run(), self._backlog.run(), self._exports.run(), self._watch_readiness())
         sinks = ", ".join(each.sink.name for each in self.relay.by_sink)
         _log.info("relaying audit events to %s, as relay %s; HTTP on %s", sinks, self._name, url or "no port")
         return url
@@ -59,15 +72,24 @@ class RelayProcess:
         await self.relay.close()
         if self._http is not None:
             await self._http.stop()
+        await self._exports.close()
         await self._store.close()
 
     async def _problems(self) -> Sequence[Problem]:
         problems = list(await self._store.problems())
-        return problems + [
+        problems += [
             Problem("audit_sink_takes_nothing", f"{each.sink.name}: {each.problem}", blocks=False)
             for each in self.relay.by_sink
             if each.problem
         ]
+        self._latest = problems
+        return problems
+
+    async def _watch_readiness(self) -> None:
+        # For the gauges; whoever asks /readyz is told what is so at that moment.
+        while True:
+            await self._problems()
+            await asyncio.sleep(READINESS_INTERVAL_SECONDS)
 
 
 async def serve_relay(settings: Settings, on_ready: Callable[[str], Awaitable[None]] | None = None) -> None:

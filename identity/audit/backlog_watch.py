@@ -19,13 +19,19 @@ _log = logging.getLogger(__name__)
 
 
 class BacklogWatch:
-    """``latest`` is what was seen last; empty at first."""
+    """``latest`` is what was seen last; empty at first, and then ``seen`` is ``None``."""
 
     def __init__(self, gauge: OutboxGauge, sinks: Sequence[str]) -> None:
         self._gauge = gauge
         self._sinks = sinks
         self.latest = Backlog(events=0, fullest=0.0, oldest_ms=0)
         self._noted = False
+        self._has_looked = False
+
+    @property
+    def seen(self) -> Backlog | None:
+        """What was seen last, if anything was."""
+        return self.latest if self._has_looked else None
 
     async def run(self) -> None:
         """Looks until cancelled."""
@@ -39,6 +45,7 @@ class BacklogWatch:
             self.latest = await self._gauge.backlog(self._sinks)
         except IdentityError:
             return
+        self._has_looked = True
         # Half full is no problem yet; the log says it once, and again when it is over.
         if (self.latest.fullest >= NOTED_AT) is not self._noted:
             self._noted = not self._noted

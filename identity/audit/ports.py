@@ -136,7 +136,8 @@ class RelayOutbox(Protocol):
 class Backlog:
     """What waits. ``fullest`` is the share of the fullest bucket's room that is taken; 1.0 or more: nothing is issued there.
 
-    ``oldest_ms``: when the oldest event that waits was recorded, 0 for none. ``behind``: events waiting, by sink.
+    ``oldest_ms``: when the oldest event that waits was recorded, 0 for none. ``behind``: events waiting, by sink; ``oldest_ms_of``: when
+    the oldest of those was recorded.
     """
 
     events: int
@@ -144,6 +145,7 @@ class Backlog:
     oldest_ms: int
     dead_letters: int = 0
     behind: Mapping[str, int] = field(default_factory=dict)
+    oldest_ms_of: Mapping[str, int] = field(default_factory=dict)
 
 
 class OutboxGauge(Protocol):

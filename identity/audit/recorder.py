@@ -14,18 +14,15 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TypeAlias
 
 from identity.audit.event import Circumstances, Event, EventType, Outcome
 from identity.audit.event_types import CHANGES_NOTHING
+from identity.audit.folding import BEYOND, FOLD_WINDOW_SECONDS, Folding
 from identity.audit.ports import EventOutbox
 from identity.errors import IdentityError, audit_unavailable
 
 MAX_QUEUED_EVENTS = 2_000
-MAX_CAUSES = 500
-FOLD_BEYOND = 20
-FOLD_WINDOW_SECONDS = 10.0
 _BATCH = 100
 _RETRY_SECONDS = 1.0
 
@@ -35,32 +32,33 @@ Cause: TypeAlias = tuple[EventType, str, str, str]
 _OTHER: Cause = (EventType.REQUEST_REFUSED, "OTHER", "", "")
 
 
-@dataclass(slots=True)
-class _Window:
-    began: float
-    seen: int = 0
-    folded: int = 0
-
-
 class RefusalRecorder:
     """An ``EventRecorder`` over the outbox. ``monotonic`` in seconds."""
 
     def __init__(self, outbox: EventOutbox, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._outbox = outbox
-        self._monotonic = monotonic
         self._queued: deque[Event] = deque()
-        self._windows: dict[Cause, _Window] = {}
+        self._folding = Folding(_OTHER, self._tell, monotonic)
         self._wake = asyncio.Event()
         self._writing = asyncio.Lock()
+
+    @property
+    def queued(self) -> int:
+        """How many wait to be written."""
+        return len(self._queued)
+
+    @property
+    def folded(self) -> int:
+        """How many were counted since the start, and not told one by one."""
+        return self._folding.folded
 
     def record(self, event: Event) -> None:
         """See ``EventRecorder``."""
         is_full = len(self._queued) >= MAX_QUEUED_EVENTS
         if is_full or event.type in CHANGES_NOTHING:
-            window = self._window(event)
-            window.seen += 1
-            if is_full or window.seen > FOLD_BEYOND:
-                window.folded += 1
+            circumstances = event.circumstances
+            cause = (event.type, event.reason, circumstances.client_id, circumstances.method)
+            if self._folding.folds(cause, always=is_full):
                 return
         self._queued.append(event)
         self._wake.set()
@@ -69,17 +67,17 @@ class RefusalRecorder:
         """Writes what is queued, and what was counted when its window is over, until cancelled."""
         while True:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(FOLD_WINDOW_SECONDS if self._windows else None):
+                async with asyncio.timeout(FOLD_WINDOW_SECONDS if self._folding.is_open else None):
                     await self._wake.wait()
             self._wake.clear()
-            self._unfold(everything=False)
+            self._folding.unfold()
             while self._queued:
                 if not await self._written_some():
                     await asyncio.sleep(_RETRY_SECONDS)
 
     async def flush(self) -> None:
         """Writes all that is queued or counted, once; for an orderly end. Raises ``IdentityError`` if it cannot."""
-        self._unfold(everything=True)
+        self._folding.unfold(everything=True)
         while self._queued:
             await self._write_some()
 
@@ -102,28 +100,7 @@ class RefusalRecorder:
             if left:
                 raise audit_unavailable()
 
-    def _window(self, event: Event) -> _Window:
-        cause = (event.type, event.reason, event.circumstances.client_id, event.circumstances.method)
-        if cause not in self._windows and len(self._windows) >= MAX_CAUSES:
-            cause = _OTHER
-        now = self._monotonic()
-        window = self._windows.get(cause)
-        if window is None or now >= window.began + FOLD_WINDOW_SECONDS:
-            self._tell(cause, window)
-            window = self._windows[cause] = _Window(now)
-        return window
-
-    def _unfold(self, *, everything: bool) -> None:
-        now = self._monotonic()
-        for cause, window in list(self._windows.items()):
-            if everything or now >= window.began + FOLD_WINDOW_SECONDS:
-                del self._windows[cause]
-                self._tell(cause, window)
-
-    def _tell(self, cause: Cause, window: _Window | None) -> None:
-        if window is None or not window.folded:
-            return
+    def _tell(self, cause: Cause, count: int) -> None:
         event_type, reason, client_id, method = cause
-        beyond = f"beyond the first {FOLD_BEYOND} of {FOLD_WINDOW_SECONDS:.0f} s"
-        circumstances = Circumstances(client_id, method, detail=beyond, count=window.folded)
+        circumstances = Circumstances(client_id, method, detail=BEYOND, count=count)
         self._queued.append(Event(event_type, Outcome.REFUSED, circumstances, reason))

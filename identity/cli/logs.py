@@ -5,21 +5,36 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import TextIO
+from typing import Any, TextIO
 
 
 class _JsonFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        members = {
+        members: dict[str, Any] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname,
             "logger": record.name,
             "message": record.getMessage(),
         }
+        members |= _fields_of(record)
         if record.exc_info:
             members["exception"] = self.formatException(record.exc_info)
         return json.dumps(members)
+
+
+class _ConsoleFormatter(logging.Formatter):
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
+        # As JSON: a line break that a caller has chosen must not begin a line of the log.
+        fields = "".join(f" {name}={json.dumps(value)}" for name, value in _fields_of(record).items())
+        return super().formatMessage(record) + fields
+
+
+def _fields_of(record: logging.LogRecord) -> Mapping[str, Any]:
+    """What a line has beside its message: ``extra={"fields": {...}}``."""
+    fields: Mapping[str, Any] = getattr(record, "fields", {})
+    return fields
 
 
 def configure_logging(level: str, form: str, stream: TextIO | None = None) -> None:
@@ -28,6 +43,6 @@ def configure_logging(level: str, form: str, stream: TextIO | None = None) -> No
     handler.setFormatter(
         _JsonFormatter()
         if form == "json"
-        else logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
+        else _ConsoleFormatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
     )
     logging.basicConfig(level=level, handlers=[handler], force=True)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -59,12 +57,7 @@ def top(
     """
     chosen = _chosen(urls, data_dir, config, overrides)
     with contextlib.suppress(KeyboardInterrupt):
-        try:
-            reached = asyncio.run(_watch(chosen, interval_seconds, once=once))
-        except BrokenPipeError:
-            # `identity top | head` has seen enough. Python would complain again when it closes standard output.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return
+        reached = asyncio.run(_watch(chosen, interval_seconds, once=once))
         if once and not reached:
             raise typer.Exit(1)
 

@@ -23,6 +23,7 @@ SINK, KEY, KEY_STATE = (
     label_of("identity.key.id"),
     label_of("identity.key.state"),
 )
+LANE = label_of("identity.store.lane")
 VERIFIER_STATE, CONNECTION_STATE, WINDOW = (
     label_of("identity.verifier.state"),
     label_of("db.client.connection.state"),
@@ -162,7 +163,7 @@ def read(states: Sequence[ServerState]) -> Reading:
         sinks=_sinks(looks, intervals),
         round_trips=_sum(rates(intervals, _ROUND_TRIPS)),
         store_errors=_sum(rates(intervals, _ROUND_TRIPS, where=lambda labels: bool(labels.get(ERROR)))),
-        store_latency=_latency(intervals, table.STORE_DURATION),
+        store_latency=_latency(intervals, table.STORE_DURATION, _is_waited_for),
         connections=_by(looks, table.STORE_CONNECTIONS, CONNECTION_STATE, sum),
         store_waiting=_total(looks, table.STORE_WAITING),
         circuit_open=_flag(looks, table.CLAIMS_CIRCUIT_OPEN),
@@ -223,6 +224,10 @@ def short(method: str) -> str:
 
 def _of_method(method: str) -> Chooses:
     return lambda labels: labels.get(METHOD) == method
+
+
+def _is_waited_for(labels: Labels) -> bool:
+    return labels.get(LANE) == "calls"
 
 
 def _is_refused(labels: Labels) -> bool:

@@ -30,10 +30,10 @@ class Trends:
         for sink in reading.sinks:
             self._add("sink", sink.name, sink.delivered)
 
-    def line(self, kind: str, name: str = "") -> str:
-        """Up to ``POINTS`` characters, the newest last; none before there are two."""
-        points = self._points.get((kind, name), ())
-        return sparkline(points) if len(points) > 1 else ""
+    def line(self, kind: str, name: str = "", *, points: int = POINTS) -> str:
+        """Up to so many characters, the newest last; none before there are two."""
+        noted = [*self._points.get((kind, name), ())][-points:]
+        return sparkline(noted) if len(noted) > 1 else ""
 
     def _add(self, kind: str, name: str, value: float) -> None:
         points = self._points.get((kind, name))
@@ -44,7 +44,7 @@ class Trends:
         points.append(value)
 
 
-def sparkline(values: Sequence[float] | deque[float]) -> str:
+def sparkline(values: Sequence[float]) -> str:
     """A character a value, as high as it is beside the highest; what is 0 is a line on the ground.
 
     >>> sparkline([0, 1, 4, 8])

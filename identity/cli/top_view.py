@@ -11,9 +11,10 @@ from rich.table import Table
 from rich.text import Text
 
 from identity.cli.top_readings import Counted, Latency, MethodReading, ProcessReading, Reading
-from identity.cli.top_trends import Trends
+from identity.cli.top_trends import POINTS, Trends
 
 TWO_COLUMNS_FROM = 118
+SHORT_TREND = 12
 MAX_METHODS = 12
 MAX_REASONS = 2
 MAX_NAME = 40
@@ -40,7 +41,7 @@ def frame(reading: Reading, trends: Trends, *, width: int, heading: str) -> Rend
     body: list[RenderableType] = [Text.assemble(("identity top", "bold"), "  ", heading), _processes(reading)]
     if not any(process.state.look for process in reading.processes):
         return Group(*body)
-    body.append(_methods(reading.methods, trends))
+    body.append(_methods(reading.methods, trends, POINTS if width >= TWO_COLUMNS_FROM else SHORT_TREND))
     if width >= TWO_COLUMNS_FROM:
         columns = Table.grid(expand=True)
         columns.add_column(ratio=1)
@@ -101,13 +102,13 @@ def _figures(process: ProcessReading) -> Sequence[str | Text]:
     return [*rates, cpu, _bytes(process.memory), _span(process.uptime)]
 
 
-def _methods(methods: Sequence[MethodReading], trends: Trends) -> RenderableType:
+def _methods(methods: Sequence[MethodReading], trends: Trends, points: int) -> RenderableType:
     numbers = ("calls/s", "refused/s", "p50", "p95", "p99")
     rows = _table("method", "", *numbers, "refused for", right=numbers)
     for method in methods[:MAX_METHODS]:
         rows.add_row(
             _text(method.name),
-            Text(trends.line("method", method.name), "cyan"),
+            Text(trends.line("method", method.name, points=points), "cyan"),
             _rate(method.calls),
             _warn_rate(method.refused),
             *(_latency(method.latency) if method.latency else ("stream", "", "")),
@@ -126,6 +127,8 @@ def _refreshes(reading: Reading, trends: Trends) -> RenderableType:
         counted = found.get(verdict, Counted(0, 0))
         if counted.total or (verdict in _ALWAYS_SHOWN and found):
             style = _VERDICT_STYLES.get(verdict, "yellow") if counted.total else "dim"
+            # What is over is to be seen, and should not alarm for ever.
+            style = style if counted.rate or "red" not in style else "yellow"
             trend = Text(trends.line("refresh", verdict), style)
             rows.add_row(_text(verdict, style), trend, _rate(counted.rate), f"{counted.total:,.0f}")
     return _panel("refreshes", rows)
@@ -138,12 +141,14 @@ def _revocations(reading: Reading) -> RenderableType:
     ):
         if counted.total or kind in _THEFTS:
             name = f"sessions, by theft ({kind})" if kind in _THEFTS else kind
-            alarming = "bold red" if kind in _THEFTS and counted.total else ""
-            rows.add_row(_text(name, alarming), _rate(counted.rate), f"{counted.total:,.0f}")
+            style = "bold red" if counted.rate else "yellow" if counted.total else "dim"
+            rows.add_row(
+                _text(name, style if kind in _THEFTS else ""), _rate(counted.rate), f"{counted.total:,.0f}"
+            )
     sessions = ", ".join(f"{count:,.0f} in {window}" for window, count in reading.sessions.items())
     facts = _facts(
         ("sessions, about", sessions or UNKNOWN),
-        ("most failures of one address, a minute", _number(reading.worst_address)),
+        ("worst address, refused/min", _number(reading.worst_address)),
         ("refusals folded", f"{_rate(reading.folded.rate)}/s, {reading.folded.total:,.0f} in all"),
     )
     return _panel("sessions", Group(rows, facts))
@@ -156,10 +161,8 @@ def _keys(reading: Reading) -> RenderableType:
         style = (
             "bold red" if late else "yellow" if key.left is not None and key.left < SOON_SECONDS else "green"
         )
-        until = (
-            f"should have stopped {_span(-(key.left or 0))} ago" if late else f"for {_span(key.left)} more"
-        )
-        rows.append(("key", Text(f"{_text(key.kid[:12])}  signs for {_span(key.age)}, {until}", style)))
+        until = f"overdue for {_span(-(key.left or 0))}" if late else f"{_span(key.left)} left"
+        rows.append(("key", Text(f"{_text(key.kid[:12])}  {_span(key.age)} old, {until}", style)))
     if reading.processes and not reading.keys:
         rows.append(("key", UNKNOWN))
     verifiers = reading.verifiers
@@ -189,7 +192,7 @@ def _audit(reading: Reading, trends: Trends) -> RenderableType:
         state = {None: Text(""), True: Text("takes", "green"), False: Text("takes nothing", "bold red")}[
             sink.up
         ]
-        trend = Text(trends.line("sink", sink.name), "cyan")
+        trend = Text(trends.line("sink", sink.name, points=SHORT_TREND), "cyan")
         rows.add_row(
             _text(sink.name), trend, _rate(sink.delivered), _number(sink.behind), _lag(sink.lag), state
         )
@@ -200,8 +203,8 @@ def _store(reading: Reading) -> RenderableType:
     latency = " / ".join(_latency(reading.store_latency))
     errors = Text(f"{_rate(reading.store_errors)}/s", "bold red" if reading.store_errors else "")
     rows: list[tuple[str, str | Text]] = [
-        ("round trips", f"{_rate(reading.round_trips)}/s   p50 / p95 / p99  {latency}"),
-        ("failed", errors),
+        ("round trips", Text.assemble(f"{_rate(reading.round_trips)}/s, failed ", errors)),
+        ("of calls, p50 / p95 / p99", latency),
         ("connections", f"{_counts(reading.connections)}; calls waiting: {_number(reading.store_waiting)}"),
     ]
     if reading.circuit_open:
@@ -287,7 +290,7 @@ def _span(seconds: float | None) -> str:
     whole = round(seconds)
     parts = ((whole // 86_400, "d"), (whole // 3600 % 24, "h"), (whole // 60 % 60, "m"), (whole % 60, "s"))
     first = next((at for at, (count, _) in enumerate(parts) if count), len(parts) - 1)
-    return " ".join(f"{count}{unit}" for count, unit in parts[first : first + 2])
+    return " ".join(f"{count}{unit}" for count, unit in parts[first : first + 2] if count or not whole)
 
 
 def _bytes(count: float | None) -> str:

@@ -15,6 +15,7 @@ from identity.keys.administration import KeyAdministration
 from identity.keys.plan import steps_to_come
 from identity.rpc import translation, validation
 from identity.rpc.calls import Calls
+from identity.rpc.metrics import RefreshMetrics
 from identity.rpc.unimplemented import answer_unimplemented
 from identity.sessions.caller import Caller
 from identity.sessions.explain import ExplainSession
@@ -35,7 +36,9 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
         census: Census,
         clock: Clock,
         keys: KeyAdministration,
+        metrics: RefreshMetrics,
     ) -> None:
+        self._metrics = metrics
         self._keys = keys
         self._explain = explain
         self._clients = clients
@@ -112,6 +115,8 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
         self, caller: Caller, request: admin_pb2.SetClientDisabledRequest
     ) -> admin_pb2.SetClientDisabledResponse:
         client = await self._clients.set_disabled(request.client_id, request.disabled, caller.circumstances)
+        if request.disabled:
+            self._metrics.client_disabled()
         return admin_pb2.SetClientDisabledResponse(client=translation.client(client))
 
     async def _rotate_client_secret(

@@ -18,6 +18,11 @@ class ClientBudgets:
         self._under_way: Counter[str] = Counter()
         self._arrivals: dict[str, float] = {}
 
+    @property
+    def under_way(self) -> int:
+        """Calls of all clients that are being answered."""
+        return self._under_way.total()
+
     def start(self, client: Client) -> None:
         """Counts a call as under way until ``end``. Raises ``RATE_LIMITED``; then nothing was counted."""
         client_id, policy = client.client_id, client.policy

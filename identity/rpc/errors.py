@@ -13,6 +13,7 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
 from identity.errors import IdentityError, Reason
+from identity.telemetry.redaction import redacted
 
 DOMAIN = "grpc-identity"
 MAX_VIOLATIONS = 8
@@ -53,7 +54,10 @@ STATUS_CODES: Mapping[Reason, grpc.StatusCode] = MappingProxyType(
 
 
 def status_of(error: IdentityError) -> grpc.Status:
-    """The status to abort with. Details stay well below the size at which trailers get lost."""
+    """The status to abort with. Details stay well below the size at which trailers get lost.
+
+    A text may name what the caller has asked for, and a token that was put into the wrong field is not told back: callers log errors.
+    """
     details: list[Message] = [error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN)]
     if error.retry_after_seconds is not None:
         retry = error_details_pb2.RetryInfo()
@@ -64,13 +68,13 @@ def status_of(error: IdentityError) -> grpc.Status:
             error_details_pb2.BadRequest(
                 field_violations=[
                     error_details_pb2.BadRequest.FieldViolation(
-                        field=violation.field, description=violation.description
+                        field=violation.field, description=redacted(violation.description)
                     )
                     for violation in error.violations[:MAX_VIOLATIONS]
                 ]
             )
         )
-    status = status_pb2.Status(code=STATUS_CODES[error.reason].value[0], message=error.message)
+    status = status_pb2.Status(code=STATUS_CODES[error.reason].value[0], message=redacted(error.message))
     for detail in details:
         packed = any_pb2.Any()
         packed.Pack(detail)

@@ -13,6 +13,7 @@ from identity.clock import Clock
 from identity.rpc import translation, validation
 from identity.rpc.calls import Calls
 from identity.rpc.keys import PublishesKeys, jwks_response
+from identity.rpc.metrics import RefreshMetrics
 from identity.rpc.unimplemented import answer_unimplemented
 from identity.rpc.usage import usage_report
 from identity.rpc.verifier_state import VerifierWatch
@@ -57,7 +58,9 @@ class IdentityService(service_pb2_grpc.IdentityServiceServicer):
         watch: VerifierWatch,
         census: Census,
         clock: Clock,
+        metrics: RefreshMetrics,
     ) -> None:
+        self._metrics = metrics
         self._use_cases = use_cases
         self._census = census
         self._keys = keys
@@ -103,6 +106,7 @@ class IdentityService(service_pb2_grpc.IdentityServiceServicer):
         caller = caller.on_behalf_of(validation.end_user(request.client_context))
         wait_seconds = validation.seconds_to_wait(request)
         await self._use_cases.revoke(caller, target, cause)
+        self._metrics.revoked(target)
         if wait_seconds is None:
             return service_pb2.RevokeResponse()
         count = await self._census.wait_until_applied(wait_seconds)
@@ -146,6 +150,7 @@ class IdentityService(service_pb2_grpc.IdentityServiceServicer):
         self, caller: Caller, request: service_pb2.EraseSubjectRequest
     ) -> service_pb2.EraseSubjectResponse:
         erased = await self._use_cases.erase(caller, validation.subject(request.subject))
+        self._metrics.erased()
         return service_pb2.EraseSubjectResponse(
             sessions_removed=erased.sessions, entries_removed=erased.entries
         )

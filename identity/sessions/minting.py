@@ -51,12 +51,17 @@ class MintedTokens:
     session: SessionTokens | None
 
 
+def _unseen(session_id: str) -> None:
+    del session_id
+
+
 @dataclass(frozen=True, slots=True)
 class AccessTokenMint:
-    """Signs access tokens with whatever key is active."""
+    """Signs access tokens with whatever key is active. ``saw_session`` hears of every session that gets one."""
 
     assembler: AccessTokenAssembler
     active_signer: Callable[[], Signer]
+    saw_session: Callable[[str], None] = _unseen
 
     def signer(self) -> Signer:
         """The key that signs now. Raises ``SIGNER_UNAVAILABLE`` when there is none, or none that can be reached.
@@ -95,6 +100,8 @@ class AccessTokenMint:
 
         Raises ``SIGNER_UNAVAILABLE``; the same call with its idempotency key finds the decision again.
         """
+        if session is not None:
+            self.saw_session(session.session_id)
         issued_at_seconds = recording.now_ms // 1000
         token_id = TokenId(recording.bucket, recording.sequence, recording.event_id)
         signing_input = self._signing_input(

@@ -71,7 +71,7 @@ class Refresh:
     buckets: int
     retry_window_seconds: int
     recovery_window_seconds: int
-    count: Callable[[SpendVerdict], None]
+    count: Callable[[SpendVerdict, str, str], None]
     current_claims: CurrentClaims | None = None
 
     async def __call__(self, caller: Caller, request: RefreshRequest) -> MintedTokens:
@@ -101,7 +101,7 @@ class Refresh:
             circumstances = without_answer(circumstances)
         event_id = new_event_id()
         spent = await self._spend(spend, event_id, circumstances)
-        self.count(spent.verdict)
+        self.count(spent.verdict, caller.client_id, caller.end_user.ip_address)
         terms = spent.terms
         live = RefreshToken(token.family, spent.generation, token.family_secret)
         expires_at_ms = refresh_expires_at_ms(
@@ -133,8 +133,8 @@ class Refresh:
     async def _spend(self, spend: Spend, event_id: bytes, circumstances: Circumstances) -> Spent:
         spent = await self.store.spend(spend, event_id, circumstances)
         if isinstance(spent, NotSpent):
-            self.count(spent.verdict)
-            raise _refusal(spent)
+            self.count(spent.verdict, spend.client_id, spend.end_user.ip_address)
+            raise _refusal(spent, str(spend.family))
         return spent
 
     def _authentic(self, caller: Caller, request: RefreshRequest) -> RefreshToken:
@@ -143,7 +143,8 @@ class Refresh:
         except RefreshTokenInvalidError:
             address = caller.end_user.ip_address
             wait_seconds = self.forgeries.spend(address) if address else 0.0
-            self.count(SpendVerdict.RATE_LIMITED if wait_seconds else SpendVerdict.UNKNOWN)
+            verdict = SpendVerdict.RATE_LIMITED if wait_seconds else SpendVerdict.UNKNOWN
+            self.count(verdict, caller.client_id, address)
             reason = Reason.RATE_LIMITED if wait_seconds else Reason.REFRESH_TOKEN_INVALID
             self.recorder.record(
                 Event(EventType.REFRESH_REFUSED, Outcome.REFUSED, caller.circumstances, reason)
@@ -176,24 +177,25 @@ def _claims(family: FamilyId, spent: Spent, roles: str, private: str) -> str:
     return claims_of_session(spent.subject, str(family), spent.terms, spent.auth_time_seconds, roles, private)
 
 
-def _refusal(refused: NotSpent) -> IdentityError:
+def _refusal(refused: NotSpent, session_id: str) -> IdentityError:
     match refused.verdict:
         case SpendVerdict.RATE_LIMITED:
-            return _rate_limited(refused.retry_after_ms / 1000)
+            return _rate_limited(refused.retry_after_ms / 1000, session_id)
         case SpendVerdict.OUTBOX_FULL:
             return audit_unavailable()
         case verdict:
-            return _refused(_REASONS[verdict])
+            return _refused(_REASONS[verdict], session_id)
 
 
-def _refused(reason: Reason) -> IdentityError:
-    return IdentityError(reason, _MESSAGES[reason], recorded=True)
+def _refused(reason: Reason, session_id: str = "") -> IdentityError:
+    return IdentityError(reason, _MESSAGES[reason], recorded=True, session_id=session_id)
 
 
-def _rate_limited(wait_seconds: float) -> IdentityError:
+def _rate_limited(wait_seconds: float, session_id: str = "") -> IdentityError:
     return IdentityError(
         Reason.RATE_LIMITED,
         "Too many refreshes; wait as long as RetryInfo says.",
         retry_after_seconds=wait_seconds,
         recorded=True,
+        session_id=session_id,
     )

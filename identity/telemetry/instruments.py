@@ -129,7 +129,7 @@ REVOCATIONS = Instrument(
     Kind.COUNTER,
     "{revocation}",
     Where.SERVER,
-    "What was taken away, by what it was, or by the theft that was the cause.",
+    "What was taken away, by what it was, or by the theft that was the cause; what was gone already counts as well.",
     ("identity.revocation.kind",),
 )
 ACTIVE_SESSIONS = Instrument(
@@ -382,7 +382,7 @@ ATTRIBUTES: Mapping[str, str] = MappingProxyType(
         "`SCOPE_EXCEEDED`, `AUDIENCE_EXCEEDED`, `RATE_LIMITED`, `OUTBOX_FULL`.",
         "identity.client.id": f"The client, of the {MAX_CLIENTS} that were first since the start; `{OTHER_CLIENTS}` for all others.",
         "identity.event.outcome": "`success` or `refused`, as in the audit.",
-        "identity.revocation.kind": "`token`, `session`, `subject`, `access_tokens`, `other_sessions`, `client` (asked for); `reuse`, `wrong_client` (the session, by theft).",
+        "identity.revocation.kind": "Asked for: `token`, `session`, `other_sessions`, `subject`, `access_tokens`, `client`, `client_disabled`, `erasure`. By theft, a session: `reuse`, `wrong_client`.",
         "identity.window": "`15m` or `24h`; each reaches back up to twice, or an hour, longer.",
         "identity.key.state": "`pending`, `active` or `retired`.",
         "identity.key.id": "The key's id (`kid`).",

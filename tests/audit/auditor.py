@@ -9,7 +9,7 @@ import base64
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 # Tokens of the session are given.
 GIVES = frozenset(
@@ -28,8 +28,7 @@ ENDS_SUBJECT = frozenset({"subject.revoked", "subject.erased"})
 ENDS_CLIENT = frozenset({"client.revoked", "client.disabled"})
 
 
-@dataclass(frozen=True)
-class Use:
+class Use(NamedTuple):
     """Of a token, on a server of somebody else."""
 
     method: str

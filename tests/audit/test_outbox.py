@@ -11,7 +11,8 @@ import pytest
 
 from grpc_identity.v1 import identity_service_pb2 as pb
 from identity.audit.event import Circumstances, Event, EventType, Outcome
-from identity.audit.recorder import FOLD_BEYOND, FOLD_WINDOW_SECONDS, MAX_QUEUED_EVENTS, RefusalRecorder
+from identity.audit.folding import FOLD_BEYOND, FOLD_WINDOW_SECONDS
+from identity.audit.recorder import MAX_QUEUED_EVENTS, RefusalRecorder
 from identity.errors import IdentityError
 
 FLOOD = 75

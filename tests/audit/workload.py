@@ -22,6 +22,7 @@ from grpc_identity.v1 import identity_service_pb2 as pb
 SESSIONS_AT_MOST = 4
 IDLE_SECONDS = 1200
 MOBILE_SECONDS = 3600
+METHODS = ("Read", "Write", "Look")
 POLICY = clients_pb2.ClientPolicy(
     grants=["GRANT_ISSUE", "GRANT_REFRESH", "GRANT_REVOKE", "GRANT_EXCHANGE", "GRANT_ERASE"],
     subjects=["*"],
@@ -92,12 +93,12 @@ class Known:
 
 
 Call = Callable[[str, Any, str], Awaitable[Any]]
-Use = Callable[[str, str], Awaitable[tuple[str, str]]]
+Use = Callable[[str, str, bool], Awaitable[str]]
 
 
 @dataclass
 class Workload:
-    """``call`` asks the service as a client; ``use`` presents an access token to a server, and gives the method and how it ended."""
+    """``call`` asks the service as a client; ``use`` presents an access token to a shop, for a method that may fail, and gives how it ended."""
 
     clients: tuple[str, ...]
     call: Call
@@ -110,6 +111,11 @@ class Workload:
     revoked_tokens: set[str] = field(default_factory=set)
     done: Counter[str] = field(default_factory=Counter)
     refused: Counter[tuple[str, str]] = field(default_factory=Counter)
+
+    @property
+    def uses(self) -> int:
+        """How many should have been recorded."""
+        return sum(len(known.uses) for known in self.known.values())
 
     async def somebody_does(self, subject: str) -> None:
         """One thing."""
@@ -240,12 +246,18 @@ class Workload:
 
     async def _use(self, known: Known) -> None:
         token = self.chance.choice([known.tokens.access_token, *known.exchanged[-1:]])
-        before = self.clock.ms
         if self._is_over(known, token):
             return
-        method, status = await self.use(token, self.chance.choice(["Read", "Write", "Look"]))
-        if method:
-            known.uses.append((method, jti_of(token), status, Between(before, self.clock.ms)))
+        method, fails = self.chance.choice(METHODS), self.chance.random() < 0.1
+        # By the clock of the machine, which is that of the server that reports it.
+        before = Travelling().ms
+        status = await self.use(token, method, fails)
+        self.done[f"use: {status}"] += 1
+        # Who is refused before the token is known to be good has used nothing.
+        if method != "Look" and status != "UNAUTHENTICATED":
+            known.uses.append(
+                (f"shop.Orders/{method}", jti_of(token), status, Between(before, Travelling().ms))
+            )
 
     def _end_all_of(self, subject: str, why: str, cause: str, by: str, when: Between) -> None:
         for known in self._live():

@@ -53,7 +53,7 @@ async def test_neither_subject_nor_claims_turn_up_in_logs_errors_or_metrics(
     await both(sessions[3])
     assert len(errors) >= 10
     metrics = "\n".join(
-        str(sample) for metric in service.server._metrics.collect() for sample in metric.samples
+        str(sample) for metric in service.server.meters.registry.collect() for sample in metric.samples
     )
     places = {"a log": caplog.text, "an error": "\n".join(errors), "a metric": metrics}
     for place, text in places.items():

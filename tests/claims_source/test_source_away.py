@@ -207,7 +207,7 @@ async def test_an_error_of_any_code_is_no_answer(
     assert claims_of(await session.refresh()).roles == {"clerk"}
     assert (await refused(new_session())).reason == "CLAIMS_SOURCE_UNAVAILABLE"
     assert (await metrics_of(service))[
-        'identity_claims_source_questions_total{occasion="REFRESH",outcome="unreachable"}'
+        'identity_claims_source_questions_total{identity_claims_source_occasion="REFRESH",identity_claims_source_outcome="unreachable"}'
     ] == 1
 
 
@@ -238,7 +238,12 @@ async def test_a_source_that_hangs_is_away_after_its_deadline(
     assert claims_of(await session.refresh()).roles == {"clerk"}
     assert (await refused(new_session())).reason == "CLAIMS_SOURCE_UNAVAILABLE"
     metrics = await metrics_of(service)
-    assert metrics['identity_claims_source_questions_total{occasion="REFRESH",outcome="deadline"}'] == 1
+    assert (
+        metrics[
+            'identity_claims_source_questions_total{identity_claims_source_occasion="REFRESH",identity_claims_source_outcome="deadline"}'
+        ]
+        == 1
+    )
 
 
 @pytest.mark.parametrize("bad", BAD_ANSWERS)
@@ -284,8 +289,13 @@ async def test_a_hanging_source_costs_the_first_calls_only_and_is_asked_again_by
     await wait_until(is_noticed)
     metrics = await metrics_of(service)
     assert metrics["identity_claims_source_circuit_open"] == 0
-    assert metrics['identity_claims_source_questions_total{occasion="REFRESH",outcome="circuit_open"}'] >= 3
-    assert metrics["identity_claims_source_seconds_count"] >= len(source.asked)
+    assert (
+        metrics[
+            'identity_claims_source_questions_total{identity_claims_source_occasion="REFRESH",identity_claims_source_outcome="circuit_open"}'
+        ]
+        >= 3
+    )
+    assert metrics["identity_claims_source_duration_seconds_count"] >= len(source.asked)
     told = [record.message for record in caplog.records if record.name.startswith("identity.claims_source")]
     assert len([text for text in told if "does not answer" in text]) == 1
     assert len([text for text in told if "answers again" in text]) == 1

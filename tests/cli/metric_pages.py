@@ -111,7 +111,6 @@ def a_second_of(server: CountingProcess, load: float = 1.0) -> None:
     server.call(REFRESH, seconds=0.03, times=max(count // 12, 1))
     server.call(ISSUE, seconds=0.005, times=max(count // 6, 1))
     server.call(REFRESH, status="UNAUTHENTICATED", reason="REFRESH_TOKEN_EXPIRED", seconds=0.002)
-    server.call(WATCH, seconds=600, status="CANCELLED", reason="CANCELLED", times=0)
     server.add(table.REFRESHES, "ROTATED", count=count)
     server.add(table.REFRESHES, "EXPIRED")
     server.round_trip(times=count)

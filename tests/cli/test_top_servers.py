@@ -51,7 +51,8 @@ async def test_a_running_service_is_looked_at(service: Any, new_session: Any) ->
     assert second.interval is not None
     assert second.look is second.interval.later
     grown = {
-        labels["verdict"]: value for labels, value in second.interval.increases("identity_refreshes_total")
+        labels["identity_refresh_verdict"]: value
+        for labels, value in second.interval.increases("identity_refreshes_total")
     }
     assert grown["ROTATED"] == 1
 

@@ -7,9 +7,11 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import grpc
 import pytest
 
-from identity.telemetry.instruments import INSTRUMENTS, Kind
+from identity.errors import Reason
+from identity.telemetry.instruments import ATTRIBUTES, INSTRUMENTS, Kind, label_of
 
 ROOT = Path(__file__).parents[2]
 PROMTOOL = shutil.which("promtool") or str(ROOT / ".venv/bin/promtool")
@@ -26,6 +28,20 @@ LABELS_OF = {
         [f"{each.prometheus_name}_{suffix}" for suffix in ("bucket", "count", "sum")]
         if each.kind is Kind.HISTOGRAM
         else [each.prometheus_name]
+    )
+}
+# What labels can be, where that is a closed set.
+VALUES_OF: dict[str, set[str]] = {
+    "rpc_response_status_code": {code.name for code in grpc.StatusCode},
+    "error_type": {"", *(reason.value for reason in Reason)},
+} | {
+    label_of(name): set(re.findall(r"`(\w+)`", ATTRIBUTES[name]))
+    for name in (
+        "identity.refresh.verdict",
+        "identity.revocation.kind",
+        "identity.event.outcome",
+        "identity.window",
+        "identity.store.lane",
     )
 }
 _WORDS = {
@@ -58,6 +74,18 @@ def labels_in(query: str) -> set[str]:
     for group in re.findall(r"\b(?:by|without|on|ignoring)\s*\(([^)]*)\)", query):
         labels |= {label.strip() for label in group.split(",") if label.strip()}
     return labels
+
+
+def unknown_values_in(query: str) -> set[str]:
+    """Values of labels that are compared with, and are none of that label's."""
+    compared = re.findall(r'(\w+)\s*(?:=~|!~|!=|=)\s*"([^"]*)"', query)
+    return {
+        f"{label}={value}"
+        for label, values in compared
+        if label in VALUES_OF
+        for value in values.split("|")
+        if value not in VALUES_OF[label]
+    }
 
 
 def promtool(*arguments: str | Path) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from deploy.promql import LABELS_OF, ROOT, labels_in, needs_promtool, promtool, series_in
+from deploy.promql import LABELS_OF, ROOT, labels_in, needs_promtool, promtool, series_in, unknown_values_in
 
 from identity.telemetry.instruments import INSTRUMENTS
 
@@ -50,6 +50,7 @@ def test_a_query_names_what_there_is(query: str) -> None:
     assert found <= LABELS_OF.keys()
     for name in found:
         assert labels_in(query) <= LABELS_OF[name] | {"job", "instance"}
+    assert not unknown_values_in(query)
 
 
 def test_every_instrument_can_be_seen() -> None:

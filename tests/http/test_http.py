@@ -56,8 +56,8 @@ async def test_health_readiness_and_metrics(service: Any, http: httpx.AsyncClien
     assert (await http.get("/readyz")).json() == {"status": "ready", "problems": []}
     metrics = (await http.get("/metrics")).text
     assert (
-        'identity_rpc_calls_total{code="OK",method="/grpc_identity.v1.IdentityService/GetJWKS"} 1.0'
-        in metrics
+        'rpc_server_call_duration_seconds_count{error_type="",rpc_method="grpc_identity.v1.IdentityService/GetJWKS",'
+        'rpc_response_status_code="OK",rpc_system_name="grpc"} 1.0' in metrics
     )
 
 
@@ -70,7 +70,7 @@ async def test_what_became_of_refresh_tokens_is_counted(service: Any, http: http
             await service.identity.Refresh(request, metadata=service.login)
     metrics = (await http.get("/metrics")).text
     for verdict, times in (("ROTATED", 1), ("REPEATED", 1), ("REUSED", 1), ("UNKNOWN", 1), ("RECOVERED", 0)):
-        assert f'identity_refreshes_total{{verdict="{verdict}"}} {times}.0' in metrics
+        assert f'identity_refreshes_total{{identity_refresh_verdict="{verdict}"}} {times}.0' in metrics
 
 
 async def test_everything_else_is_refused_in_json_and_nothing_is_sniffed(http: httpx.AsyncClient) -> None:

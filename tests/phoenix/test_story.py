@@ -34,9 +34,11 @@ LOOKS = {
 }
 TAB = "[...document.querySelectorAll('[role=tab]')].find(tab => tab.innerText == 'Attributes')"
 DETAILS = "document.querySelector('#span-details').innerText"
-IS_STILL = (
-    "document.fonts.status == 'loaded' && document.getAnimations().every(each => each.playState != 'running')"
-)
+IS_STILL = """
+    document.fonts.status == 'loaded' && document.getAnimations().every(
+        each => each.playState != 'running' || each.effect.getComputedTiming().iterations == Infinity
+    )
+"""
 
 
 @dataclass

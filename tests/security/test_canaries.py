@@ -153,7 +153,7 @@ async def test_no_secret_and_no_token_turns_up_in_logs_spans_errors_or_the_store
         "a log": caplog.text,
         "a span": "\n".join(str(span) for span in collector.spans),
         "an error": "\n".join(errors),
-        "a metric": generate_latest(service.server._metrics).decode(),
+        "a metric": generate_latest(service.server.meters.registry).decode(),
         "a file": content_of(tmp_path),
         "what is published": str(await service.identity.GetJWKS(pb.GetJWKSRequest()))
         + str(await service.administration.ListKeys(admin_pb.ListKeysRequest(), metadata=service.admin)),

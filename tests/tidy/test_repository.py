@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 GENERATED = ROOT / "interceptors/grpc_identity/v1"
 SOURCES = [
     path
-    for folder in ("identity", "interceptors/grpc_identity", "tests", "benchmarks", "fuzz")
+    for folder in ("identity", "interceptors/grpc_identity", "tests", "benchmarks", "fuzz", "deploy")
     for path in (ROOT / folder).rglob("*.py")
     if GENERATED not in path.parents and "node_modules" not in path.parts
 ]

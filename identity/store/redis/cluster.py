@@ -23,7 +23,7 @@ import asyncio
 import contextlib
 import logging
 from collections import defaultdict
-from collections.abc import Awaitable, Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from redis.asyncio.cluster import ClusterNode, NodesManager
@@ -41,9 +41,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from identity.errors import IdentityError, store_unavailable
 from identity.store.redis.address import StoreAddress
 from identity.store.redis.connection import Argument, Call, as_refusal
-from identity.store.redis.durability import Durability
-from identity.store.redis.scripts import Script
-from identity.store.redis.topology import Bounds, Server, connection_options, open_server
+from identity.store.redis.topology import Bounds, CallSender, Server, connection_options, open_server
 
 MAX_REDIRECTIONS = 5
 FIRST_PAUSE_SECONDS = 0.005
@@ -57,7 +55,7 @@ _Place: TypeAlias = tuple[str, int]
 _log = logging.getLogger(__name__)
 
 
-class ClusterConnection:
+class ClusterConnection(CallSender):
     """``StoreConnection`` of a cluster."""
 
     def __init__(self, address: StoreAddress, bounds: Bounds) -> None:
@@ -77,37 +75,28 @@ class ClusterConnection:
         self.changes = 0
         """How often slots were found to be elsewhere."""
 
-    def run(
-        self,
-        script: Script,
-        keys: Sequence[str | bytes],
-        arguments: Sequence[Argument],
-        durability: Durability = Durability.NONE,
-        background: bool = False,
-    ) -> Awaitable[Any]:
-        """See ``StoreConnection``."""
-        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        slot = _slot_of(keys[0])
-        return self._send(Call(script, (len(keys), *keys, *arguments), durability, future, slot, background))
+    def slot_of(self, key: Argument) -> int:
+        """See ``CallSender``."""
+        return key_slot(key if isinstance(key, bytes) else str(key).encode())
 
-    def command(
-        self,
-        *command: Argument,
-        key: str | bytes | None = None,
-        durability: Durability = Durability.NONE,
-        background: bool = False,
-    ) -> Awaitable[Any]:
-        """See ``StoreConnection``."""
-        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        slot = _slot_of(command[1] if key is None else key)
-        return self._send(Call(None, command, durability, future, slot, background))
+    def send(self, call: Call) -> None:
+        """See ``CallSender``."""
+        server = self._owners.get(call.slot)
+        if server is None:
+            _begin(self._send_when_found(call), self._tasks)
+        else:
+            server.enqueue(call)
 
     def together(self, keys: Sequence[str]) -> Sequence[Sequence[str]]:
         """See ``StoreConnection``."""
         by_slot: dict[int, list[str]] = defaultdict(list)
         for key in keys:
-            by_slot[_slot_of(key)].append(key)
+            by_slot[self.slot_of(key)].append(key)
         return list(by_slot.values())
+
+    def servers(self) -> Sequence[Server]:
+        """See ``StoreConnection``."""
+        return list(self._servers.values())
 
     async def primaries(self) -> Sequence[Server]:
         """See ``StoreConnection``. In the order of their names."""
@@ -156,14 +145,6 @@ class ClusterConnection:
         """See ``Overseer``."""
         if not self._is_closing:
             self._looking()
-
-    def _send(self, call: Call) -> asyncio.Future[Any]:
-        server = self._owners.get(call.slot)
-        if server is None:
-            _begin(self._send_when_found(call), self._tasks)
-        else:
-            server.enqueue(call)
-        return call.future
 
     async def _send_when_found(self, call: Call) -> None:
         with contextlib.suppress(TimeoutError):
@@ -248,10 +229,6 @@ class ClusterConnection:
             if server not in in_use:
                 del self._servers[place]
                 _begin(server.close(), self._ending)
-
-
-def _slot_of(key: Argument) -> int:
-    return key_slot(key if isinstance(key, bytes) else str(key).encode())
 
 
 def _begin(coroutine: Coroutine[Any, Any, None], tasks: set[asyncio.Task[None]]) -> None:

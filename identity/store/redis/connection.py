@@ -21,6 +21,7 @@ import asyncio
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from time import perf_counter
 from typing import Any, Protocol, TypeAlias
 
 from hiredis import pack_command
@@ -77,6 +78,18 @@ class Overseer(Protocol):
         ...
 
 
+class LaneWatch(Protocol):
+    """Counts what goes over a lane."""
+
+    def __call__(self, calls: int, seconds: float, failure: str) -> None:
+        """A round trip of so many calls is over; ``failure`` says what has gone wrong with it, if anything has."""
+        ...
+
+
+def unwatched(calls: int, seconds: float, failure: str) -> None:
+    """Counts nothing."""
+
+
 class BatchingConnection:
     """Runs scripts and commands on one server, gathering those that come while a round trip is under way.
 
@@ -93,8 +106,10 @@ class BatchingConnection:
         max_round_trips: int = MAX_ROUND_TRIPS,
         overseer: Overseer | None = None,
         host: str = "",
+        watch: LaneWatch = unwatched,
     ) -> None:
         self._redis = redis
+        self._watch = watch
         self._max_batch = max_batch
         self._max_round_trips = max_round_trips
         self._timeout_seconds = timeout_seconds
@@ -108,6 +123,11 @@ class BatchingConnection:
         self._counted_since = 0.0
         self._sent_calls = 0
         self._calls_per_second = 0.0
+
+    @property
+    def waiting(self) -> int:
+        """How many calls wait for a round trip."""
+        return len(self._waiting)
 
     def enqueue(self, call: Call) -> None:
         """Sends it with the next batch. Its future gets the answer."""
@@ -161,6 +181,7 @@ class BatchingConnection:
         return self._calls_per_second * GATHER_SECONDS >= MIN_GATHERED_CALLS
 
     async def _exchange(self, batch: Sequence[Call]) -> None:
+        began, failure = perf_counter(), ""
         try:
             answers = await self._send(batch)
             unknown = [place for place, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
@@ -169,13 +190,16 @@ class BatchingConnection:
                 again = await self._send([batch[place] for place in unknown], by_hash=False)
                 for place, answer in zip(unknown, again, strict=True):
                     answers[place] = answer
-        except (RedisError, *_AWAY):
+        except (RedisError, *_AWAY) as error:
+            failure = type(error).__name__
             answers = [store_unavailable()] * len(batch)
             if self._overseer is not None:
                 self._overseer.on_lost()
         except Exception as error:
             # Whatever it is, those who wait must hear of it.
+            failure = type(error).__name__
             answers = [error] * len(batch)
+        self._watch(len(batch), perf_counter() - began, failure)
         for call, answer in zip(batch, answers, strict=True):
             if call.future.done():
                 continue

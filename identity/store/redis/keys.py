@@ -123,6 +123,10 @@ class KeySpace:
         self.questions = self.buckets[0].prefix + "questions"
         self.relays_alive = self.buckets[0].prefix + "relays:alive"
 
+    def recent_sessions(self, window: str, step: int) -> str:
+        """Which sessions were seen in one step of a window; a HyperLogLog."""
+        return f"{self.buckets[0].prefix}recent:{window}:{step}"
+
     def answers(self, question_id: str) -> str:
         """What the instances have answered to a question."""
         return f"{self.buckets[0].prefix}answers:{question_id}"

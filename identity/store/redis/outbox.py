@@ -38,16 +38,20 @@ class RedisEventOutbox(ScriptedStore):
             )
         )
         behind = dict.fromkeys(sinks, 0)
-        for _, (events, _, _, sequence, *cursors) in answers:
-            for sink, cursor in zip(sinks, cursors, strict=True):
+        oldest = dict.fromkeys(sinks, 0)
+        for _, (events, _, _, sequence, *of_sinks) in answers:
+            for sink, cursor, unread in zip(sinks, of_sinks[::2], of_sinks[1::2], strict=True):
                 # Refusals that made room are in the sequence, and not in the outbox.
                 behind[sink] += min(events, sequence - cursor_of(cursor).head.sequence)
+                if unread:
+                    oldest[sink] = min(oldest[sink] or _recorded_ms(unread), _recorded_ms(unread))
         return Backlog(
             events=sum(answer[0] for _, answer in answers),
             fullest=max(answer[0] for _, answer in answers) / self._max_events,
-            oldest_ms=min((int(answer[1].split(b"-")[0]) for _, answer in answers if answer[1]), default=0),
+            oldest_ms=min((_recorded_ms(answer[1]) for _, answer in answers if answer[1]), default=0),
             dead_letters=sum(answer[2] for _, answer in answers),
             behind=behind,
+            oldest_ms_of=oldest,
         )
 
     async def heads(self, sinks: Sequence[str]) -> Mapping[str, Mapping[int, ChainHead]]:
@@ -55,7 +59,9 @@ class RedisEventOutbox(ScriptedStore):
         answers = await asyncio.gather(*(self._look(bucket, sinks) for bucket in self._keys.buckets))
         return {
             sink: {
-                bucket.index: cursor_of(answer[4 + at]).head for bucket, answer in answers if answer[4 + at]
+                bucket.index: cursor_of(answer[4 + 2 * at]).head
+                for bucket, answer in answers
+                if answer[4 + 2 * at]
             }
             for at, sink in enumerate(sinks)
         }
@@ -86,3 +92,8 @@ class RedisEventOutbox(ScriptedStore):
                 event.session_id,
             ),
         )
+
+
+def _recorded_ms(entry: bytes) -> int:
+    """When an entry was made: ids begin with that."""
+    return int(entry.split(b"-")[0])

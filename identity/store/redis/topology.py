@@ -8,6 +8,7 @@ feeds never stands in front of a decision.
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -19,7 +20,15 @@ from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
 from redis.backoff import NoBackoff
 
 from identity.store.redis.address import StoreAddress, StoreKind
-from identity.store.redis.connection import MAX_ROUND_TRIPS, Argument, BatchingConnection, Call, Overseer
+from identity.store.redis.connection import (
+    MAX_ROUND_TRIPS,
+    Argument,
+    BatchingConnection,
+    Call,
+    LaneWatch,
+    Overseer,
+    unwatched,
+)
 from identity.store.redis.durability import Durability
 from identity.store.redis.scripts import Script
 
@@ -57,6 +66,10 @@ class StoreConnection(Protocol):
         """These keys in groups, each of which one command may name."""
         ...
 
+    def servers(self) -> Sequence[Server]:
+        """The servers that there is a connection to now."""
+        ...
+
     async def primaries(self) -> Sequence[Server]:
         """The servers that hold the store, at least one. Raises ``RedisError`` where they cannot be found out."""
         ...
@@ -68,10 +81,12 @@ class StoreConnection(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """Of a connection to the store."""
+    """Of a connection to the store, and who counts what goes over its two lanes: that of calls, and that in the background."""
 
     timeout_seconds: float
     max_batch: int
+    watch_calls: LaneWatch = unwatched
+    watch_background: LaneWatch = unwatched
 
 
 class Server:
@@ -98,9 +113,19 @@ class Server:
                 max_round_trips=round_trips,
                 overseer=overseer,
                 host=host,
+                watch=watch,
             )
-            for round_trips in (MAX_ROUND_TRIPS, BACKGROUND_ROUND_TRIPS)
+            for round_trips, watch in (
+                (MAX_ROUND_TRIPS, bounds.watch_calls),
+                (BACKGROUND_ROUND_TRIPS, bounds.watch_background),
+            )
         )
+
+    @property
+    def connections(self) -> tuple[int, int]:
+        """How many connections are idle, and how many in use."""
+        (idle, _), (used, _) = self.redis.connection_pool.get_connection_count()
+        return idle, used
 
     def enqueue(self, call: Call) -> None:
         """See ``BatchingConnection``."""
@@ -121,17 +146,8 @@ class Server:
             await self._sentinel.aclose()
 
 
-class ServerConnection:
-    """``StoreConnection`` of a store with one primary."""
-
-    def __init__(self, address: StoreAddress, bounds: Bounds) -> None:
-        redis, sentinel = open_primary(address, timeout_seconds=bounds.timeout_seconds)
-        self._server = Server(redis, bounds, sentinel=sentinel)
-
-    @property
-    def redis(self) -> Redis:
-        """The client of the one server, for those who look inside."""
-        return self._server.redis
+class CallSender(ABC):
+    """Makes calls of scripts and commands; where they are sent is for the topology to say."""
 
     def run(
         self,
@@ -143,8 +159,8 @@ class ServerConnection:
     ) -> Awaitable[Any]:
         """See ``StoreConnection``."""
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        lane = self._server.background if background else self._server.calls
-        lane.enqueue(Call(script, (len(keys), *keys, *arguments), durability, future))
+        slot = self.slot_of(keys[0])
+        self.send(Call(script, (len(keys), *keys, *arguments), durability, future, slot, background))
         return future
 
     def command(
@@ -155,14 +171,48 @@ class ServerConnection:
         background: bool = False,
     ) -> Awaitable[Any]:
         """See ``StoreConnection``."""
-        del key
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._server.enqueue(Call(None, command, durability, future, is_background=background))
+        slot = self.slot_of(command[1] if key is None else key)
+        self.send(Call(None, command, durability, future, slot, background))
         return future
+
+    @abstractmethod
+    def slot_of(self, key: Argument) -> int:
+        """Where the key is, as a number by which ``send`` finds the server."""
+
+    @abstractmethod
+    def send(self, call: Call) -> None:
+        """Sends it on its way; its future gets the answer. Raises ``IdentityError`` when too many calls wait."""
+
+
+class ServerConnection(CallSender):
+    """``StoreConnection`` of a store with one primary."""
+
+    def __init__(self, address: StoreAddress, bounds: Bounds) -> None:
+        redis, sentinel = open_primary(address, timeout_seconds=bounds.timeout_seconds)
+        self._server = Server(redis, bounds, sentinel=sentinel)
+
+    @property
+    def redis(self) -> Redis:
+        """The client of the one server, for those who look inside."""
+        return self._server.redis
+
+    def slot_of(self, key: Argument) -> int:
+        """See ``CallSender``. There is but one place."""
+        del key
+        return 0
+
+    def send(self, call: Call) -> None:
+        """See ``CallSender``."""
+        self._server.enqueue(call)
 
     def together(self, keys: Sequence[str]) -> Sequence[Sequence[str]]:
         """See ``StoreConnection``."""
         return [keys]
+
+    def servers(self) -> Sequence[Server]:
+        """See ``StoreConnection``."""
+        return [self._server]
 
     async def primaries(self) -> Sequence[Server]:
         """See ``StoreConnection``."""

@@ -11,11 +11,13 @@ from typing import Any
 import grpc
 from aiohttp import web
 from opentelemetry.proto.collector.logs.v1 import logs_service_pb2 as logs
+from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2 as metrics
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2 as traces
 
 MESSAGES = {
     "traces": (traces.ExportTraceServiceRequest, traces.ExportTraceServiceResponse),
     "logs": (logs.ExportLogsServiceRequest, logs.ExportLogsServiceResponse),
+    "metrics": (metrics.ExportMetricsServiceRequest, metrics.ExportMetricsServiceResponse),
 }
 
 
@@ -30,7 +32,14 @@ class Request:
 
     @property
     def records(self) -> Sequence[Any]:
-        """Its spans or log records."""
+        """Its spans, log records or metrics."""
+        if self.signal == "metrics":
+            return [
+                metric
+                for resource in self.message.resource_metrics
+                for scope in resource.scope_metrics
+                for metric in scope.metrics
+            ]
         if self.signal == "traces":
             return [
                 span
@@ -149,6 +158,7 @@ class GrpcReceiver:
         for signal, service in (
             ("traces", "opentelemetry.proto.collector.trace.v1.TraceService"),
             ("logs", "opentelemetry.proto.collector.logs.v1.LogsService"),
+            ("metrics", "opentelemetry.proto.collector.metrics.v1.MetricsService"),
         ):
             of_request, of_response = MESSAGES[signal]
             handler = grpc.unary_unary_rpc_method_handler(

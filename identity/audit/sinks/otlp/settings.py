@@ -1,4 +1,4 @@
-"""Where events go and how, as the standard ``OTEL_EXPORTER_OTLP_*`` variables say; after the OTLP exporter specification.
+"""Where events go and how, and the service's own metrics and spans, as the standard ``OTEL_EXPORTER_OTLP_*`` variables say; after the OTLP exporter specification.
 
 A variable of a signal (``OTEL_EXPORTER_OTLP_TRACES_ENDPOINT``) goes before the general one (``OTEL_EXPORTER_OTLP_ENDPOINT``). An empty one is
 none. docs/audit.md lists them. What a problem says names variables and never their values: headers are credentials.
@@ -16,11 +16,11 @@ from urllib.parse import unquote, urlsplit
 PREFIX = "OTEL_EXPORTER_OTLP_"
 DEFAULT_TIMEOUT_MS = 10_000
 
-Signal = Literal["traces", "logs"]
+Signal = Literal["traces", "logs", "metrics"]
 Protocol = Literal["http/protobuf", "grpc"]
 
 _HEADER_NAME = compile_pattern(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_PATHS: Mapping[Signal, str] = {"traces": "v1/traces", "logs": "v1/logs"}
+_PATHS: Mapping[Signal, str] = {"traces": "v1/traces", "logs": "v1/logs", "metrics": "v1/metrics"}
 
 
 class OtlpSettingError(ValueError):
