@@ -37,6 +37,7 @@ _CRC = struct.Struct("<I")
 _MARK = struct.Struct("<QQQ")
 _MARK_PLACES = (512, 1024)
 _FRAME = struct.Struct("<IIQ")
+_NUMBER = struct.Struct("<Q")
 _CRC_MASK = 0xFFFFFFFF
 _SKIP = 0xFFFFFFFF
 FRAME_BYTES = _FRAME.size
@@ -167,6 +168,18 @@ class Spool:
         # In this order: the room is used again as soon as it is free.
         self._acknowledged_number = batch.last_number
         self._acknowledged = batch.end
+
+    def hides_more(self) -> bool:
+        """Whether there is a record after one that cannot be read: then that one is damaged, and not the end."""
+        number = self._last_number + 2
+        sought = _NUMBER.pack(number)
+        place = self._map.find(sought, _HEAD_BYTES)
+        while place != -1:
+            at = place - _NUMBER.size - _HEAD_BYTES
+            if at >= 0 and at % 8 == 0 and self._frame(at, number) is not None:
+                return True
+            place = self._map.find(sought, place + 1)
+        return False
 
     def close(self) -> None:
         """Lets go of the file, which stays."""
