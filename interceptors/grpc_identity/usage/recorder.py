@@ -113,7 +113,7 @@ class UsageRecorder:
     def put(self, record: bytes, *, keep_bytes: int = 0, kept_bytes: int = 0) -> bool:
         """See ``UsageSink``."""
         spool = self._spool or self._opened()
-        if spool is None or not spool.append(record, keep_bytes=keep_bytes, kept_bytes=kept_bytes):
+        if spool is None or not spool.append(record, keep_bytes, kept_bytes):
             self._lost()
             return False
         if not self._is_awake:
