@@ -23,8 +23,10 @@ from typing import Any
 import redis
 from redis.asyncio import Redis as AsyncRedis
 from redis.asyncio import RedisCluster as AsyncRedisCluster
+from redis.asyncio.retry import Retry
 from redis.asyncio.cluster import ClusterNode as AsyncClusterNode
 from redis.asyncio.sentinel import Sentinel as AsyncSentinel
+from redis.backoff import ConstantBackoff
 from redis.cluster import ClusterNode
 from redis.crc import key_slot
 from redis.sentinel import Sentinel
@@ -415,7 +417,9 @@ def open_async_client(url: str) -> Any:
             )
         case StoreKind.SENTINEL:
             sentinel = AsyncSentinel(address.hosts)
-            client = sentinel.master_for(address.service_name, redis_class=_WatchedRedis)
+            # On a busy machine sentinels take a primary for gone that is there again a moment later.
+            patience = Retry(ConstantBackoff(0.1), 100)
+            client = sentinel.master_for(address.service_name, redis_class=_WatchedRedis, retry=patience)
             client.sentinel = sentinel
             return client
         case StoreKind.SERVER:
