@@ -8,6 +8,7 @@ record that the service will never take is counted, named in the log and left ou
 from __future__ import annotations
 
 import logging
+import struct
 from collections.abc import Callable
 from enum import Enum
 from typing import Any
@@ -17,7 +18,7 @@ import grpc
 from grpc_identity.channels import ChannelFactory, describe
 from grpc_identity.circuit_breaker import CircuitBreaker
 from grpc_identity.token_grants import ClientAuthentication, error_reason, retry_after_seconds
-from grpc_identity.usage.spool import Batch, Spool
+from grpc_identity.usage.spool import MAX_RECORD_BYTES, Batch, Spool
 from grpc_identity.usage.tally import UsageTally
 from grpc_identity.v1.identity_service_pb2 import RecordUsageResponse
 
@@ -30,7 +31,8 @@ _METHOD = "/grpc_identity.v1.IdentityService/RecordUsage"
 _OPTIONS = (("grpc.enable_retries", 0),)
 _SPOOL_ID = b"\x0a"
 _RECORD = b"\x12"
-_SEQUENCE = b"\x08"
+_SEQUENCE = struct.Struct("<BQ")
+_SEQUENCE_TAG = 0x09
 
 _logger = logging.getLogger("grpc_identity.usage")
 
@@ -150,10 +152,14 @@ class UsageDelivery:
 
 def request_of(spool_id: bytes, batch: Batch) -> bytes:
     """A ``RecordUsageRequest``, put together from records that are serialised already."""
-    parts = [_SPOOL_ID, _varint(len(spool_id)), spool_id]
+    parts = [_SPOOL_ID, _LENGTHS[len(spool_id)], spool_id]
     for number, record in batch.records:
-        sequence = _SEQUENCE + _varint(number)
-        parts += (_RECORD, _varint(len(sequence) + len(record)), sequence, record)
+        parts += (
+            _RECORD,
+            _LENGTHS[_SEQUENCE.size + len(record)],
+            _SEQUENCE.pack(_SEQUENCE_TAG, number),
+            record,
+        )
     return b"".join(parts)
 
 
@@ -164,3 +170,6 @@ def _varint(number: int) -> bytes:
         number >>= 7
     digits.append(number)
     return bytes(digits)
+
+
+_LENGTHS = [_varint(length) for length in range(MAX_RECORD_BYTES + _SEQUENCE.size + 1)]

@@ -15,6 +15,7 @@ split: what is left before the end of the ring is skipped.
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 import secrets
@@ -39,6 +40,8 @@ _MARK_PLACES = (512, 1024)
 _FRAME = struct.Struct("<IIQ")
 _NUMBER = struct.Struct("<Q")
 _CRC_MASK = 0xFFFFFFFF
+# From Linux 5.14 on; the module does not name it.
+_POPULATE_WRITE = 23
 _frame_of = _FRAME.pack
 _SKIP = 0xFFFFFFFF
 FRAME_BYTES = _FRAME.size
@@ -94,7 +97,11 @@ class Spool:
         mark = _MARK.pack(0, 0, 0)
         os.pwrite(descriptor, mark + _CRC.pack(crc32(mark)), _MARK_PLACES[0])
         os.pwrite(descriptor, head + _CRC.pack(crc32(head)), 0)
-        return cls(path, descriptor)
+        spool = cls(path, descriptor)
+        # The kernel makes its pages now, so that no call waits for them.
+        with contextlib.suppress(OSError, ValueError):
+            spool._map.madvise(_POPULATE_WRITE)
+        return spool
 
     @property
     def waiting(self) -> int:
@@ -148,11 +155,13 @@ class Spool:
         at, number, size, last = self._acknowledged, self._acknowledged_number, 0, self._last_number
         while number < last and len(records) < at_most:
             frame = self._frame(at, number + 1)
-            if frame is None or (records and size + len(frame[0]) > max_bytes):
+            if frame is None:
                 break
-            record, at = frame
-            number += 1
+            record, end = frame
             size += len(record)
+            if size > max_bytes and records:
+                break
+            number, at = number + 1, end
             records.append((number, record))
         return Batch(records, at) if records else None
 
