@@ -70,10 +70,9 @@ def observe_usage(recorder: UsageRecorder) -> None:
 
 def current_span() -> Any:
     """The span of the call on this server, where the host traces; else ``None``."""
-    trace = _tracing()
-    if trace is None:
+    current, none = _tracing()
+    if current is None or (span := current()) is none:
         return None
-    span = trace.get_current_span()
     return span if span.get_span_context().is_valid else None
 
 
@@ -100,8 +99,10 @@ def report_use(span: Any, method: str, principal: Principal, code: str) -> None:
 
 
 @cache
-def _tracing() -> Any:
-    return _api("trace")
+def _tracing() -> tuple[Any, Any]:
+    """What gives the current span, and what it gives where there is none."""
+    trace = _api("trace")
+    return (None, None) if trace is None else (trace.get_current_span, trace.INVALID_SPAN)
 
 
 def report_refusal(
@@ -212,8 +213,7 @@ def _usage_instruments() -> None:
     def records(_: Any) -> Iterable[Any]:
         total: Counter[str] = Counter()
         for recorder in list(_observed_usage):
-            for state in ("recorded", "lost", "delivered", "refused"):
-                total[state] += getattr(recorder.tally, state)
+            total.update(recorder.counts())
         return [metrics.Observation(count, {"identity.state": state}) for state, count in total.items()]
 
     def waiting(_: Any) -> Iterable[Any]:

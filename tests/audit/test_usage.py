@@ -139,7 +139,7 @@ async def test_no_token_is_in_what_is_kept_or_reported(
             metadata = (("authorization", f"Bearer {token}"),)
             await channel.unary_unary(METHOD)(b"", metadata=metadata).code()
         await server.stop(None)
-    assert usage.tally.recorded == 1
+    assert usage.counts()["recorded"] == 1
     await asyncio.to_thread(usage.close, flush_seconds=0.1)
     (path,) = (tmp_path / "usage").glob("*.spool")
     kept = path.read_bytes()

@@ -113,10 +113,9 @@ class UsageRecorder:
     def put(self, record: bytes, *, keep_bytes: int = 0, kept_bytes: int = 0) -> bool:
         """See ``UsageSink``."""
         spool = self._spool or self._opened()
-        if spool is None or not spool.append(record, keep_bytes=keep_bytes, kept_bytes=kept_bytes):
+        if spool is None or not spool.append(record, keep_bytes, kept_bytes):
             self._lost()
             return False
-        self.tally.recorded += 1
         if not self._is_awake:
             self._is_awake = True
             self._wake.set()
@@ -141,6 +140,7 @@ class UsageRecorder:
             self._closed = True
             spool, self._spool, self._thread = self._spool, None, None
         if spool is not None:
+            self.tally.recorded += spool.appended
             if spool.waiting:
                 _logger.warning(
                     "%d uses of tokens wait on disk for the next start: %s", spool.waiting, spool.path
@@ -148,6 +148,17 @@ class UsageRecorder:
                 spool.close()
             else:
                 self._directory.remove(spool)
+
+    def counts(self) -> dict[str, int]:
+        """What became of the records of this process, by the names of ``UsageTally``."""
+        spool, tally = self._spool, self.tally
+        return {
+            # The spool numbers what it takes, so that a call has nothing to count.
+            "recorded": tally.recorded + (spool.appended if spool is not None else 0),
+            "lost": tally.lost,
+            "delivered": tally.delivered,
+            "refused": tally.refused,
+        }
 
     @property
     def waiting(self) -> int:
@@ -223,7 +234,8 @@ class UsageRecorder:
         return self._spool
 
     def _lost(self) -> None:
-        self.tally.lost += 1
+        with self._lock:
+            self.tally.lost += 1
         if self.tally.lost % _LOST_SAID_EVERY == 1:
             _logger.error(
                 "a use of a token could not be recorded, %d so far: the spool of %d bytes is full, or is not there",

@@ -20,10 +20,10 @@ import os
 import secrets
 import struct
 import threading
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from zlib import crc32
 
 __all__ = ["FRAME_BYTES", "MAX_RECORD_BYTES", "MIN_SPOOL_BYTES", "Batch", "Spool", "SpoolDamagedError"]
 
@@ -37,7 +37,9 @@ _CRC = struct.Struct("<I")
 _MARK = struct.Struct("<QQQ")
 _MARK_PLACES = (512, 1024)
 _FRAME = struct.Struct("<IIQ")
+_NUMBER = struct.Struct("<Q")
 _CRC_MASK = 0xFFFFFFFF
+_frame_of = _FRAME.pack
 _SKIP = 0xFFFFFFFF
 FRAME_BYTES = _FRAME.size
 
@@ -75,11 +77,7 @@ class Spool:
         self._capacity: int
         magic, self.spool_id, self._capacity = _HEAD.unpack_from(self._map)
         (crc,) = _CRC.unpack_from(self._map, _HEAD.size)
-        if (
-            magic != _MAGIC
-            or crc != zlib.crc32(self._map[: _HEAD.size])
-            or size != _HEAD_BYTES + self._capacity
-        ):
+        if magic != _MAGIC or crc != crc32(self._map[: _HEAD.size]) or size != _HEAD_BYTES + self._capacity:
             raise SpoolDamagedError(f"{path} is no spool")
         self._mark, self._acknowledged, self._acknowledged_number = self._newest_mark()
         self._end, self._last_number = self._acknowledged, self._acknowledged_number
@@ -94,14 +92,19 @@ class Spool:
         _allocate(descriptor, _HEAD_BYTES + capacity)
         head = _HEAD.pack(_MAGIC, secrets.token_bytes(SPOOL_ID_BYTES), capacity)
         mark = _MARK.pack(0, 0, 0)
-        os.pwrite(descriptor, mark + _CRC.pack(zlib.crc32(mark)), _MARK_PLACES[0])
-        os.pwrite(descriptor, head + _CRC.pack(zlib.crc32(head)), 0)
+        os.pwrite(descriptor, mark + _CRC.pack(crc32(mark)), _MARK_PLACES[0])
+        os.pwrite(descriptor, head + _CRC.pack(crc32(head)), 0)
         return cls(path, descriptor)
 
     @property
     def waiting(self) -> int:
         """How many records are not acknowledged."""
         return self._last_number - self._acknowledged_number
+
+    @property
+    def appended(self) -> int:
+        """How many records it has taken since it was made."""
+        return self._last_number
 
     @property
     def waiting_bytes(self) -> int:
@@ -113,16 +116,17 @@ class Spool:
         """How much the ring holds."""
         return self._capacity
 
-    def append(self, record: bytes, *, keep_bytes: int = 0, kept_bytes: int = 0) -> bool:
+    def append(self, record: bytes, keep_bytes: int = 0, kept_bytes: int = 0) -> bool:
         """Whether there was room; see ``UsageSink.put``."""
-        if len(record) > MAX_RECORD_BYTES:
+        size = FRAME_BYTES + len(record)
+        needed = (size + 7) & ~7
+        if size > FRAME_BYTES + MAX_RECORD_BYTES:
             return False
-        needed = _padded(FRAME_BYTES + len(record))
+        ring = self._capacity
         with self._lock:
-            end, ring = self._end, self._capacity
+            end, kept = self._end, self._kept_bytes - kept_bytes
             offset = end % ring
             skipped = ring - offset if needed > ring - offset else 0
-            kept = self._kept_bytes - kept_bytes
             if end + skipped + needed + kept + keep_bytes - self._acknowledged > ring:
                 self._kept_bytes = kept
                 return False
@@ -131,9 +135,8 @@ class Spool:
                 self._skip(offset, skipped, number)
                 offset = 0
             place = _HEAD_BYTES + offset
-            self._map[place : place + FRAME_BYTES + len(record)] = (
-                _FRAME.pack(len(record), zlib.crc32(record, number & _CRC_MASK), number) + record
-            )
+            frame = _frame_of(size - FRAME_BYTES, crc32(record, number & _CRC_MASK), number)
+            self._map[place : place + size] = frame + record
             self._end = end + skipped + needed
             self._last_number = number
             self._kept_bytes = kept + keep_bytes
@@ -158,10 +161,22 @@ class Spool:
         self._mark += 1
         mark = _MARK.pack(self._mark, batch.end, batch.last_number)
         place = _MARK_PLACES[self._mark % len(_MARK_PLACES)]
-        self._map[place : place + _MARK.size + _CRC.size] = mark + _CRC.pack(zlib.crc32(mark))
+        self._map[place : place + _MARK.size + _CRC.size] = mark + _CRC.pack(crc32(mark))
         # In this order: the room is used again as soon as it is free.
         self._acknowledged_number = batch.last_number
         self._acknowledged = batch.end
+
+    def hides_more(self) -> bool:
+        """Whether there is a record after one that cannot be read: then that one is damaged, and not the end."""
+        number = self._last_number + 2
+        sought = _NUMBER.pack(number)
+        place = self._map.find(sought, _HEAD_BYTES)
+        while place != -1:
+            at = place - _NUMBER.size - _HEAD_BYTES
+            if at >= 0 and at % 8 == 0 and self._frame(at, number) is not None:
+                return True
+            place = self._map.find(sought, place + 1)
+        return False
 
     def close(self) -> None:
         """Lets go of the file, which stays."""
@@ -179,7 +194,7 @@ class Spool:
         if skipped >= FRAME_BYTES:
             place = _HEAD_BYTES + offset
             self._map[place : place + FRAME_BYTES] = _FRAME.pack(
-                _SKIP, zlib.crc32(b"", number & _CRC_MASK), number
+                _SKIP, crc32(b"", number & _CRC_MASK), number
             )
 
     def _frame(self, at: int, number: int) -> tuple[bytes, int] | None:
@@ -193,12 +208,12 @@ class Spool:
             return None
         if length == _SKIP:
             # At the start of the ring nothing is skipped, which ends this for whatever the file holds.
-            is_whole = offset and crc == zlib.crc32(b"", number & _CRC_MASK)
+            is_whole = offset and crc == crc32(b"", number & _CRC_MASK)
             return self._frame(at + self._capacity - offset, number) if is_whole else None
         if length > MAX_RECORD_BYTES or offset + FRAME_BYTES + length > self._capacity:
             return None
         record = self._map[place + FRAME_BYTES : place + FRAME_BYTES + length]
-        if zlib.crc32(record, number & _CRC_MASK) != crc:
+        if crc32(record, number & _CRC_MASK) != crc:
             return None
         return record, at + _padded(FRAME_BYTES + length)
 
@@ -206,7 +221,7 @@ class Spool:
         marks = []
         for place in _MARK_PLACES:
             mark = self._map[place : place + _MARK.size]
-            if zlib.crc32(mark) == _CRC.unpack_from(self._map, place + _MARK.size)[0]:
+            if crc32(mark) == _CRC.unpack_from(self._map, place + _MARK.size)[0]:
                 marks.append(_MARK.unpack(mark))
         if not marks:
             raise SpoolDamagedError(f"{self.path} does not say how far it is acknowledged")

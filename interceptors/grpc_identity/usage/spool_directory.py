@@ -57,9 +57,13 @@ class SpoolDirectory:
         return adopted
 
     def remove(self, spool: Spool) -> None:
-        """Deletes one that is delivered."""
+        """Deletes one that is delivered, as far as it can be read; what cannot be is kept for people."""
         with contextlib.suppress(OSError):
-            spool.path.unlink()
+            if spool.hides_more():
+                _logger.error("uses of tokens cannot be read after number %d: %s", spool.appended, spool.path)
+                spool.path.rename(spool.path.with_suffix(DAMAGED_SUFFIX))
+            else:
+                spool.path.unlink()
         spool.close()
 
     @contextmanager

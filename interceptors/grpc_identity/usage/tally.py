@@ -6,7 +6,7 @@ __all__ = ["UsageTally"]
 
 
 class UsageTally:
-    """``recorded``: kept in the spool; ``lost``: had no room there; ``delivered``: acknowledged by the identity service;
+    """``recorded``: kept in spools that are closed again; ``lost``: had no room there; ``delivered``: acknowledged by the identity service;
     ``refused``: records that it will never take. Of the life of this process."""
 
     __slots__ = ("delivered", "lost", "recorded", "refused")

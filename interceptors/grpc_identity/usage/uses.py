@@ -8,6 +8,7 @@ the identity service refuses would be lost.
 from __future__ import annotations
 
 import ipaddress
+import logging
 import re
 import struct
 from collections.abc import Callable, Iterable
@@ -37,6 +38,8 @@ _ENDED_WELL = _ENDED + b"\x62\x02OK"
 _OCCURRED = struct.Struct("<BQ")
 _OCCURRED_TAG = 0x19
 _TRACE = b"\x72\x37"
+
+_logger = logging.getLogger("grpc_identity.usage")
 
 _Key = TypeVar("_Key")
 
@@ -74,9 +77,13 @@ class Uses:
     ) -> Use | None:
         """Records that a handler is about to run, with room for how it ends; ``None`` where that cannot be."""
         use = Use(self, method, principal, metadata, peer)
-        record = self._record(_BEGUN, method, principal, metadata, peer, current_span())
-        use.kept_bytes = 2 * (len(record) + _ENDING_BYTES + _FRAME_BYTES)
-        return use if self._put(record, keep_bytes=use.kept_bytes) else None
+        try:
+            record = self._record(_BEGUN, method, principal, metadata, peer, current_span())
+            use.kept_bytes = 2 * (len(record) + _ENDING_BYTES + _FRAME_BYTES)
+            return use if self._put(record, keep_bytes=use.kept_bytes) else None
+        except Exception:
+            _logger.exception("a use of a token could not be recorded")
+            return None
 
     def ended(
         self,
@@ -87,8 +94,15 @@ class Uses:
         code: str,
         reason: str = "",
     ) -> None:
-        """Records how a call ended, or was refused."""
-        self._end(method, principal, metadata, peer, code, reason, 0)
+        """Records how a call ended, or was refused. Never raises: the call has its answer."""
+        try:
+            # The way of most calls, in as few steps as there are: what a server does between two calls makes each dear.
+            if code == "OK" and (span := current_span()) is None:
+                self._put(self._record(_ENDED_WELL, method, principal, metadata, peer, span))
+            else:
+                self._end(method, principal, metadata, peer, code, reason, 0)
+        except Exception:
+            _logger.exception("a use of a token could not be recorded")
 
     def _end(
         self,
@@ -103,12 +117,9 @@ class Uses:
         status = _ENDED_WELL if code == "OK" else self._of_endings[code] + _field("reason", reason)
         span = current_span()
         record = self._record(status, method, principal, metadata, peer, span)
+        self._put(record, kept_bytes=kept_bytes)
         if span is not None:
             report_use(span, method, principal, code)
-        if kept_bytes:
-            self._put(record, kept_bytes=kept_bytes)
-        else:
-            self._put(record)
 
     def _record(
         self,
@@ -169,12 +180,15 @@ class Use:
         self.code = ""
 
     def end(self, code: str, reason: str = "") -> None:
-        """The call has ended with this status."""
+        """The call has ended with this status. Never raises."""
         if not self.code:
             self.code = code
-            self._uses._end(  # noqa: SLF001 - one module
-                self.method, self.principal, self.metadata, self.peer, code, reason, self.kept_bytes
-            )
+            try:
+                self._uses._end(  # noqa: SLF001 - one module
+                    self.method, self.principal, self.metadata, self.peer, code, reason, self.kept_bytes
+                )
+            except Exception:
+                _logger.exception("a use of a token could not be recorded")
 
 
 def address_of(peer: str) -> str:
@@ -206,9 +220,9 @@ def _of_token(principal: Principal) -> bytes:
 
 
 def _field(name: str, value: str, *, max_bytes: int = MAX_TEXT_BYTES) -> bytes:
-    encoded = value.encode()
-    if len(encoded) > max_bytes:
-        value = encoded[:max_bytes].decode(errors="ignore")
+    # A claim may hold half of a surrogate pair, which no message can.
+    encoded = value.encode(errors="replace")
+    value = encoded[:max_bytes].decode(errors="ignore")
     if not value.isprintable():
         value = "".join(character if character.isprintable() else "?" for character in value)
     fields: dict[str, Any] = {name: value}

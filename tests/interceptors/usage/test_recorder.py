@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import os
 import subprocess
@@ -138,7 +139,7 @@ async def test_a_full_spool_says_so_and_takes_records_again_when_it_has_room(
         kept += 1
     for _ in range(100):
         assert not usage.put(record("lost"))
-    assert (usage.tally.recorded, usage.tally.lost) == (kept, 101)
+    assert (usage.counts()["recorded"], usage.counts()["lost"]) == (kept, 101)
     assert len([line for line in caplog.messages if "could not be recorded" in line]) == 1
     await asyncio.to_thread(usage.close, flush_seconds=0.1)
     async with recorder_of(spool_bytes=MIN_SPOOL_BYTES) as again:
@@ -180,6 +181,46 @@ async def test_a_directory_that_cannot_be_used_is_an_error_at_the_start(
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageSpoolError, match="no place for"):
         recorder_of(directory=tmp_path / "file" / "usage").start()
+
+
+METRICS = """
+import json, sys
+from opentelemetry import metrics
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from grpc_identity import UsageRecorder
+
+reader = InMemoryMetricReader()
+metrics.set_meter_provider(MeterProvider([reader]))
+usage = UsageRecorder("127.0.0.1:1", client_id="orders", client_secret="s", directory=sys.argv[1], spool_bytes=65536)
+usage.start()
+kept = 0
+while usage.put(b"x" * 200):
+    kept += 1
+found = {}
+for resource in reader.get_metrics_data().resource_metrics:
+    for scope in resource.scope_metrics:
+        for metric in scope.metrics:
+            for point in metric.data.data_points:
+                found[" ".join([metric.name, *map(str, point.attributes.values())])] = point.value
+usage.close(flush_seconds=0.1)
+print(json.dumps([kept, found]))
+"""
+
+
+def test_metrics_say_what_became_of_the_records(tmp_path: Path) -> None:
+    ran = subprocess.run(
+        [sys.executable, "-c", METRICS, str(tmp_path)], check=True, capture_output=True, text=True
+    )
+    kept, found = json.loads(ran.stdout)
+    assert kept > 200
+    assert found == {
+        "identity.usage.records recorded": kept,
+        "identity.usage.records lost": 1,
+        "identity.usage.records delivered": 0,
+        "identity.usage.records refused": 0,
+        "identity.usage.waiting": kept,
+    }
 
 
 class LosesAnswers(grpc.GenericRpcHandler):

@@ -230,6 +230,23 @@ def test_what_is_no_spool_is_put_aside_and_said(
         opened(path.with_suffix(".damaged"))
 
 
+def test_a_spool_with_a_damaged_record_in_the_middle_is_put_aside(
+    directory: SpoolDirectory, caplog: pytest.LogCaptureFixture
+) -> None:
+    spool = directory.create(size_bytes=MIN_SPOOL_BYTES)
+    for name in (b"one", b"two", b"three"):
+        spool.append(name)
+    spool.close()
+    content = bytearray(spool.path.read_bytes())
+    content[content.index(b"two")] ^= 1
+    spool.path.write_bytes(content)
+    (adopted,) = directory.adopt()
+    assert everything(adopted) == [(1, b"one")]
+    directory.remove(adopted)
+    assert "cannot be read after number 1" in caplog.text
+    assert [each.suffix for each in directory.path.iterdir() if each.name != "lock"] == [".damaged"]
+
+
 def test_files_are_for_their_owner_alone(directory: SpoolDirectory) -> None:
     spool = directory.create(size_bytes=MIN_SPOOL_BYTES)
     assert spool.path.stat().st_mode & 0o777 == 0o600
