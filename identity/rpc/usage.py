@@ -12,6 +12,7 @@ from identity.audit.event import NOBODY, EndUser
 from identity.errors import field_invalid
 from identity.rpc.authentication import well_formed_traceparent
 from identity.sessions.usage import ReportedUse
+from identity.telemetry.redaction import redacted
 
 SPOOL_ID_BYTES = 16
 MAX_RECORDS = 256
@@ -74,7 +75,8 @@ def _end_user(at: str, record: pb.UsageRecord) -> EndUser:
         except ValueError:
             raise field_invalid(f"{at}.ip_address", "is not an IPv4 or IPv6 address") from None
     user_agent = _text(f"{at}.user_agent", record.user_agent, max_bytes=MAX_USER_AGENT_BYTES)
-    return EndUser(address, user_agent) if address or user_agent else NOBODY
+    # What a caller sends there must not keep its use out of the audit.
+    return EndUser(address, redacted(user_agent)) if address or user_agent else NOBODY
 
 
 def _text(field: str, value: str, *, max_bytes: int = MAX_TEXT_BYTES, required: bool = False) -> str:
