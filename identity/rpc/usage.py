@@ -19,12 +19,16 @@ MAX_RECORDS = 256
 MAX_TEXT_BYTES = 256
 MAX_USER_AGENT_BYTES = 512
 MAX_NUMBER = 2**53 - 1
-MAX_OCCURRED_AT_MS = 253_402_300_799_999  # the end of the year 9999, where timestamps end
+DAY_MS = 86_400_000
+MAX_AHEAD_MS = DAY_MS
+"""A host whose clock is further ahead takes every token for expired, and has no use to report."""
+MAX_AGE_MS = 366 * DAY_MS
+"""As long may a spool have waited. No sink has a time that it cannot say in between."""
 _REASON = re.compile(r"[A-Z][A-Z0-9_]{0,63}")
 _STATUS_CODES = frozenset(code.name for code in grpc.StatusCode)
 
 
-def usage_report(request: pb.RecordUsageRequest) -> tuple[bytes, tuple[ReportedUse, ...]]:
+def usage_report(request: pb.RecordUsageRequest, *, now_ms: int) -> tuple[bytes, tuple[ReportedUse, ...]]:
     """The spool and its records. Raises ``FIELD_INVALID``."""
     if len(request.spool_id) != SPOOL_ID_BYTES:
         raise field_invalid("spool_id", f"has {SPOOL_ID_BYTES} bytes")
@@ -36,16 +40,16 @@ def usage_report(request: pb.RecordUsageRequest) -> tuple[bytes, tuple[ReportedU
         if not before < record.sequence <= MAX_NUMBER:
             raise field_invalid(f"{at}.sequence", "does not rise, or is too high")
         before = record.sequence
-        uses.append(_use(at, record))
+        uses.append(_use(at, record, now_ms))
     return request.spool_id, tuple(uses)
 
 
-def _use(at: str, record: pb.UsageRecord) -> ReportedUse:
+def _use(at: str, record: pb.UsageRecord, now_ms: int) -> ReportedUse:
     if record.step not in (pb.USAGE_STEP_BEGUN, pb.USAGE_STEP_ENDED):
         raise field_invalid(f"{at}.step", "is not a step this service knows")
     is_begun = record.step == pb.USAGE_STEP_BEGUN
-    if not 0 < record.occurred_at_ms <= MAX_OCCURRED_AT_MS:
-        raise field_invalid(f"{at}.occurred_at_ms", "is not a time")
+    if not now_ms - MAX_AGE_MS <= record.occurred_at_ms <= now_ms + MAX_AHEAD_MS:
+        raise field_invalid(f"{at}.occurred_at_ms", "is more than 366 days ago, or more than a day ahead")
     if record.reason and not _REASON.fullmatch(record.reason):
         raise field_invalid(f"{at}.reason", "is not a reason")
     if (record.status_code not in _STATUS_CODES) if not is_begun else record.status_code:

@@ -140,6 +140,24 @@ async def test_a_sink_that_fails_in_an_unforeseen_way_is_asked_again(
     assert assert_chained_in_order(sink.taken) == assert_chained_in_order(other.taken)
 
 
+async def test_an_event_without_a_canonical_form_keeps_its_bucket_and_no_other(
+    service: Any, issue: Any, relay_of: Any, told_sink: Any, wait_until: Any, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(relay_module, "FIRST_RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(relay_module, "LAST_RETRY_SECONDS", 0.05)
+    never = Circumstances("login", "/t.S/M", occurred_at_ms=2**62)
+    await service.server.store.outbox.append([Event(EventType.TOKEN_USED, Outcome.SUCCESS, never)])
+    sink, other = told_sink(), told_sink("other")
+    relay = relay_of(service, sink, other)
+    async with running(relay) as tasks:
+        for number in range(40):
+            await issue(service, f"user-{number}")
+        await wait_until(lambda: sink.types().count("tokens.issued") >= 20)
+        await wait_until(lambda: other.types().count("tokens.issued") >= 20)
+        await wait_until(lambda: "cannot be chained" in relay.by_sink[0].problem)
+        assert not any(task.done() for task in tasks)
+
+
 async def test_what_a_sink_never_takes_is_kept_aside_told_and_stays_a_link(
     service: Any, issue: Any, relay_of: Any, told_sink: Any, wait_until: Any, waiting: Any
 ) -> None:
