@@ -96,7 +96,7 @@ class SinkRelay:
         await self._take_share()
         batch = max(1, min(self._pace.batch, MAX_EVENTS_AT_ONCE // max(len(self.buckets), 1)))
         unread = await self._outbox.read(
-            self.sink.name, self._relay, self.buckets, alive=self.alive, batch=batch
+            self.sink.name, self._relay, self.buckets, alive=self.alive, sinks=self._sinks, batch=batch
         )
         if not unread:
             return None
