@@ -296,6 +296,8 @@ class IdentityServer:
 
     async def _look_at_readiness(self) -> None:
         problems = [*await self.store.problems(), *self.keys.problems(), *self._backlog.problems()]
+        if self._relay is not None:
+            problems += self._relay.problems()
         if problems != list(self._problems):
             for problem in problems:
                 state = "not ready" if problem.blocks else "impaired"

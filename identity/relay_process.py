@@ -76,12 +76,7 @@ class RelayProcess:
         await self._store.close()
 
     async def _problems(self) -> Sequence[Problem]:
-        problems = list(await self._store.problems())
-        problems += [
-            Problem("audit_sink_takes_nothing", f"{each.sink.name}: {each.problem}", blocks=False)
-            for each in self.relay.by_sink
-            if each.problem
-        ]
+        problems = [*await self._store.problems(), *self.relay.problems()]
         self._latest = problems
         return problems
 

@@ -19,6 +19,7 @@ from identity.audit.ports import Cursor, DeadLetter, LeaseLostError, RelayOutbox
 from identity.audit.recorded_event import RecordedEvent
 from identity.audit.sinks.ports import AuditSink, Delivered, Delivery, Undelivered
 from identity.errors import IdentityError
+from identity.readiness import Problem
 
 FIRST_RETRY_SECONDS = 0.5
 LAST_RETRY_SECONDS = 30.0
@@ -215,6 +216,14 @@ class AuditRelay:
             await self._outbox.leave(self._relay)
         except IdentityError:
             _log.info("what this relay had is free for others when its leases end")
+
+    def problems(self) -> Sequence[Problem]:
+        """None of them blocks: events wait, and as long as there is room for them everything else goes on."""
+        return [
+            Problem("audit_sink_takes_nothing", f"{each.sink.name}: {each.problem}", blocks=False)
+            for each in self.by_sink
+            if each.problem
+        ]
 
     async def share_out(self) -> None:
         """Says that this relay lives, and takes its share of the buckets."""
