@@ -109,7 +109,7 @@ class IdentityServer:
         self.keys.uptake = self._census
         self._problems: Sequence[Problem] = (Problem("starting", "The service is starting."),)
         self._tasks = BackgroundTasks()
-        self._backlog = BacklogWatch(self.store.outbox, settings.audit.sinks)
+        self._backlog = BacklogWatch(self.store.outbox, self.store.relay_outbox, settings.audit.sinks)
         self._sessions = RecentSessions(self.store.session_tally)
         self._refreshes = RefreshMetrics(self.meters)
         self._calls = CallMetrics(self.meters)
