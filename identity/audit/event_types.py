@@ -53,6 +53,7 @@ class EventType(StrEnum):
     TOKEN_USED = "token.used"  # noqa: S105
     REFUSALS_DROPPED = "audit.refusals_dropped"
     DEAD_LETTERED = "audit.dead_lettered"
+    SINK_RESUMED = "audit.sink_resumed"
     CHECKPOINT = "audit.checkpoint"
 
 
@@ -114,6 +115,7 @@ _SEVERITIES: Mapping[str, Severity] = MappingProxyType(
         EventType.KEY_REVOKED: Severity.WARNING,
         EventType.KEY_NOT_TAKEN_UP: Severity.WARNING,
         EventType.KEYRING_IMPORTED: Severity.WARNING,
+        EventType.SINK_RESUMED: Severity.WARNING,
     }
 )
 

@@ -66,7 +66,7 @@ class Evidence:
         self._suspects: defaultdict[str, Suspects] = defaultdict(Suspects)
         self._names: set[tuple[str, int]] = set()
         self._refused: defaultdict[tuple[str, int], dict[int, set[bytes]]] = defaultdict(dict)
-        self._dropped: defaultdict[int, list[Numbers]] = defaultdict(list)
+        self._dropped: defaultdict[tuple[str, int], list[Numbers]] = defaultdict(list)
         self._sources: list[tuple[str, bool]] = []
         self.findings = Findings()
         self.named_keys: list[NamedKey] = []
@@ -158,7 +158,7 @@ class Evidence:
                 (ChainLink(*row[2:]) for row in rows) if has_events else (),
                 self._suspects[sink],
                 self._refused.get((sink, bucket), {}),
-                joined(self._dropped.get(bucket, ())),
+                joined(each for name in ("", sink) for each in self._dropped.get((name, bucket), ())),
                 map(Claim._make, self._database.execute(_CLAIMS, (sink, bucket))),
                 ordered,
             )
@@ -176,7 +176,7 @@ class Evidence:
                 case RefusedBySink():
                     self._refused[item.sink, item.bucket].setdefault(item.sequence, set()).add(item.digest)
                 case Dropped():
-                    self._dropped[item.bucket].append(item.numbers)
+                    self._dropped[item.sink, item.bucket].append(item.numbers)
                 case KeyNamed(kid, revoked=True):
                     self.revoked_keys.add(kid)
                 case KeyNamed(kid):

@@ -1,9 +1,10 @@
-"""What events of the audit say about the audit: what a sink refused, what had to be dropped, which keys sign.
+"""What events of the audit say about the audit: what a sink refused or never had, what had to be dropped, which keys sign.
 
 Read from ``detail``, in the one wording in which it is written::
 
     audit.dead_lettered      sink otlp, bucket 3, sequence 17, digest 9f86…
     audit.refusals_dropped   bucket 3: 12-19, 23
+    audit.sink_resumed       sink file, bucket 3: 41-57
     key.created, key.activated, key.revoked   kid zk3l…
 """
 
@@ -21,6 +22,7 @@ from identity.audit.recorded_event import RecordedEvent
 
 _DEAD_LETTER = re.compile(r"sink ([^\s,]+), bucket (\d{1,5}), sequence (\d{1,15}), digest ([0-9a-f]{64})")
 _DROPPED = re.compile(r"bucket (\d{1,5}): (\d{1,15}(?:-\d{1,15})?(?:, ?\d{1,15}(?:-\d{1,15})?)*)")
+_RESUMED = re.compile(r"sink ([^\s,]+), bucket (\d{1,5}): (\d{1,15})-(\d{1,15})")
 _KID = re.compile(r"kid ([A-Za-z0-9_-]{43})(?![A-Za-z0-9_-])")
 
 
@@ -51,10 +53,11 @@ class RefusedBySink:
 
 @dataclass(frozen=True, slots=True)
 class Dropped:
-    """Refusals that had to make room; sinks that had not had them never get them."""
+    """Refusals that had to make room; sinks that had not had them never get them. ``sink``: of that one only, empty for all."""
 
     bucket: int
     numbers: Numbers
+    sink: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,12 +91,21 @@ def explanations(event: RecordedEvent) -> Iterator[Explanation]:
                 for item in listed.split(","):
                     first, _, last = item.strip().partition("-")
                     yield Dropped(int(bucket), Numbers(int(first), int(last or first)))
+        case EventType.SINK_RESUMED:
+            yield from _missed(event)
         case EventType.KEY_CREATED | EventType.KEY_ACTIVATED | EventType.KEY_REVOKED:
             named = _KID.search(event.detail)
             if kid := event.key_id or (named[1] if named else ""):
                 yield KeyNamed(kid, event.type == EventType.KEY_REVOKED)
         case _:
             return
+
+
+def _missed(event: RecordedEvent) -> Iterator[Dropped]:
+    """The store tells of it in the bucket where it was, and after it was; whatever else such an event says is made up."""
+    for sink, bucket, first, last in _RESUMED.findall(event.detail):
+        if int(bucket) == event.bucket and int(first) <= int(last) < event.sequence:
+            yield Dropped(event.bucket, Numbers(int(first), int(last)), sink)
 
 
 def joined(numbers: Iterable[Numbers]) -> list[Numbers]:

@@ -11,7 +11,7 @@ which is that of the chain, each as often as it was found. The rules:
    events that the sink has refused (``audit.dead_lettered``). Numbers that stay open are *missing*. Where none stays
    open, and it still does not fit, the event *does not follow*: one of both was exchanged for another.
 4. **Never exported.** Where the chain closes above numbers that nobody has, the sink never had these. An event
-   ``audit.refusals_dropped`` that names them explains it. Without one it is a fault: the outbox was tampered with.
+   ``audit.refusals_dropped`` that names them explains it, and so does ``audit.sink_resumed`` for that sink. Without one it is a fault: the outbox was tampered with.
 5. **Duplicates.** The same event again is counted and does no harm: export is at least once. Another event under the same
    number, or the same with another link, is named: a store that had lost writes goes on with numbers it has given before.
 6. **Order.** A file has an order: what a sink got later is further down. An event that is further down than one that
@@ -334,7 +334,7 @@ def _count(numbers: Iterable[Numbers]) -> int:
 
 _TEXTS = {
     Fault.MISSING: "not there, and the sink had it: the chain does not close between {before} and what follows",
-    Fault.NEVER_EXPORTED: "passed over: the chain closes above it, and no audit.refusals_dropped names it",
+    Fault.NEVER_EXPORTED: "passed over: the chain closes above it, and no event explains it",
     Fault.DOES_NOT_FOLLOW: "does not follow {before}: one of both is not the event that was exported",
     Fault.SEQUENCE_TWICE: "exported twice with different content: the store lost writes and gave the number again, or one was put in",
     Fault.REORDERED: "stands after events that follow it",

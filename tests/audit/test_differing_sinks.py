@@ -8,9 +8,12 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import exported_ranges
 import httpx
 from audit.order import assert_chained_in_order
 
+from identity.audit.explanations import Dropped, Numbers, explanations
+from identity.audit.line import line_of
 from identity.audit.ports import LiveRelay
 from identity.audit.relay import relay as relay_module
 from identity.audit.sink_agreement import all_sinks, sinks_differ
@@ -99,6 +102,38 @@ async def test_servers_relays_and_the_doctor_say_who_has_which_sinks(
     finally:
         await has_one.stop()
         await has_both.stop()
+
+
+async def test_a_sink_that_is_named_again_is_told_once_what_left_without_it(
+    make_settings: Any, start_service: Any, issue: Any, relay_of: Any, told_sink: Any
+) -> None:
+    service = await start_service(make_settings(redis={"buckets": 1}))
+    one, two = told_sink("one"), told_sink("two")
+
+    async def relayed(*sinks: Any) -> None:
+        for number in range(3):
+            await issue(service, f"user-{number}")
+        relay = relay_of(service, *sinks)
+        await relay.share_out()
+        await relay.drain()
+        await relay.drain()  # the first round may have ended with a sink's last look
+        await relay.close()
+
+    await relayed(one, two)
+    await relayed(one)
+    before = two.taken[-1].event.sequence
+    last = one.taken[-1].event.sequence
+    assert last > before
+    await relayed(one, two)
+    await relayed(one, two)
+    (resumed,) = [item.event for item in two.taken if item.event.type == "audit.sink_resumed"]
+    assert [*explanations(resumed)] == [Dropped(0, Numbers(before + 1, last), "two")]
+    assert resumed.severity == "warning"
+    numbers = {item.event.sequence for item in one.taken}
+    assert {item.event.sequence for item in two.taken} == numbers - set(range(before + 1, last + 1))
+    assert resumed in [item.event for item in one.taken]
+    report = exported_ranges.verified([line_of(item, "two") for item in two.taken], keys=[])
+    assert [finding.fault for finding in report.findings] == []
 
 
 def test_the_same_sinks_in_another_order_are_the_same() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -203,6 +204,23 @@ def test_dropped_refusals_are_explained_where_they_are_told_of() -> None:
     report = made.verified([made.line_of(each) for each in made.chain_of(events)])
     assert made.told(report) == []
     assert report.chains[0].dropped == 3
+
+
+def test_what_a_sink_missed_while_it_was_not_named_is_explained_for_that_sink() -> None:
+    events = [made.event(1, number) for number in (1, 2, 6, 7)]
+    events.append(made.event(1, 8, type="audit.sink_resumed", detail="sink file, bucket 1: 3-5"))
+    heads = {1: made.head_of(made.chain_of(events))}
+    events.append(made.checkpoint_event(1, 9, made.key(), heads))
+    assert made.told(made.verified([made.line_of(each) for each in made.chain_of(events)])) == []
+    of_another = replace(events[4], detail="sink otlp, bucket 1: 3-5")
+    of_what_comes = replace(events[4], detail="sink file, bucket 1: 3-8")
+    of_another_bucket = replace(events[4], detail="sink file, bucket 2: 3-5")
+    for each in (of_another, of_what_comes, of_another_bucket):
+        told = [*events[:4], each]
+        heads = {1: made.head_of(made.chain_of(told))}
+        told.append(made.checkpoint_event(1, 9, made.key(), heads))
+        report = made.verified([made.line_of(each) for each in made.chain_of(told)])
+        assert made.told(report) == [("never_exported", 1, "3-5")]
 
 
 def test_a_sink_that_came_later_begins_where_it_came() -> None:

@@ -8,7 +8,7 @@ end
 -- Takes out of the outbox what all of these sinks (names, by spaces) have; `relays` as in relay_read. Nothing leaves before a sink
 -- that somebody is reading for: whoever has just begun with it is not yet known to all.
 local function trim(relays, sinks)
-  local first_ms, first_count
+  local first_ms, first_count, first_sequence
   local stored = redis.call('HGETALL', relays)
   for at = 1, #stored, 2 do
     local reading = string.match(stored[at], '^(%S+) lease$')
@@ -17,17 +17,17 @@ local function trim(relays, sinks)
     end
   end
   for name in string.gmatch(sinks, '%S+') do
-    local entry = string.match(redis.call('HGET', relays, name .. ' cursor') or '', '(%S+)$')
+    local sequence, entry = string.match(redis.call('HGET', relays, name .. ' cursor') or '', '^(%d+) %S+ (%S+)$')
     if not entry then
       return
     end
     local ms, count = parts(entry)
     if not first_ms or ms < first_ms or (ms == first_ms and count < first_count) then
-      first_ms, first_count = ms, count
+      first_ms, first_count, first_sequence = ms, count, sequence
     end
   end
-  if first_ms then
-    redis.call('XTRIM', outbox, 'MINID', string.format('%.0f-%.0f', first_ms, first_count + 1))
+  if first_ms and redis.call('XTRIM', outbox, 'MINID', string.format('%.0f-%.0f', first_ms, first_count + 1)) > 0 then
+    redis.call('HSET', relays, 'left', first_sequence)
   end
 end
 
