@@ -127,6 +127,66 @@ def test_a_file_that_is_nothing_but_a_torn_line_becomes_empty(path: Path) -> Non
     assert list(read_events(path)) == events
 
 
+@pytest.mark.parametrize("form", ["events", "ocsf"])
+def test_a_first_delivery_that_was_torn_anywhere_comes_again(path: Path, form: Any) -> None:
+    (event,) = chain(1)
+    write(path, [event], form=form)
+    whole = path.read_bytes()
+    for end in range(1, len(whole)):
+        path.write_bytes(whole[:end])
+        assert write(path, [event], form=form) == Delivered()
+        assert list(read_events(path)) == [event] * (2 if end == len(whole) - 1 else 1)
+
+
+@pytest.mark.parametrize("form", ["events", "ocsf"])
+def test_an_event_that_only_lacks_its_line_feed_is_kept(path: Path, form: Any) -> None:
+    """An editor strips it, and the event was acknowledged."""
+    first, second, third = chain(3)
+    write(path, [first, second], form=form)
+    path.write_bytes(path.read_bytes()[:-1])
+    assert write(path, [third], form=form) == Delivered()
+    assert list(read_events(path)) == [first, second, third]
+
+
+FOREIGN = [
+    b"root:x:0:0:root:/root:/bin/bash\n" * 200,
+    b"a note without an end",
+    b"notes\n" + b"and one without an end",
+    b"x" * 5_000_000,
+    b"\n",
+    b"\0" * 4096,
+    b'{"event_id":"of something else"}',
+    b'{"event_id":"of something else"}\n',
+    b'{"client_id":1}\n{"client_id":2}',
+    b"[" * 100_000,
+]
+
+
+@pytest.mark.parametrize("content", FOREIGN, ids=range(len(FOREIGN)))
+def test_a_file_of_somebody_else_is_named_and_left_as_it_is(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
+    path.chmod(0o644)
+    delivery = write(path, chain(1), rotation=Rotation(max_bytes=1, max_age_seconds=1))
+    assert isinstance(delivery, Undelivered)
+    assert str(path) in delivery.problem
+    assert "does not begin with an audit event" in delivery.problem
+    assert path.read_bytes() == content
+    assert stat.S_IMODE(path.stat().st_mode) == 0o644
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_file_that_others_may_read_is_taken_from_them(path: Path) -> None:
+    first, second = chain(2)
+    write(path, [first])
+    path.chmod(0o644)
+    assert write(path, [second]) == Delivered()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    path.write_bytes(b"")
+    path.chmod(0o666)
+    assert write(path, [second]) == Delivered()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
 @pytest.mark.parametrize(
     "line",
     [b"", b"null", b"[]", b"{}", b"\xff", b'{"class_uid":3002}', b"[" * 100_000, b'{"chain":1,"sink":"a"}'],

@@ -2,7 +2,8 @@
 
 Each delivery opens the file, locks it, and leaves nothing behind in memory. So relays on one machine may share a file, whoever moves it
 away (logrotate) does no harm, and a crash at any moment leaves at most one line without its end, which the next delivery takes away:
-it was never acknowledged, and comes again. Files are for their owner only (0600). A file that is large or old enough is renamed to
+it was never acknowledged, and comes again. Where only the line feed is missing, it is put there. A file that does not begin with an
+event is somebody else's and left as it is. Files are for their owner only (0600). A file that is large or old enough is renamed to
 ``<name>.<time of its last write, UTC>.<ending>``, and neither written again nor removed here.
 """
 
@@ -12,18 +13,20 @@ import asyncio
 import contextlib
 import fcntl
 import itertools
+import json
 import os
+import stat
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
 from identity.audit.chain import ChainedEvent
 from identity.audit.line import line_of
-from identity.audit.recorded_event import NotAnEventError
+from identity.audit.recorded_event import NotAnEventError, RecordedEvent
 from identity.audit.sinks.encoding import encoded_or_refused
 from identity.audit.sinks.file.ocsf import ocsf_line_of
 from identity.audit.sinks.file.reader import parse_any_line
@@ -34,6 +37,16 @@ MODE = 0o600
 LOCK_SECONDS = 5.0
 _LOCK_LOOK_SECONDS = 0.02
 _BLOCK_BYTES = 64 * 1024
+MAX_LINE_BYTES = 4 * 1024 * 1024
+"""What is longer is no line of ours."""
+# Members are sorted. Every line of OCSF has the first; an event has its id, and one of those that may stand before that.
+_FIRST_MEMBERS = tuple(
+    b'{"%s":' % name.encode()
+    for name in (
+        "activity_id",
+        *sorted(item.name for item in fields(RecordedEvent) if item.name <= "event_id"),
+    )
+)
 
 FileFormat = Literal["events", "ocsf"]
 _FORMS: Mapping[FileFormat, Callable[[ChainedEvent, str], bytes]] = {
@@ -84,6 +97,11 @@ class FileSink:
                 _append(file, content)
         except TimeoutError:
             return Undelivered(f"{self._path} is locked by another process for {LOCK_SECONDS:.0f} s")
+        except _NotOursError:
+            return Undelivered(
+                f"{self._path} is there, and does not begin with an audit event: it is left as it is. "
+                "Move it away, or set another audit.file_path"
+            )
         except OSError as error:
             return Undelivered(f"{self._path}: {error.strerror or type(error).__name__}")
         return Delivered(refused)
@@ -98,7 +116,9 @@ class FileSink:
                 # It may have been put away while the lock was waited for.
                 if not _is_at(file, self._path):
                     continue
-                _take_torn_line_away(file)
+                _require_ours(file)
+                _keep_to_its_owner(file)
+                _end_last_line(file)
                 if self._is_full(file, newest_ms):
                     _put_away(file, self._path)
                     continue
@@ -161,26 +181,86 @@ def _append(file: int, content: bytes) -> None:
         raise
 
 
-def _take_torn_line_away(file: int) -> None:
-    """What follows the last line feed was being written when a process or the machine died."""
+class _NotOursError(Exception):
+    """What is in the file was not written here."""
+
+
+def _require_ours(file: int) -> None:
+    """Raises ``_NotOursError``. A file may end within its first line, if that begins as one of ours does."""
+    if not os.fstat(file).st_size:
+        return
+    line, is_whole = _line_at(file, 0)
+    if _is_event(line):
+        return
+    if (
+        is_whole
+        or _is_json(line)
+        or not any(line.startswith(member) or member.startswith(line) for member in _FIRST_MEMBERS)
+    ):
+        raise _NotOursError
+
+
+def _keep_to_its_owner(file: int) -> None:
+    if stat.S_IMODE(os.fstat(file).st_mode) != MODE:
+        os.fchmod(file, MODE)
+
+
+def _end_last_line(file: int) -> None:
+    """What follows the last line feed was being written when a process or the machine died, unless it is whole."""
     size = os.fstat(file).st_size
     if not size or os.pread(file, 1, size - 1) == b"\n":
         return
+    start = _start_of_last_line(file, size)
+    line, _ = _line_at(file, start)
+    # A part of an object is none: this one lacks its line feed only, since an editor has taken it away, for instance.
+    if _is_json(line):
+        _append(file, b"\n")
+    else:
+        os.ftruncate(file, start)
+        os.fsync(file)
+
+
+def _start_of_last_line(file: int, size: int) -> int:
     end = size
     while end:
         start = max(end - _BLOCK_BYTES, 0)
         if (found := os.pread(file, end - start, start).rfind(b"\n")) >= 0:
-            end = start + found + 1
-            break
+            return start + found + 1
         end = start
-    os.ftruncate(file, end)
-    os.fsync(file)
+    return 0
+
+
+def _line_at(file: int, start: int) -> tuple[bytes, bool]:
+    """The line, and whether its end is there; of one that is too long, its beginning."""
+    line = bytearray()
+    while len(line) <= MAX_LINE_BYTES and (block := os.pread(file, _BLOCK_BYTES, start + len(line))):
+        part, feed, _ = block.partition(b"\n")
+        line += part
+        if feed:
+            return bytes(line), True
+    return bytes(line), False
+
+
+def _is_event(line: bytes) -> bool:
+    try:
+        parse_any_line(line)
+    except NotAnEventError:
+        return False
+    return True
+
+
+def _is_json(line: bytes) -> bool:
+    try:
+        json.loads(line)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def _first_time_ms(file: int) -> int | None:
-    line, feed, _ = os.pread(file, _BLOCK_BYTES, 0).partition(b"\n")
+    line, _ = _line_at(file, 0)
     try:
-        return parse_any_line(line).event.event.time_ms if feed else None
+        return parse_any_line(line).event.event.time_ms
     except NotAnEventError:
         return None
 
