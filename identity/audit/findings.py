@@ -9,6 +9,7 @@ from identity.audit.explanations import Numbers
 
 MAX_FINDINGS = 1_000
 """Of a chain, and of what belongs to none; the rest is counted."""
+FOREVER_MS = 2**63
 
 
 class Fault(StrEnum):
@@ -38,7 +39,8 @@ class Fault(StrEnum):
 class Finding:
     """``numbers`` are sequence numbers of ``bucket``; ``place`` is file and line where there are such.
 
-    ``between_ms``: when it happened, as far as the times of events around it tell.
+    ``between_ms``: when it happened, as far as the times of *proved* events around it tell: the time of any other is whatever
+    somebody has written.
     """
 
     fault: Fault
@@ -51,16 +53,56 @@ class Finding:
     between_ms: tuple[int, int] | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """``count`` numbers that are not there, or not in order; an event explains that, and no checkpoint that counts proves that event."""
+
+    sink: str
+    bucket: int
+    numbers: Numbers
+    count: int
+    between_ms: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """The time that the question is about, both ends included; ``None``: all there is.
+
+    What lies outside is walked too, since a chain has to be followed from where it begins, and not reported.
+    """
+
+    since_ms: int | None = None
+    until_ms: int | None = None
+
+    def meets(self, between_ms: tuple[int, int] | None) -> bool:
+        """Whether something of that time is in the span. What has no time is."""
+        if between_ms is None:
+            return True
+        first, last = between_ms
+        return (self.since_ms is None or last >= self.since_ms) and (
+            self.until_ms is None or first <= self.until_ms
+        )
+
+
+EVER = Span()
+
+
 @dataclass(slots=True)
 class Findings:
-    """The first ``MAX_FINDINGS``, and how many more there are."""
+    """Of those in the span the first ``MAX_FINDINGS``, and how many more there are."""
 
+    span: Span = EVER
     kept: list[Finding] = field(default_factory=list)
     more: int = 0
 
     def add(self, finding: Finding) -> None:
-        """Keeps or counts it."""
+        """Keeps or counts it, if it is asked for."""
+        if not self.span.meets(finding.between_ms):
+            return
         if len(self.kept) < MAX_FINDINGS:
             self.kept.append(finding)
         else:
             self.more += 1
+
+    def __bool__(self) -> bool:
+        return bool(self.kept)

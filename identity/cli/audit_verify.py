@@ -107,7 +107,7 @@ def verify(
 
 
 def _span(evidence: Evidence, since: str | None, until: str | None) -> Any:
-    from identity.audit.report import Span
+    from identity.audit.findings import Span
 
     return Span(_moment(evidence, since, "--from"), _moment(evidence, until, "--to"))
 

@@ -115,9 +115,9 @@ def test_spans_that_a_backend_gives_out_are_verified(tmp_path: Path, keys_file: 
 
 
 def test_a_range_may_be_told_by_times_and_by_events(exported_file: Any, keys_file: str) -> None:
-    lines = [line for line in GOOD if made.place_of(line) not in {(1, "2"), (2, "7")}]
+    lines = made.twice_checked_lines(without={2, 7})
     file = exported_file(lines)
-    event_id = json.loads(GOOD[PLACE_OF_4])["event_id"]
+    event_id = json.loads(lines[2])["event_id"]
     early = verified(file, "--keys", keys_file, "--to", event_id)
     late = verified(file, "--keys", keys_file, "--from", event_id)
     assert [item["numbers"] for item in early["findings"]] == ["2"]
@@ -126,7 +126,6 @@ def test_a_range_may_be_told_by_times_and_by_events(exported_file: Any, keys_fil
 
 
 CAROLS = str(FamilyId.generate("carol"))
-PLACE_OF_4 = next(at for at, line in enumerate(GOOD) if made.place_of(line) == (0, "4"))
 
 
 def test_a_query_finds_what_is_asked_for_once_and_by_time(exported_file: Any, tmp_path: Path) -> None:
