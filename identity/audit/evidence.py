@@ -29,7 +29,7 @@ from identity.audit.exported import ExportedEvent
 from identity.audit.file_order import ChainLink
 from identity.audit.findings import Fault, Finding, Findings
 from identity.audit.suspects import Suspect, Suspects
-from identity.audit.verification import ChainEvidence, Claim
+from identity.audit.verification import MAX_VARIANTS, ChainEvidence, Claim
 
 BATCH = 1_000
 CACHE_KIB = 16 * 1024
@@ -70,6 +70,7 @@ class Evidence:
         self._sources: list[tuple[str, bool]] = []
         self.findings = Findings()
         self.newest_checkpoints: dict[tuple[str, str], int] = {}
+        self.asked_for: dict[str, Sequence[Place]] = {}
         self.checkpoints = 0
         self.events = 0
 
@@ -115,13 +116,18 @@ class Evidence:
         """A line, or a span, that is no event."""
         self.findings.add(Finding(Fault.UNREADABLE, problem, place=self.place(source, line)))
 
-    def time_of(self, event_id: str) -> int | None:
-        """When the event of that id was recorded (ms), if it is here and sound."""
+    def times_of(self, event_id: str) -> Sequence[int]:
+        """When the sound events of that id say they were recorded (ms); one, unless somebody has put in another.
+
+        It matters from then on whether one of them is proved (``asked_for``).
+        """
         self._flush()
         found = self._database.execute(
-            "SELECT time_ms FROM event WHERE id = ? LIMIT 1", (event_id,)
-        ).fetchone()
-        return None if found is None else int(found[0])
+            "SELECT sink, bucket, sequence, link, time_ms FROM event WHERE id = ? LIMIT ?",
+            (event_id, MAX_VARIANTS),
+        ).fetchall()
+        self.asked_for[event_id] = [Place(*row[:-1]) for row in found]
+        return sorted({row[-1] for row in found})
 
     def place(self, source: int, line: int) -> str:
         """For people."""
@@ -158,6 +164,8 @@ class Evidence:
         names |= {(sink, bucket) for sink, bucket in claimed if sink in sinks}
         ordered = frozenset(number for number, (_, is_ordered) in enumerate(self._sources) if is_ordered)
         explaining = _Explaining(self._explained, counts)
+        for place in (place for places in self.asked_for.values() for place in places):
+            explaining.events[place.sink, place.bucket].add((place.sequence, place.link))
         sorted_events = groupby(self._database.execute(_EVENTS), itemgetter(0, 1))
         chain, rows = next(sorted_events, _NO_MORE)
         for sink, bucket in sorted(names):
@@ -183,27 +191,32 @@ class Evidence:
 
     def _note_checkpoint(self, found: ExportedEvent, source: int, line: int) -> None:
         event = found.event
-        if not event.checkpoint or not self._is_new(found):
+        if not event.checkpoint or self._has_seen(found):
             return
         try:
             checkpoint = read(event.checkpoint)
         except NotACheckpointError as error:
             # In an altered event that is the same alteration, and named as such.
             if found.is_sound and (not self._wanted or found.sink in self._wanted):
-                between = (event.time_ms, event.time_ms)
+                self._see(found)
                 numbers = Numbers(event.sequence, event.sequence)
                 self.findings.add(
                     Finding(
                         Fault.CHECKPOINT_FORGED, str(error), found.sink, event.bucket, numbers, (event.event_id,),
-                        self.place(source, line), between,
+                        self.place(source, line),
                     )
                 )  # fmt: skip
             return
+        self._see(found)
         self._keep(checkpoint)
 
-    def _is_new(self, found: ExportedEvent) -> bool:
+    def _has_seen(self, found: ExportedEvent) -> bool:
         # The same event of several sinks has the same digest.
-        return self._database.execute("INSERT OR IGNORE INTO seen VALUES (?)", (found.digest,)).rowcount > 0
+        seen = self._database.execute("SELECT 1 FROM seen WHERE digest = ?", (found.digest,))
+        return seen.fetchone() is not None
+
+    def _see(self, found: ExportedEvent) -> None:
+        self._database.execute("INSERT INTO seen VALUES (?)", (found.digest,))
 
     def _keep(self, checkpoint: Checkpoint) -> None:
         self.checkpoints += 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from identity.audit.explanations import Numbers
@@ -61,7 +61,6 @@ class Doubt:
     bucket: int
     numbers: Numbers
     count: int
-    between_ms: tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,3 +105,54 @@ class Findings:
 
     def __bool__(self) -> bool:
         return bool(self.kept)
+
+
+@dataclass(slots=True)
+class Reported:
+    """What is wrong with a chain, told in the order of walking along it: when it was is known at the next proved event.
+
+    All that waits for that event has the same time, so that the first of it and a count are enough.
+    """
+
+    findings: Findings = field(default_factory=Findings)
+    doubts: list[Doubt] = field(default_factory=list)
+    more_doubts: int = 0
+    _since_ms: int = 0
+    _waiting: list[Finding] = field(default_factory=list)
+    _more_waiting: int = 0
+    _waiting_doubts: list[Doubt] = field(default_factory=list)
+    _more_waiting_doubts: int = 0
+
+    def add(self, finding: Finding) -> None:
+        """A fault behind the last proved event."""
+        if len(self._waiting) < MAX_FINDINGS:
+            self._waiting.append(finding)
+        else:
+            self._more_waiting += 1
+
+    def doubt(self, doubt: Doubt) -> None:
+        """A doubt behind the last proved event."""
+        if not doubt.count:
+            return
+        if len(self._waiting_doubts) < MAX_FINDINGS:
+            self._waiting_doubts.append(doubt)
+        else:
+            self._more_waiting_doubts += doubt.count
+
+    def pass_by(self, time_ms: int) -> None:
+        """A proved event of that time, or the end of all times."""
+        between_ms = (min(self._since_ms, time_ms), max(self._since_ms, time_ms))
+        self._since_ms = time_ms
+        if (self._waiting or self._waiting_doubts) and self.findings.span.meets(between_ms):
+            for finding in self._waiting:
+                self.findings.add(replace(finding, between_ms=between_ms))
+            self.findings.more += self._more_waiting
+            room = MAX_FINDINGS - len(self.doubts)
+            self.doubts += self._waiting_doubts[:room]
+            self.more_doubts += self._more_waiting_doubts
+            self.more_doubts += sum(each.count for each in self._waiting_doubts[room:])
+        self._waiting, self._more_waiting = [], 0
+        self._waiting_doubts, self._more_waiting_doubts = [], 0
+
+    def __bool__(self) -> bool:
+        return bool(self.findings.kept or self.doubts)

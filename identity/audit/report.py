@@ -68,7 +68,7 @@ def report_of(evidence: Evidence, keys: Collection[str], span: Span = EVER) -> R
     """Walks every chain. ``keys``: thumbprints of the keys that the auditor trusts."""
     walks = [walk(chain) for chain in evidence.chains()]
     judged = trust(keys, walks, evidence.explained)
-    if any(walked.findings or walked.doubts for walked in walks):
+    if any(walked.reported for walked in walks):
         # What explains it, and when it was, can be told now that it is known what is proved.
         known = {(walked.sink, walked.bucket): judged.known(walked) for walked in walks}
         walks = [
@@ -83,9 +83,13 @@ def report_of(evidence: Evidence, keys: Collection[str], span: Span = EVER) -> R
             checked[sink] = max(checked.get(sink, 0), seconds)
     signers = {kid for sink, kid in evidence.newest_checkpoints if sink in sinks}
     unknown = sorted(signers - judged.counting)
-    doubts = [doubt for walked in walks for doubt in walked.doubts]
-    more_doubts = sum(walked.more_doubts for walked in walks)
+    doubts = [doubt for walked in walks for doubt in walked.reported.doubts]
+    more_doubts = sum(walked.reported.more_doubts for walked in walks)
     remarks = [*_remarks(chains, sinks, checked, unknown, span), *_doubtful(doubts, more_doubts)]
+    unproved = [name for name, places in evidence.asked_for.items() if not any(map(judged.proves, places))]
+    remarks += [
+        f"no checkpoint that counts proves event {name}, by which the time is told" for name in unproved
+    ]
     return Report(
         chains,
         findings,
@@ -95,7 +99,7 @@ def report_of(evidence: Evidence, keys: Collection[str], span: Span = EVER) -> R
         checked,
         sorted(signers & judged.counting),
         unknown,
-        _verdict(bool(findings or more), bool(doubts), chains, sinks, checked, span),
+        _verdict(bool(findings or more), bool(doubts or unproved), chains, sinks, checked, span),
     )
 
 
@@ -106,7 +110,7 @@ def _findings(
     more = evidence.more_suspects + evidence.findings.more
     for finding in _all_findings(evidence, walks, judged):
         together.add(finding)
-    return together.kept, together.more + more + sum(walked.findings.more for walked in walks)
+    return together.kept, together.more + more + sum(walked.reported.findings.more for walked in walks)
 
 
 def _all_findings(evidence: Evidence, walks: Sequence[Walked], judged: Trust) -> Iterator[Finding]:
@@ -114,7 +118,7 @@ def _all_findings(evidence: Evidence, walks: Sequence[Walked], judged: Trust) ->
     for suspect in evidence.suspects():
         yield _altered(evidence, suspect)
     for walked in walks:
-        yield from walked.findings.kept
+        yield from walked.reported.findings.kept
         yield from judged.findings(walked)
 
 

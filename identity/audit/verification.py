@@ -40,12 +40,11 @@ from typing import NamedTuple
 from identity.audit.chain import GENESIS, link_after
 from identity.audit.explanations import Numbers, without
 from identity.audit.file_order import ChainLink, FileOrder
-from identity.audit.findings import EVER, FOREVER_MS, Doubt, Fault, Finding, Findings, Span
+from identity.audit.findings import EVER, FOREVER_MS, Doubt, Fault, Finding, Findings, Reported, Span
 from identity.audit.runs import MAX_RUNS, Proof, Run, Way
 from identity.audit.suspects import MAX_OUTCOMES, Suspect, Suspects
 
 MAX_VARIANTS = 16
-MAX_DOUBTS = 1_000
 
 
 class Claim(NamedTuple):
@@ -110,9 +109,7 @@ class Walked:
     explaining: dict[tuple[int, bytes], Run] = field(default_factory=dict)
     differing: dict[str, Differing] = field(default_factory=dict)
     beyond: dict[str, Proof] = field(default_factory=dict)
-    findings: Findings = field(default_factory=Findings)
-    doubts: list[Doubt] = field(default_factory=list)
-    more_doubts: int = 0
+    reported: Reported = field(default_factory=Reported)
 
 
 Known = Mapping[tuple[int, bytes], int]
@@ -127,28 +124,16 @@ def walk(evidence: ChainEvidence, span: Span = EVER, known: Known | None = None)
     return walker.end()
 
 
-@dataclass(slots=True)
-class _Gap:
-    """What is wrong between two numbers; when that was, is known once the second has its place."""
-
-    since_ms: int
-    faults: list[tuple[Fault, Numbers]] = field(default_factory=list)
-    doubts: list[tuple[Numbers, int]] = field(default_factory=list)
-
-
 class _Walker:
     """Where the walk has got: after ``sequence``, with the links that the next event may follow."""
 
     def __init__(self, evidence: ChainEvidence, span: Span, known: Known) -> None:
         self._evidence = evidence
-        self._span = span
         self._known = known
-        self._walked = Walked(evidence.sink, evidence.bucket, findings=Findings(span))
+        self._walked = Walked(evidence.sink, evidence.bucket, reported=Reported(Findings(span)))
         self._claims = _Claims(evidence.claims)
         self._order = FileOrder(evidence.ordered)
         self._sequence = 0
-        self._proved_ms = 0
-        self._offered_ms = (0, FOREVER_MS)
         self._ways: dict[bytes, Way] = {GENESIS.link: Way()}
 
     def told_apart(self, found: Iterator[ChainLink]) -> Sequence[ChainLink]:
@@ -164,22 +149,16 @@ class _Walker:
 
     def pass_by(self, sequence: int, variants: Sequence[ChainLink]) -> None:
         """Goes on to this number."""
-        first, before, gap = variants[0], self._sequence, _Gap(self._proved_ms)
-        ways = self._cross_to(sequence, {event.previous for event in variants}, gap)
-        until_ms = self._arrive(sequence, variants, ways)
-        ids = tuple(event.event_id for event in variants)
-        for fault, numbers in gap.faults:
-            told = ids[:1] if fault is Fault.DOES_NOT_FOLLOW else ()
-            self._report(fault, numbers, gap.since_ms, until_ms, ids=told, before=before)
-        for numbers, count in gap.doubts:
-            self._doubt(numbers, count, gap.since_ms, until_ms)
+        first = variants[0]
+        ways = self._cross_to(sequence, {event.previous for event in variants}, first)
         if len(variants) > 1:
-            self._report(Fault.SEQUENCE_TWICE, Numbers(sequence, sequence), gap.since_ms, until_ms, ids=ids)
+            ids = tuple(event.event_id for event in variants)
+            self._report(Fault.SEQUENCE_TWICE, Numbers(sequence, sequence), ids)
         # What the sink refused at first may have been offered again later.
         if not any(self._evidence.refused.get(sequence, {}).values()):
             for event in self._order.after(first):
                 self._report_order(event)
-            self._offered_ms = (0, FOREVER_MS) if until_ms == FOREVER_MS else (until_ms, until_ms)
+        self._arrive(sequence, variants, ways)
         walked = self._walked
         walked.events += len(variants)
         walked.first_ms = walked.first_ms if walked.numbers else first.time_ms
@@ -195,17 +174,18 @@ class _Walker:
             self._sequence, self._ways = self._sequence + 1, step
         way = _most_doubted(self._ways.values())
         walked.refused += way.refused
-        self._doubt(Numbers(first, self._sequence), way.doubted, self._proved_ms, FOREVER_MS)
+        self._doubt(Numbers(first, self._sequence), way.doubted)
         walked.ends_at = self._sequence
         for event in self._order.after(None):
             self._report_order(event)
+        walked.reported.pass_by(FOREVER_MS)
         for claim in self._claims.rest():
             known = walked.beyond.get(claim.kid)
             if known is None or claim.sequence > known.sequence:
                 walked.beyond[claim.kid] = Proof(claim.sequence, claim.issued_at_seconds)
         return walked
 
-    def _cross_to(self, sequence: int, targets: set[bytes], gap: _Gap) -> Mapping[bytes, Way]:
+    def _cross_to(self, sequence: int, targets: set[bytes], event: ChainLink) -> Mapping[bytes, Way]:
         """Accounts for what is between here and there; the links that may come before it."""
         if self._sequence == 0 and GENESIS.link in targets:
             self._walked.begins_at = sequence
@@ -221,14 +201,16 @@ class _Walker:
             unsaid = [part for item in left for part in without(item, evidence.said_dropped)]
             walked.refused += way.refused
             walked.dropped += _count(open_numbers) - _count(left)
-            gap.doubts.append((between, way.doubted + _count(left) - _count(unsaid)))
-            gap.faults += [(Fault.NEVER_EXPORTED, numbers) for numbers in unsaid]
+            self._doubt(between, way.doubted + _count(left) - _count(unsaid))
+            for numbers in unsaid:
+                self._report(Fault.NEVER_EXPORTED, numbers)
             return ways
-        gap.doubts.append((between, _most_doubted(ways.values()).doubted))
+        self._doubt(between, _most_doubted(ways.values()).doubted)
         # The chain has links for some of them, so that what was dropped cannot be all.
-        gap.faults += [(Fault.MISSING, numbers) for numbers in left or open_numbers]
+        for numbers in left or open_numbers:
+            self._report(Fault.MISSING, numbers)
         if not open_numbers:
-            gap.faults.append((Fault.DOES_NOT_FOLLOW, Numbers(sequence, sequence)))
+            self._report(Fault.DOES_NOT_FOLLOW, Numbers(sequence, sequence), (event.event_id,))
         return ways
 
     def _filled(self, between: Numbers) -> tuple[Mapping[bytes, Way], list[Numbers]]:
@@ -279,10 +261,9 @@ class _Walker:
             after |= {link_after(link, suspect.digest): way for link, way in ways.items()}
         return dict(list(after.items())[:MAX_OUTCOMES])
 
-    def _arrive(self, sequence: int, variants: Sequence[ChainLink], ways: Mapping[bytes, Way]) -> int:
-        """Puts the events of this number into their runs. Returns when one that is proved happened, or for ever."""
+    def _arrive(self, sequence: int, variants: Sequence[ChainLink], ways: Mapping[bytes, Way]) -> None:
+        """Puts the events of this number into their runs."""
         after = dict[bytes, Way]()
-        until_ms, proved_ms = FOREVER_MS, self._proved_ms
         for event in variants:
             run = ways.get(event.previous, _NO_WAY).run
             if run is None or len(variants) > 1:
@@ -292,10 +273,9 @@ class _Walker:
                 if (sequence, event.link) in self._evidence.explaining:
                     self._walked.explaining[sequence, event.link] = run
                 if run.proved_until >= sequence:
-                    until_ms = proved_ms = event.time_ms
+                    self._walked.reported.pass_by(event.time_ms)
             after[event.link] = Way(run)
-        self._sequence, self._ways, self._proved_ms = sequence, after, proved_ms
-        return until_ms
+        self._sequence, self._ways = sequence, after
 
     def _new_run(self, event: ChainLink, before: Run | None) -> Run | None:
         if len(self._walked.runs) >= MAX_RUNS:
@@ -318,31 +298,21 @@ class _Walker:
                 told.count += 1
                 told.last_issued_at_seconds = max(told.last_issued_at_seconds, issued_at)
 
-    def _report(
-        self, fault: Fault, numbers: Numbers, since_ms: int, until_ms: int, *, ids: tuple[str, ...] = (), before: int = 0
-    ) -> None:  # fmt: skip
-        text = _TEXTS[fault].format(before=before)
-        evidence, between = self._evidence, (since_ms, max(since_ms, until_ms))
-        self._walked.findings.add(
-            Finding(fault, text, evidence.sink, evidence.bucket, numbers, ids, between_ms=between)
-        )
+    def _report(self, fault: Fault, numbers: Numbers, ids: tuple[str, ...] = ()) -> None:
+        text = _TEXTS[fault].format(before=self._sequence)
+        walked = self._walked
+        walked.reported.add(Finding(fault, text, walked.sink, walked.bucket, numbers, ids))
 
     def _report_order(self, event: ChainLink) -> None:
         numbers = Numbers(event.sequence, event.sequence)
-        # The one that is told of was the last one offered.
         if event.sequence in self._evidence.refused:
-            self._doubt(numbers, 1, *self._offered_ms)
+            self._doubt(numbers, 1)
         else:
-            self._report(Fault.REORDERED, numbers, *self._offered_ms, ids=(event.event_id,))
+            self._report(Fault.REORDERED, numbers, (event.event_id,))
 
-    def _doubt(self, numbers: Numbers, count: int, since_ms: int, until_ms: int) -> None:
-        between = (since_ms, max(since_ms, until_ms))
-        if count and self._span.meets(between):
-            walked = self._walked
-            if len(walked.doubts) < MAX_DOUBTS:
-                walked.doubts.append(Doubt(walked.sink, walked.bucket, numbers, count, between))
-            else:
-                walked.more_doubts += count
+    def _doubt(self, numbers: Numbers, count: int) -> None:
+        walked = self._walked
+        walked.reported.doubt(Doubt(walked.sink, walked.bucket, numbers, count))
 
 
 class _Claims:

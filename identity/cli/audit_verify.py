@@ -115,10 +115,12 @@ def _span(evidence: Evidence, since: str | None, until: str | None) -> Any:
 def _moment(evidence: Evidence, text: str | None, option: str) -> int | None:
     if text is None or not _EVENT_ID.fullmatch(text):
         return moment_of(text, option)
-    at = evidence.time_of(text)
-    if at is None:
+    times = evidence.times_of(text)
+    if not times:
         cannot_tell(f"{option}: there is no event {text}, or it was altered")
-    return at
+    if len(times) > 1:
+        cannot_tell(f"{option}: there are several events {text}, and they say different times")
+    return times[0]
 
 
 def _document(report: Report) -> dict[str, Any]:

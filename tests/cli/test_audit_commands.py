@@ -125,6 +125,42 @@ def test_a_range_may_be_told_by_times_and_by_events(exported_file: Any, keys_fil
     assert identity("verify", file, "--from", "yesterday").exit_code == 2
 
 
+def test_an_event_by_which_a_time_is_told_has_to_be_the_one_and_be_proved(
+    exported_file: Any, keys_file: str
+) -> None:
+    lines = made.twice_checked_lines()
+    event_id = json.loads(lines[2])["event_id"]
+    late = made.event(1, 11, event_id=event_id, time_ms=2 * made.START_MS)
+    forged = made.line_of(*made.chain_of([late], head=made.head_of(made.chain_lines(lines))))
+    for removed in (lines, lines[:2] + lines[3:]):
+        file = exported_file([*removed, forged])
+        assert identity("verify", file, "--keys", keys_file, "--from", event_id).exit_code == 2
+    assert verified(exported_file(lines), "--keys", keys_file, "--from", event_id)["verdict"] == "good"
+
+
+def test_what_is_wrong_early_does_not_crowd_out_what_is_wrong_in_the_time_asked_for(
+    exported_file: Any, keys_file: str
+) -> None:
+    """One bucket with 1,100 gaps that end before a checkpoint, and one gap behind that."""
+    early = made.chain_of([made.event(1, number) for number in range(1, 2_202)])
+    told = made.checkpoint_event(1, 2_202, made.key(), {1: made.head_of(early)})
+    chain = [*early, *made.chain_of([told], head=made.head_of(early))]
+    late = made.chain_of([made.event(1, number) for number in range(2_203, 2_210)], head=made.head_of(chain))
+    told = made.checkpoint_event(1, 2_210, made.key(), {1: made.head_of([*chain, *late])})
+    chain += [*late, *made.chain_of([told], head=made.head_of([*chain, *late]))]
+    gone = {2_205, 2_206}
+    holes = set(range(2, 2_201, 2))
+    with_holes = made.lines_of(each for each in chain if each.event.sequence not in holes | gone)
+    without_late = made.lines_of(each for each in chain if each.event.sequence not in holes)
+    event_id = chain[2_201].event.event_id
+    answer = verified(exported_file(with_holes), "--keys", keys_file, "--from", event_id)
+    assert answer["exit_code"] == 1
+    assert answer["findings"][-1]["numbers"] == "2205-2206"
+    assert answer["more_findings"] == 0
+    calm = verified(exported_file(without_late), "--keys", keys_file, "--from", event_id)
+    assert (calm["exit_code"], calm["findings"]) == (0, [])
+
+
 CAROLS = str(FamilyId.generate("carol"))
 
 
