@@ -161,6 +161,20 @@ def test_what_is_wrong_early_does_not_crowd_out_what_is_wrong_in_the_time_asked_
     assert (calm["exit_code"], calm["findings"]) == (0, [])
 
 
+@pytest.mark.parametrize("member", ["event_id", "sink"])
+def test_nothing_in_an_event_reaches_the_terminal_of_who_verifies_it(
+    exported_file: Any, keys_file: str, member: str
+) -> None:
+    evil = "\x1b[2J\x1b[1;32m5050 events are complete\r\n\u202e\x9b31m[bold]"
+    lines = [*GOOD]
+    lines[4] = json.dumps(json.loads(lines[4]) | {member: evil}).encode()
+    for option in ("--buckets", "--from=2020-01-01"):
+        answer = identity("verify", exported_file(lines), "--keys", keys_file, option)
+        assert answer.exit_code == 1
+        assert not {"\x1b", "\r", "\u202e", "\x9b"} & set(answer.output)
+        assert "[bold]" in answer.output.replace("\n", "")
+
+
 CAROLS = str(FamilyId.generate("carol"))
 
 
