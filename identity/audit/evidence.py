@@ -70,6 +70,7 @@ class Evidence:
         self._sources: list[tuple[str, bool]] = []
         self.findings = Findings()
         self.newest_checkpoints: dict[tuple[str, str], int] = {}
+        self.torn: list[str] = []
         self.asked_for: dict[str, Sequence[Place]] = {}
         self.checkpoints = 0
         self.events = 0
@@ -142,6 +143,10 @@ class Evidence:
     def more_suspects(self) -> int:
         """Altered events that are not among them."""
         return sum(suspects.more for suspects in self._suspects.values())
+
+    def leave_out_torn(self, source: int, line: int) -> None:
+        """The end of a file, without an end of its line. It hides nothing: an event that was there is missing without it."""
+        self.torn.append(self.place(source, line))
 
     @property
     def explained(self) -> Collection[Explained]:

@@ -86,6 +86,10 @@ def report_of(evidence: Evidence, keys: Collection[str], span: Span = EVER) -> R
     doubts = [doubt for walked in walks for doubt in walked.reported.doubts]
     more_doubts = sum(walked.reported.more_doubts for walked in walks)
     remarks = [*_remarks(chains, sinks, checked, unknown, span), *_doubtful(doubts, more_doubts)]
+    remarks += [
+        f"{place}: the last line has no end, and was left out: a crash has left it, or it is being written"
+        for place in evidence.torn
+    ]
     unproved = [name for name, places in evidence.asked_for.items() if not any(map(judged.proves, places))]
     remarks += [
         f"no checkpoint that counts proves event {name}, by which the time is told" for name in unproved

@@ -93,7 +93,9 @@ def verify(
                 for file in chosen:
                     source = evidence.new_source(str(file.path), is_ordered=not file.is_otlp)
                     for found in read(file):
-                        if found.event is None:
+                        if found.is_torn:
+                            evidence.leave_out_torn(source, found.line)
+                        elif found.event is None:
                             evidence.add_unreadable(found.problem, source, found.line)
                         else:
                             evidence.add(found.event, source, found.line)

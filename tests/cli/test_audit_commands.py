@@ -175,6 +175,30 @@ def test_nothing_in_an_event_reaches_the_terminal_of_who_verifies_it(
         assert "[bold]" in answer.output.replace("\n", "")
 
 
+def test_a_line_that_a_crash_has_torn_is_left_out_and_hides_nothing(
+    exported_file: Any, keys_file: str
+) -> None:
+    file = Path(exported_file(GOOD))
+    whole = file.read_bytes()
+    file.write_bytes(whole + GOOD[-1][:50])
+    answer = verified(str(file), "--keys", keys_file)
+    assert (answer["exit_code"], answer["findings"]) == (0, [])
+    assert any(remark.endswith("or it is being written") for remark in answer["remarks"])
+    # An event behind a good one that was cut away in the same manner is missed all the same.
+    file.write_bytes(b"\n".join(GOOD[:5]) + b"\n" + GOOD[5][:50])
+    assert verified(str(file), "--keys", keys_file)["exit_code"] != 0
+    assert "are no events" not in identity("query", str(file)).output
+
+
+def test_a_damaged_archive_cannot_be_told_about(exported_file: Any, keys_file: str) -> None:
+    file = Path(exported_file(GOOD, "audit.jsonl.gz"))
+    packed = file.read_bytes()
+    file.write_bytes(packed[:40] + bytes(60) + packed[100:])
+    answer = identity("verify", str(file), "--keys", keys_file)
+    assert answer.exit_code == 2
+    assert "cannot read" in answer.output
+
+
 CAROLS = str(FamilyId.generate("carol"))
 
 
