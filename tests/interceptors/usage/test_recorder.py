@@ -173,7 +173,7 @@ metrics.set_meter_provider(MeterProvider([reader]))
 usage = UsageRecorder("127.0.0.1:1", client_id="orders", client_secret="s", directory=sys.argv[1], spool_bytes=65536)
 usage.start()
 kept = 0
-while usage.put(b"x" * 200):
+while usage.put(b"x" * 232):
     kept += 1
 found = {}
 for resource in reader.get_metrics_data().resource_metrics:
