@@ -11,7 +11,7 @@ from grpc_identity.v1 import identity_service_pb2 as pb
 from identity.audit.event import NOBODY, EndUser
 from identity.errors import field_invalid
 from identity.rpc.authentication import well_formed_traceparent
-from identity.sessions.usage import ReportedUse
+from identity.sessions.usage import ReportedLoss, ReportedUse
 from identity.telemetry.redaction import redacted
 
 SPOOL_ID_BYTES = 16
@@ -24,28 +24,38 @@ _REASON = re.compile(r"[A-Z][A-Z0-9_]{0,63}")
 _STATUS_CODES = frozenset(code.name for code in grpc.StatusCode)
 
 
-def usage_report(request: pb.RecordUsageRequest) -> tuple[bytes, tuple[ReportedUse, ...]]:
+def usage_report(request: pb.RecordUsageRequest) -> tuple[bytes, tuple[ReportedUse | ReportedLoss, ...]]:
     """The spool and its records. Raises ``FIELD_INVALID``."""
     if len(request.spool_id) != SPOOL_ID_BYTES:
         raise field_invalid("spool_id", f"has {SPOOL_ID_BYTES} bytes")
     if not 1 <= len(request.records) <= MAX_RECORDS:
         raise field_invalid("records", f"has {len(request.records)} entries; 1 to {MAX_RECORDS} are allowed")
-    before, uses = 0, []
+    before = 0
+    reported: list[ReportedUse | ReportedLoss] = []
     for place, record in enumerate(request.records):
         at = f"records[{place}]"
         if not before < record.sequence <= MAX_NUMBER:
             raise field_invalid(f"{at}.sequence", "does not rise, or is too high")
         before = record.sequence
-        uses.append(_use(at, record))
-    return request.spool_id, tuple(uses)
+        reported.append(_loss(at, record) if record.step == pb.USAGE_STEP_LOST else _use(at, record))
+    return request.spool_id, tuple(reported)
+
+
+def _loss(at: str, record: pb.UsageRecord) -> ReportedLoss:
+    if not record.lost_records:
+        raise field_invalid(f"{at}.lost_records", "is how many records were lost")
+    return ReportedLoss(
+        number=record.sequence,
+        records=record.lost_records,
+        since_ms=_time(f"{at}.lost_since_ms", record.lost_since_ms),
+        until_ms=_time(f"{at}.occurred_at_ms", record.occurred_at_ms),
+    )
 
 
 def _use(at: str, record: pb.UsageRecord) -> ReportedUse:
     if record.step not in (pb.USAGE_STEP_BEGUN, pb.USAGE_STEP_ENDED):
         raise field_invalid(f"{at}.step", "is not a step this service knows")
     is_begun = record.step == pb.USAGE_STEP_BEGUN
-    if not 0 < record.occurred_at_ms <= MAX_OCCURRED_AT_MS:
-        raise field_invalid(f"{at}.occurred_at_ms", "is not a time")
     if record.reason and not _REASON.fullmatch(record.reason):
         raise field_invalid(f"{at}.reason", "is not a reason")
     if (record.status_code not in _STATUS_CODES) if not is_begun else record.status_code:
@@ -53,7 +63,7 @@ def _use(at: str, record: pb.UsageRecord) -> ReportedUse:
     return ReportedUse(
         number=record.sequence,
         is_begun=is_begun,
-        occurred_at_ms=record.occurred_at_ms,
+        occurred_at_ms=_time(f"{at}.occurred_at_ms", record.occurred_at_ms),
         method=_text(f"{at}.method", record.method, required=True),
         subject=_text(f"{at}.subject", record.subject, required=True),
         session_id=_text(f"{at}.session_id", record.session_id),
@@ -65,6 +75,12 @@ def _use(at: str, record: pb.UsageRecord) -> ReportedUse:
         reason=record.reason,
         traceparent=well_formed_traceparent(record.traceparent),
     )
+
+
+def _time(field: str, milliseconds: int) -> int:
+    if not 0 < milliseconds <= MAX_OCCURRED_AT_MS:
+        raise field_invalid(field, "is not a time")
+    return milliseconds
 
 
 def _end_user(at: str, record: pb.UsageRecord) -> EndUser:
