@@ -46,9 +46,9 @@ class Look:
         return cls(at, dict(samples))
 
     def of(self, name: str) -> Iterator[tuple[Labels, float]]:
-        """The series of that name; those whose value is no number left out."""
+        """The series of that name; those whose value is no number, or without end, left out."""
         for series, value in self.samples.get(name, {}).items():
-            if not math.isnan(value):
+            if math.isfinite(value):
                 yield dict(series), value
 
     def values(self, name: str) -> Sequence[float]:
@@ -73,7 +73,9 @@ class Interval:
         before = self.earlier.samples.get(name, {})
         for series, value in self.later.samples.get(name, {}).items():
             was = before.get(series, 0.0)
-            yield dict(series), value if value < was else value - was
+            grown = value if value < was else value - was
+            if math.isfinite(grown):
+                yield dict(series), grown
 
 
 def every(labels: Labels) -> bool:

@@ -11,40 +11,59 @@ from grpc_identity.v1 import identity_service_pb2 as pb
 from identity.audit.event import NOBODY, EndUser
 from identity.errors import field_invalid
 from identity.rpc.authentication import well_formed_traceparent
-from identity.sessions.usage import ReportedUse
+from identity.sessions.usage import ReportedLoss, ReportedUse
+from identity.telemetry.redaction import redacted
 
 SPOOL_ID_BYTES = 16
 MAX_RECORDS = 256
 MAX_TEXT_BYTES = 256
 MAX_USER_AGENT_BYTES = 512
 MAX_NUMBER = 2**53 - 1
-MAX_OCCURRED_AT_MS = 253_402_300_799_999  # the end of the year 9999, where timestamps end
+DAY_MS = 86_400_000
+MAX_AHEAD_MS = DAY_MS
+"""A host whose clock is further ahead takes every token for expired, and has no use to report."""
+MAX_AGE_MS = 366 * DAY_MS
+"""As long may a spool have waited. No sink has a time that it cannot say in between."""
 _REASON = re.compile(r"[A-Z][A-Z0-9_]{0,63}")
 _STATUS_CODES = frozenset(code.name for code in grpc.StatusCode)
 
 
-def usage_report(request: pb.RecordUsageRequest) -> tuple[bytes, tuple[ReportedUse, ...]]:
+def usage_report(
+    request: pb.RecordUsageRequest, *, now_ms: int
+) -> tuple[bytes, tuple[ReportedUse | ReportedLoss, ...]]:
     """The spool and its records. Raises ``FIELD_INVALID``."""
     if len(request.spool_id) != SPOOL_ID_BYTES:
         raise field_invalid("spool_id", f"has {SPOOL_ID_BYTES} bytes")
     if not 1 <= len(request.records) <= MAX_RECORDS:
         raise field_invalid("records", f"has {len(request.records)} entries; 1 to {MAX_RECORDS} are allowed")
-    before, uses = 0, []
+    before = 0
+    reported: list[ReportedUse | ReportedLoss] = []
     for place, record in enumerate(request.records):
         at = f"records[{place}]"
         if not before < record.sequence <= MAX_NUMBER:
             raise field_invalid(f"{at}.sequence", "does not rise, or is too high")
         before = record.sequence
-        uses.append(_use(at, record))
-    return request.spool_id, tuple(uses)
+        reported.append(
+            _loss(at, record, now_ms) if record.step == pb.USAGE_STEP_LOST else _use(at, record, now_ms)
+        )
+    return request.spool_id, tuple(reported)
 
 
-def _use(at: str, record: pb.UsageRecord) -> ReportedUse:
+def _loss(at: str, record: pb.UsageRecord, now_ms: int) -> ReportedLoss:
+    if not record.lost_records:
+        raise field_invalid(f"{at}.lost_records", "is how many records were lost")
+    return ReportedLoss(
+        number=record.sequence,
+        records=record.lost_records,
+        since_ms=_time(f"{at}.lost_since_ms", record.lost_since_ms, now_ms),
+        until_ms=_time(f"{at}.occurred_at_ms", record.occurred_at_ms, now_ms),
+    )
+
+
+def _use(at: str, record: pb.UsageRecord, now_ms: int) -> ReportedUse:
     if record.step not in (pb.USAGE_STEP_BEGUN, pb.USAGE_STEP_ENDED):
         raise field_invalid(f"{at}.step", "is not a step this service knows")
     is_begun = record.step == pb.USAGE_STEP_BEGUN
-    if not 0 < record.occurred_at_ms <= MAX_OCCURRED_AT_MS:
-        raise field_invalid(f"{at}.occurred_at_ms", "is not a time")
     if record.reason and not _REASON.fullmatch(record.reason):
         raise field_invalid(f"{at}.reason", "is not a reason")
     if (record.status_code not in _STATUS_CODES) if not is_begun else record.status_code:
@@ -52,7 +71,7 @@ def _use(at: str, record: pb.UsageRecord) -> ReportedUse:
     return ReportedUse(
         number=record.sequence,
         is_begun=is_begun,
-        occurred_at_ms=record.occurred_at_ms,
+        occurred_at_ms=_time(f"{at}.occurred_at_ms", record.occurred_at_ms, now_ms),
         method=_text(f"{at}.method", record.method, required=True),
         subject=_text(f"{at}.subject", record.subject, required=True),
         session_id=_text(f"{at}.session_id", record.session_id),
@@ -66,6 +85,12 @@ def _use(at: str, record: pb.UsageRecord) -> ReportedUse:
     )
 
 
+def _time(field: str, milliseconds: int, now_ms: int) -> int:
+    if not now_ms - MAX_AGE_MS <= milliseconds <= now_ms + MAX_AHEAD_MS:
+        raise field_invalid(field, "is more than 366 days ago, or more than a day ahead")
+    return milliseconds
+
+
 def _end_user(at: str, record: pb.UsageRecord) -> EndUser:
     address = ""
     if record.ip_address:
@@ -74,7 +99,8 @@ def _end_user(at: str, record: pb.UsageRecord) -> EndUser:
         except ValueError:
             raise field_invalid(f"{at}.ip_address", "is not an IPv4 or IPv6 address") from None
     user_agent = _text(f"{at}.user_agent", record.user_agent, max_bytes=MAX_USER_AGENT_BYTES)
-    return EndUser(address, user_agent) if address or user_agent else NOBODY
+    # What a caller sends there must not keep its use out of the audit.
+    return EndUser(address, redacted(user_agent)) if address or user_agent else NOBODY
 
 
 def _text(field: str, value: str, *, max_bytes: int = MAX_TEXT_BYTES, required: bool = False) -> str:

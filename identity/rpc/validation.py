@@ -24,6 +24,7 @@ from identity.sessions.revoke import (
     Target,
     TokenTarget,
 )
+from identity.telemetry.redaction import holds_secret, redacted
 from identity.tokens.lifetimes import ClientKind
 from identity.tokens.names import MAX_NAME_CHARACTERS, is_spelt_as_name
 
@@ -40,6 +41,7 @@ MAX_WAIT_SECONDS = 60
 MAX_POSITION_BYTES = 4096
 MAX_HELD_KIDS = 64
 CLOCK_SKEW_SECONDS = 30
+_MISPLACED = "holds a token or a secret, which does not belong there"
 
 
 class _Checker:
@@ -50,6 +52,12 @@ class _Checker:
 
     def refuse(self, field: str, description: str) -> None:
         self._violations.append(FieldViolation(field, description))
+
+    def name(self, field: str, value: str, *, required: bool = False) -> str:
+        """What is recorded and told to others."""
+        if holds_secret(value):
+            self.refuse(field, _MISPLACED)
+        return self.text(field, value, required=required)
 
     def text(self, field: str, value: str, *, max_bytes: int = MAX_NAME_BYTES, required: bool = False) -> str:
         if required and not value:
@@ -72,6 +80,8 @@ class _Checker:
                 self.refuse(
                     f"{field}[{place}]", "may hold printable ASCII without space, quote and backslash"
                 )
+            elif holds_secret(value):
+                self.refuse(f"{field}[{place}]", _MISPLACED)
         unique = tuple(dict.fromkeys(values))
         if len(unique) != len(values):
             self.refuse(field, "names something twice")
@@ -91,13 +101,13 @@ def issue_request(request: service_pb2.IssueTokensRequest, *, now_seconds: int) 
     """Raises ``FIELD_INVALID``."""
     check = _Checker()
     checked = IssueRequest(
-        subject=check.text("subject", request.subject),
+        subject=check.name("subject", request.subject),
         audience=check.names("audience", request.audience, at_most=MAX_AUDIENCES, at_least=1),
         scopes=check.names("scopes", request.scopes, at_most=MAX_SCOPES),
         client_kind=_client_kind(check, request.client_kind),
         roles=check.names("roles", request.roles, at_most=MAX_ROLES),
         auth_time_seconds=_auth_time(check, request, now_seconds),
-        acr=check.text("acr", request.acr),
+        acr=check.name("acr", request.acr),
         amr=check.names("amr", request.amr, at_most=MAX_AMR),
         idempotency_key=check.text("idempotency_key", request.idempotency_key),
     )
@@ -170,9 +180,9 @@ def _named_target(check: _Checker, request: service_pb2.RevokeRequest) -> Target
         case "all_but_session_id":
             return OthersTarget(check.text("all_but_session_id", request.all_but_session_id, required=True))
         case "subject":
-            return SubjectTarget(check.text("subject", request.subject, required=True))
+            return SubjectTarget(check.name("subject", request.subject, required=True))
         case "client_id":
-            return ClientTarget(check.text("client_id", request.client_id, required=True))
+            return ClientTarget(check.name("client_id", request.client_id, required=True))
         case _:
             raise field_invalid(
                 "target", "one of token, session_id, all_but_session_id, subject and client_id is required"
@@ -217,7 +227,8 @@ def end_user(context: tokens_pb2.ClientContext) -> EndUser:
     check.done()
     if not (address or user_agent or device_label):
         return NOBODY
-    return EndUser(address, user_agent, device_label)
+    # It is not the caller who has chosen these.
+    return EndUser(address, redacted(user_agent), redacted(device_label))
 
 
 def token(text: str, *, field: str = "token") -> str:
@@ -231,7 +242,7 @@ def token(text: str, *, field: str = "token") -> str:
 def subject(text: str) -> str:
     """Raises ``FIELD_INVALID``."""
     check = _Checker()
-    check.text("subject", text, required=True)
+    check.name("subject", text, required=True)
     check.done()
     return text
 

@@ -14,6 +14,19 @@ KEPT_CHARS = 6
 _LOOKS_SECRET = compile_pattern(r"eyJ[A-Za-z0-9_-]{8,}(?:\.[A-Za-z0-9_-]*)*|gi(?:cs|dr)_[A-Za-z0-9_-]{8,}")
 
 
+# Whole: a name may begin like one.
+_IS_SECRET = compile_pattern(r"eyJ[A-Za-z0-9_-]{8,}(?:\.[A-Za-z0-9_-]+){2,}|gi(?:cs|dr)_[A-Za-z0-9_-]{8,}")
+
+
+def holds_secret(text: str) -> bool:
+    """Whether there is a token or a client's secret in it, as far as can be seen.
+
+    >>> holds_secret("gidr_AAECAwQFBgcICQ"), holds_secret("eyJhbGciOiJFUzI1NiJ9")
+    (True, False)
+    """
+    return _IS_SECRET.search(text) is not None
+
+
 def redacted(text: str) -> str:
     """The text without tokens.
 

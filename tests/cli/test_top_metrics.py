@@ -105,3 +105,9 @@ def test_quantiles_rise_and_stay_within_the_finite_bounds(steps: list[int]) -> N
     known = [each for each in found if each is not None]
     assert len(known) == 21
     assert all(0 <= low <= high <= bounds[-2] for low, high in pairwise(known))
+
+
+def test_what_is_without_end_is_no_value_and_no_increase() -> None:
+    strange = Interval(look(0, "a_total +Inf", "b_total 1"), look(1, "a_total +Inf", "b_total +Inf"))
+    assert rates([strange], "a_total") == rates([strange], "b_total") == {}
+    assert look(0, "a +Inf", 'a{x="y"} -Inf', 'a{x="z"} 2').values("a") == [2.0]

@@ -191,3 +191,39 @@ async def test_a_retry_brings_no_session_back_that_was_ended_meanwhile(
     refusal = await refused(new_session(idempotency_key="login-1"))
     assert (refusal.code, refusal.reason) == (grpc.StatusCode.UNAUTHENTICATED, "FAMILY_REVOKED")
     await new_session(idempotency_key="login-2")
+
+
+@pytest.mark.parametrize(
+    "fields", [{"subject": "{}"}, {"audience": ["{}"]}, {"scopes": ["a:{}"]}, {"roles": ["{}"]}]
+)
+@pytest.mark.parametrize("kind", ["refresh_token", "access_token"])
+async def test_a_token_in_the_place_of_a_name_is_refused_and_told_to_nobody(
+    service: Any, new_session: Any, refused: Any, fields: dict[str, Any], kind: str
+) -> None:
+    token = getattr((await new_session()).tokens, kind)
+
+    def filled(value: Any) -> Any:
+        return value.format(token) if isinstance(value, str) else [each.format(token) for each in value]
+
+    request = {"subject": "alice", "audience": ["orders"]} | {
+        name: filled(value) for name, value in fields.items()
+    }
+    call = service.identity.IssueTokens(pb.IssueTokensRequest(**request), metadata=service.login)
+    refusal = await refused(call)
+    assert refusal.reason == "FIELD_INVALID"
+    assert token not in repr(refusal)
+    if list(fields) == ["subject"]:
+        call = service.identity.Revoke(pb.RevokeRequest(subject=token), metadata=service.login)
+        assert (await refused(call)).reason == "FIELD_INVALID"
+    waiting = await service.server.store.outbox_view.after({}, at_most=1000)
+    assert waiting
+    assert token not in repr(waiting)
+
+
+async def test_a_token_that_an_end_user_sends_along_is_not_recorded(service: Any, new_session: Any) -> None:
+    token = (await new_session()).tokens.refresh_token
+    context = tokens_pb2.ClientContext(user_agent=f"App/1 {token}", device_label=token)
+    session = await new_session(client_context=context)
+    state = await service.server.store.reader.find_family(FamilyId.parse(session.tokens.session_id))
+    assert state.end_user.user_agent == f"App/1 …{token[-6:]}"
+    assert state.end_user.device_label == f"…{token[-6:]}"

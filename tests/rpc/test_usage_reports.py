@@ -11,12 +11,14 @@ import grpc
 import pytest
 import pytest_asyncio
 
+from grpc_identity.clock import wall_clock
 from grpc_identity.v1 import clients_pb2
 from grpc_identity.v1 import identity_service_pb2 as pb
-from identity.audit.recorded_event import RecordedEvent
+from identity.audit.recorded_event import RecordedEvent, timestamp
 
 REPORTER = clients_pb2.ClientPolicy(grants=["GRANT_REPORT_USAGE"])
-NOW_MS = 1_790_000_000_123
+NOW_MS = int(wall_clock() * 1000)
+DAY_MS = 86_400_000
 
 
 def use(number: int, **said: Any) -> pb.UsageRecord:
@@ -41,10 +43,21 @@ def begun(number: int, **said: Any) -> pb.UsageRecord:
     return use(number, step=pb.USAGE_STEP_BEGUN, status_code="", **said)
 
 
+def lost(number: int, **said: Any) -> pb.UsageRecord:
+    known: dict[str, Any] = {
+        "sequence": number,
+        "step": pb.USAGE_STEP_LOST,
+        "occurred_at_ms": NOW_MS + 60_000,
+        "lost_since_ms": NOW_MS,
+        "lost_records": 847,
+    }
+    return pb.UsageRecord(**(known | said))
+
+
 async def recorded(service: Any) -> list[RecordedEvent]:
     """The uses in the outbox, by bucket and sequence."""
     waiting = await service.server.store.outbox_view.after({}, at_most=10_000)
-    events = [each.event for each in waiting if each.event.type in {"token.used", "token.use_begun"}]
+    events = [each.event for each in waiting if each.event.type.startswith("token.use")]
     return sorted(events, key=lambda event: (event.bucket, event.sequence))
 
 
@@ -76,6 +89,33 @@ async def test_a_use_is_recorded_with_who_says_so(service: Any, report: Any) -> 
     assert second.occurred_at_ms == NOW_MS + 2
     assert second.traceparent == trace
     assert second.method == "/shop.v1.Orders/Refund"
+
+
+async def test_lost_uses_are_an_event_of_the_reporter_recorded_once(service: Any, report: Any) -> None:
+    batch = [use(1), lost(2), *(use(number, subject=f"person-{number}") for number in range(3, 40))]
+    assert (await report(*batch)).recorded == len(batch)
+    assert (await report(*batch[1:], lost(40, lost_records=2))).recorded == 1
+    first, second = [event for event in await recorded(service) if event.type == "token.uses_lost"]
+    assert (first.count, second.count) == (847, 2)
+    assert (first.outcome, first.severity, first.reported_by, first.client_id) == (
+        "refused",
+        "error",
+        "orders",
+        "orders",
+    )
+    assert (first.subject, first.session_id, first.token_id) == ("", "", "")
+    assert first.occurred_at_ms == NOW_MS + 60_000
+    assert first.detail == f"between {timestamp(NOW_MS)} and {timestamp(NOW_MS + 60_000)}"
+    assert first.bucket == service.server.store.keys.of_name("orders").index
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("lost_records", 0), ("lost_since_ms", 0), ("lost_since_ms", 2**62), ("occurred_at_ms", 0)],
+)
+async def test_a_loss_that_says_nothing_is_refused(report: Any, refused: Any, field: str, value: int) -> None:
+    refusal = await refused(report(use(1), lost(2, **{field: value})))
+    assert list(refusal.violations) == [f"records[1].{field}"]
 
 
 async def test_a_batch_that_comes_again_makes_no_second_event(service: Any, report: Any) -> None:
@@ -150,6 +190,9 @@ async def test_a_token_of_another_issuer_is_told_apart(service: Any, report: Any
         ("status_code", "FINE"),
         ("reason", "because"),
         ("occurred_at_ms", 0),
+        pytest.param("occurred_at_ms", NOW_MS - 367 * DAY_MS, id="a-year-ago"),
+        pytest.param("occurred_at_ms", NOW_MS + 2 * DAY_MS, id="ahead"),
+        ("occurred_at_ms", 253_402_300_799_999),
         ("occurred_at_ms", 2**62),
         ("step", 0),
         ("step", 7),

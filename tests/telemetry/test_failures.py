@@ -165,9 +165,10 @@ async def test_a_token_in_the_wrong_field_is_cut_down(
     policy.CopyFrom(LOGIN_POLICY)
     del policy.subjects[:]
     confused = await service.new_client("confused", policy)
-    for token in (session.tokens.refresh_token, session.tokens.access_token[:100]):
-        request = pb.IssueTokensRequest(subject=token, audience=["orders"])
-        request.client_context.user_agent = f"Agent ({token})"
+    # A whole one is refused before anybody asks who may; what begins as one may be a name.
+    for sent in (session.tokens.refresh_token, session.tokens.access_token):
+        request = pb.IssueTokensRequest(subject=session.tokens.access_token[:100], audience=["orders"])
+        request.client_context.user_agent = f"Agent ({sent})"
         await refused(service.identity.IssueTokens(request, metadata=confused))
     lines = written_log.of(AUTH)
     assert [line["user.id"][0] for line in lines] == ["…", "…"]

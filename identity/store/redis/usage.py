@@ -30,7 +30,9 @@ class RedisUsageOutbox(ScriptedStore):
         """See ``UsageOutbox``."""
         by_bucket: dict[BucketKeys, list[Argument]] = defaultdict(list)
         for number, event in report.uses:
-            by_bucket[self._keys.of_name(event.subject)] += _arguments(report, number, event)
+            # A loss has no subject: it goes where everything does that is about the client alone.
+            bucket = self._keys.of_name(event.subject or report.reported_by)
+            by_bucket[bucket] += _arguments(report, number, event)
         answers = await asyncio.gather(
             *(self._record(report, bucket, arguments) for bucket, arguments in by_bucket.items())
         )
