@@ -41,14 +41,14 @@ CREATE TABLE event (
 );
 CREATE TABLE claim (
   sink TEXT NOT NULL, bucket INTEGER NOT NULL, sequence INTEGER NOT NULL, link BLOB NOT NULL, kid TEXT NOT NULL,
-  issued_at INTEGER NOT NULL, PRIMARY KEY (sink, bucket, sequence, link, kid)
+  issued_at INTEGER NOT NULL, last_issued_at INTEGER NOT NULL, PRIMARY KEY (sink, bucket, sequence, link, kid)
 ) WITHOUT ROWID;
 CREATE TABLE seen (digest BLOB PRIMARY KEY) WITHOUT ROWID;
 """
 # Without an index: one sort of everything reads and writes the file in order, an index would do so all over it.
 _EVENTS = "SELECT * FROM event ORDER BY sink, bucket, sequence, source, line"
 _NO_MORE: tuple[Any, Iterator[Any]] = (None, iter(()))
-_CLAIMS = "SELECT sequence, link, kid, issued_at FROM claim WHERE sink = ? AND bucket = ? ORDER BY sequence"
+_CLAIMS = "SELECT sequence, link, kid, issued_at, last_issued_at FROM claim WHERE sink = ? AND bucket = ? ORDER BY sequence"
 
 
 class Evidence:
@@ -69,7 +69,7 @@ class Evidence:
         self._explained: dict[Explained, None] = {}
         self._sources: list[tuple[str, bool]] = []
         self.findings = Findings()
-        self.newest_checkpoints: dict[tuple[str, str], int] = {}
+        self.signers: set[tuple[str, str]] = set()
         self.torn: list[str] = []
         self.asked_for: dict[str, Sequence[Place]] = {}
         self.checkpoints = 0
@@ -238,10 +238,10 @@ class Evidence:
 
     def _keep(self, checkpoint: Checkpoint) -> None:
         self.checkpoints += 1
-        key = (checkpoint.sink, checkpoint.kid)
-        self.newest_checkpoints[key] = max(self.newest_checkpoints.get(key, 0), checkpoint.issued_at_seconds)
+        self.signers.add((checkpoint.sink, checkpoint.kid))
         self._database.executemany(
-            "INSERT INTO claim VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET issued_at = min(issued_at, excluded.issued_at)",
+            "INSERT INTO claim VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
+            "issued_at = min(issued_at, excluded.issued_at), last_issued_at = max(last_issued_at, excluded.last_issued_at)",
             [
                 (
                     checkpoint.sink,
@@ -249,6 +249,7 @@ class Evidence:
                     head.sequence,
                     head.link,
                     checkpoint.kid,
+                    checkpoint.issued_at_seconds,
                     checkpoint.issued_at_seconds,
                 )
                 for bucket, head in checkpoint.heads.items()

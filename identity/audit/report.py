@@ -51,7 +51,7 @@ class ChainReport:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """``remarks`` are no faults, and what a reader has to know; ``checked_until_seconds``: by sink, its newest checkpoint that counts."""
+    """``remarks`` are no faults, and what a reader has to know; ``checked_until_seconds``: by sink, the newest checkpoints that count of all buckets."""
 
     chains: Sequence[ChainReport]
     findings: Sequence[Finding]
@@ -78,10 +78,11 @@ def report_of(evidence: Evidence, keys: Collection[str], span: Span = EVER) -> R
     chains = [_chain_report(walked, judged) for walked in walks]
     sinks = sorted({walked.sink for walked in walks})
     checked: dict[str, int] = {}
-    for (sink, kid), seconds in evidence.newest_checkpoints.items():
-        if sink in sinks and kid in judged.counting:
-            checked[sink] = max(checked.get(sink, 0), seconds)
-    signers = {kid for sink, kid in evidence.newest_checkpoints if sink in sinks}
+    for walked in walks:
+        # A checkpoint holds a part of the buckets: the sink is checked as far as the one of them that is checked least.
+        if (seconds := judged.checked_at_seconds(walked)) is not None:
+            checked[walked.sink] = min(checked.get(walked.sink, seconds), seconds)
+    signers = {kid for sink, kid in evidence.signers if sink in sinks}
     unknown = sorted(signers - judged.counting)
     doubts = [doubt for walked in walks for doubt in walked.reported.doubts]
     more_doubts = sum(walked.reported.more_doubts for walked in walks)

@@ -50,6 +50,12 @@ class Trust:
         furthest, begins_at = max(ends)
         return Proved(Numbers(begins_at, furthest.sequence), furthest.time_ms, furthest.issued_at_seconds)
 
+    def checked_at_seconds(self, walked: Walked) -> int | None:
+        """When a key that counts has signed last how far this chain has got."""
+        return max(
+            (at for kid, at in walked.claimed_at_seconds.items() if kid in self.counting), default=None
+        )
+
     def proves(self, place: Place) -> bool:
         """Whether the event that stands there is proved."""
         walked = self.chains.get((place.sink, place.bucket))

@@ -48,12 +48,13 @@ MAX_VARIANTS = 16
 
 
 class Claim(NamedTuple):
-    """That the chain had this link at this number, signed by ``kid`` at ``issued_at_seconds``."""
+    """That the chain had this link at this number, signed by ``kid`` at ``issued_at_seconds``, and for the last time later."""
 
     sequence: int
     link: bytes
     kid: str
     issued_at_seconds: int
+    last_issued_at_seconds: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +92,7 @@ class Walked:
     """What the walk along a chain has found. ``differing`` and ``beyond`` are by key, of keys that may not count.
 
     ``begins_at``: the first event that the sink ever had; 0 where that is not here. ``ends_at``: the last number, there or refused.
-    ``explaining``: the runs in which these events stand.
+    ``explaining``: the runs in which these events stand. ``claimed_at_seconds``: when each key has signed something of this chain last.
     """
 
     sink: str
@@ -109,6 +110,7 @@ class Walked:
     explaining: dict[tuple[int, bytes], Run] = field(default_factory=dict)
     differing: dict[str, Differing] = field(default_factory=dict)
     beyond: dict[str, Proof] = field(default_factory=dict)
+    claimed_at_seconds: dict[str, int] = field(default_factory=dict)
     reported: Reported = field(default_factory=Reported)
 
 
@@ -131,7 +133,7 @@ class _Walker:
         self._evidence = evidence
         self._known = known
         self._walked = Walked(evidence.sink, evidence.bucket, reported=Reported(Findings(span)))
-        self._claims = _Claims(evidence.claims)
+        self._claims = _Claims(evidence.claims, self._walked.claimed_at_seconds)
         self._order = FileOrder(evidence.ordered)
         self._sequence = 0
         self._ways: dict[bytes, Way] = {GENESIS.link: Way()}
@@ -318,22 +320,28 @@ class _Walker:
 class _Claims:
     """Claims in the order of their numbers, taken as the walk passes."""
 
-    def __init__(self, claims: Iterable[Claim]) -> None:
+    def __init__(self, claims: Iterable[Claim], claimed_at_seconds: dict[str, int]) -> None:
         self._claims = iter(claims)
+        self._claimed_at_seconds = claimed_at_seconds
         self._next = next(self._claims, None)
 
     def at(self, sequence: int) -> Iterator[Claim]:
         """Those about this number. What was passed over is about events that are missing, and is never asked for."""
         while self._next is not None and self._next.sequence <= sequence:
-            claim, self._next = self._next, next(self._claims, None)
+            claim = self._taken(self._next)
             if claim.sequence == sequence:
                 yield claim
 
     def rest(self) -> Iterator[Claim]:
         """Those about what comes after the end."""
         while self._next is not None:
-            claim, self._next = self._next, next(self._claims, None)
-            yield claim
+            yield self._taken(self._next)
+
+    def _taken(self, claim: Claim) -> Claim:
+        at = self._claimed_at_seconds
+        at[claim.kid] = max(at.get(claim.kid, 0), claim.last_issued_at_seconds)
+        self._next = next(self._claims, None)
+        return claim
 
 
 def _most_doubted(ways: Iterable[Way]) -> Way:
