@@ -5,6 +5,10 @@ Read from ``detail``, in the one wording in which it is written::
     audit.dead_lettered      sink otlp, bucket 3, sequence 17, digest 9f86…
     audit.refusals_dropped   bucket 3: 12-19, 23
     key.created, key.activated, key.revoked   kid zk3l…
+
+**Whether it counts is not decided here**: anybody who can write to a backend can write such an event there. It counts where a
+checkpoint proves it (``identity.audit.trust``). What is missing is explained by a later event of the same bucket, since that is
+where the store notes it; whatever else such an event says is not of the service, and left out.
 """
 
 from __future__ import annotations
@@ -51,10 +55,11 @@ class RefusedBySink:
 
 @dataclass(frozen=True, slots=True)
 class Dropped:
-    """Refusals that had to make room; sinks that had not had them never get them."""
+    """Refusals that had to make room; sinks that had not had them never get them. ``sink``: of that one only, empty for all."""
 
     bucket: int
     numbers: Numbers
+    sink: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,29 +70,40 @@ class KeyNamed:
     revoked: bool
 
 
-class NamedKey(NamedTuple):
-    """Where in a chain an event names a signing key."""
+Explanation = RefusedBySink | Dropped | KeyNamed
+"""A further kind that explains numbers that a sink never had is a ``Dropped`` with the name of that sink."""
+
+
+class Place(NamedTuple):
+    """Where in a chain an event stands; the link tells it from others under the same number."""
 
     sink: str
     bucket: int
     sequence: int
-    kid: str
+    link: bytes
 
 
-Explanation = RefusedBySink | Dropped | KeyNamed
+class Explained(NamedTuple):
+    """An explanation, and the event that gives it."""
+
+    place: Place
+    says: Explanation
 
 
 def explanations(event: RecordedEvent) -> Iterator[Explanation]:
-    """What the event explains; nothing for most."""
+    """What the event explains, if it counts; nothing for most."""
     match event.type:
         case EventType.DEAD_LETTERED:
             for sink, bucket, sequence, digest in _DEAD_LETTER.findall(event.detail):
-                yield RefusedBySink(sink, int(bucket), int(sequence), bytes.fromhex(digest))
+                if int(bucket) == event.bucket and int(sequence) < event.sequence:
+                    yield RefusedBySink(sink, event.bucket, int(sequence), bytes.fromhex(digest))
         case EventType.REFUSALS_DROPPED:
             for bucket, listed in _DROPPED.findall(event.detail):
                 for item in listed.split(","):
                     first, _, last = item.strip().partition("-")
-                    yield Dropped(int(bucket), Numbers(int(first), int(last or first)))
+                    numbers = Numbers(int(first), int(last or first))
+                    if int(bucket) == event.bucket and numbers.first <= numbers.last < event.sequence:
+                        yield Dropped(event.bucket, numbers)
         case EventType.KEY_CREATED | EventType.KEY_ACTIVATED | EventType.KEY_REVOKED:
             named = _KID.search(event.detail)
             if kid := event.key_id or (named[1] if named else ""):

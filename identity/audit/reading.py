@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -39,12 +40,16 @@ class ReadError(Exception):
 
 
 class Found(NamedTuple):
-    """``event``, or what is wrong with what is there. ``bytes_read``: of the file, so far."""
+    """``event``, or what is wrong with what is there. ``bytes_read``: of the file, so far.
+
+    ``is_torn``: it is the end of a file, without an end of its line: what a crash has left, or is being written.
+    """
 
     line: int
     event: ExportedEvent | None
     problem: str
     bytes_read: int
+    is_torn: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +71,7 @@ class EventFile:
         with _opened(self.path) as (unpacked, raw):
             try:
                 yield from _otlp(unpacked, raw) if self.is_otlp else _lines(unpacked, raw)
-            except (OSError, EOFError) as error:
+            except (OSError, EOFError, zlib.error) as error:
                 raise ReadError(f"cannot read {self.path}: {error}") from error
 
 
@@ -81,19 +86,19 @@ def _opened(path: Path) -> Iterator[tuple[IO[bytes], IO[bytes]]]:
 
 
 def _lines(unpacked: IO[bytes], raw: IO[bytes]) -> Iterator[Found]:
-    number, rest = 0, False
+    number = 0
     while line := unpacked.readline(MAX_LINE_BYTES + 2):
-        if not rest:
-            number += 1
-        is_whole = line.endswith(b"\n") or len(line) <= MAX_LINE_BYTES
-        if rest or not line.strip():
-            rest = not is_whole
+        number += 1
+        end = line
+        # Too long for an event: the rest of it is passed over, as far as it goes.
+        while not end.endswith(b"\n") and (rest := unpacked.readline(MAX_LINE_BYTES + 2)):
+            end = rest
+        if not line.strip():
             continue
-        rest = not is_whole
         try:
             yield Found(number, from_line(line.rstrip(b"\n")), "", raw.tell())
         except NotAnEventError as error:
-            yield Found(number, None, str(error), raw.tell())
+            yield Found(number, None, str(error), raw.tell(), is_torn=not end.endswith(b"\n"))
 
 
 def _otlp(unpacked: IO[bytes], raw: IO[bytes]) -> Iterator[Found]:

@@ -98,6 +98,14 @@ def test_a_checkpoint_that_was_altered_before_it_was_exported_is_named() -> None
     assert made.told(report) == [("checkpoint_forged", 0, "9")]
 
 
+def test_a_forged_checkpoint_is_named_in_the_sinks_asked_for_whatever_was_read_before() -> None:
+    told = made.checkpoint_event(0, 1, OURS, HEADS)
+    forged = made.event(0, 1, type="audit.checkpoint", checkpoint=told.checkpoint[:-2] + "AA")
+    chain = made.chain_of([forged])
+    files = (made.lines_of(chain, "otlp"), made.lines_of(chain))
+    assert ("checkpoint_forged", 0, "1") in made.told(made.verified(*files, sinks=["file"]))
+
+
 def test_a_checkpoint_of_a_key_that_nobody_trusts_proves_nothing() -> None:
     report = made.verified(made.checked_range(signer=OTHER))
     assert report.verdict is Verdict.CANNOT_TELL

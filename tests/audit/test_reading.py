@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,20 @@ def test_a_line_of_any_length_takes_no_more_than_its_bound(tmp_path: Path) -> No
     path.write_bytes(b"x" * (3 * MAX_LINE_BYTES) + b"\n\n" + LINE + b"\n" + LINE[:50])
     found = list(EventFile(path).found())
     assert [(item.line, item.event is not None) for item in found] == [(1, False), (3, True), (4, False)]
+    assert [item.is_torn for item in found] == [False, False, True]
+
+
+@pytest.mark.parametrize("torn", [b'{"audience":"ord', b"x" * (2 * MAX_LINE_BYTES + 3), b"\0" * 4096])
+def test_a_last_line_without_its_end_is_known_as_torn(tmp_path: Path, torn: bytes) -> None:
+    path = tmp_path / "audit.jsonl"
+    path.write_bytes(LINE + b"\n" + torn)
+    assert [(item.line, item.is_torn) for item in EventFile(path).found()] == [(1, False), (2, True)]
+    path.write_bytes(LINE + b"\n" + torn + b"\n" + LINE)
+    assert [(item.line, item.is_torn) for item in EventFile(path).found()] == [
+        (1, False),
+        (2, False),
+        (3, False),
+    ]
 
 
 def test_a_file_that_is_not_what_its_name_says_cannot_be_read(tmp_path: Path) -> None:
@@ -88,5 +103,10 @@ def test_a_file_that_is_not_what_its_name_says_cannot_be_read(tmp_path: Path) ->
     path.write_bytes(LINE)
     with pytest.raises(ReadError, match=r"audit\.jsonl\.gz"):
         list(EventFile(path).found())
+    packed = gzip.compress(LINE * 50, mtime=0)
+    for damaged in (packed[:-9], packed[:12] + b"\xff" * 40 + packed[52:], packed[:-8] + bytes(8)):
+        path.write_bytes(damaged)
+        with pytest.raises(ReadError, match=r"audit\.jsonl\.gz"):
+            list(EventFile(path).found())
     with pytest.raises(ReadError, match="No such file"):
         list(EventFile(tmp_path / "none").found())
