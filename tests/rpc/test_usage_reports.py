@@ -14,6 +14,7 @@ import pytest_asyncio
 from grpc_identity.v1 import clients_pb2
 from grpc_identity.v1 import identity_service_pb2 as pb
 from identity.audit.recorded_event import RecordedEvent
+from identity.telemetry import instruments
 
 REPORTER = clients_pb2.ClientPolicy(grants=["GRANT_REPORT_USAGE"])
 NOW_MS = 1_790_000_000_123
@@ -105,6 +106,27 @@ async def test_lost_uses_are_an_event_of_the_reporter_recorded_once(service: Any
     assert first.occurred_at_ms == NOW_MS + 60_000
     assert first.detail == "between 2026-09-21T14:13:20.123Z and 2026-09-21T14:14:20.123Z"
     assert first.bucket == service.server.store.keys.of_name("orders").index
+
+
+async def test_lost_uses_are_counted_once_even_where_others_find_no_room(
+    make_settings: Any, start_service: Any, refused: Any
+) -> None:
+    service = await start_service(make_settings(redis={"buckets": 1}, audit={"outbox_max_events": 100}))
+    orders = await service.new_client("orders", REPORTER)
+    batch = [lost(1), *(use(number) for number in range(2, 201))]
+    request = pb.RecordUsageRequest(spool_id=secrets.token_bytes(16), records=batch)
+
+    def counted() -> float:
+        (family,) = [
+            metric for each, metric in service.server.meters.collected() if each is instruments.USES_LOST
+        ]
+        return float(family.samples[0].value)
+
+    assert counted() == 0
+    for _ in range(2):
+        refusal = await refused(service.identity.RecordUsage(request, metadata=orders))
+        assert refusal.reason == "AUDIT_UNAVAILABLE"
+        assert counted() == 847
 
 
 @pytest.mark.parametrize(
