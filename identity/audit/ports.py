@@ -100,10 +100,17 @@ class RelayOutbox(Protocol):
         ...
 
     async def read(
-        self, sink: str, relay: str, buckets: Sequence[int], *, alive: Sequence[str], batch: int
+        self,
+        sink: str,
+        relay: str,
+        buckets: Sequence[int],
+        *,
+        alive: Sequence[str],
+        sinks: Sequence[str],
+        batch: int,
     ) -> Sequence[Unread]:
         """Leases these buckets and reads what they have for the sink, up to ``batch`` events of each. What a relay has that
-        is not among those ``alive`` is free.
+        is not among those ``alive`` is free. Where there is nothing for this sink, events that every one of ``sinks`` has leave.
 
         Buckets that another relay has, that have nothing, or whose part of the store is away are not among the answers.
         Raises ``STORE_UNAVAILABLE`` where all of the store is away.

@@ -158,7 +158,7 @@ class IdentityService(service_pb2_grpc.IdentityServiceServicer):
     async def _record_usage(
         self, caller: Caller, request: service_pb2.RecordUsageRequest
     ) -> service_pb2.RecordUsageResponse:
-        spool_id, uses = usage_report(request)
+        spool_id, uses = usage_report(request, now_ms=int(self._clock.now().timestamp() * 1000))
         taken = await self._use_cases.record_usage(caller, spool_id, uses)
         return service_pb2.RecordUsageResponse(
             recorded=taken.recorded, already_recorded=taken.already_recorded

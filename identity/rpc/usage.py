@@ -19,12 +19,18 @@ MAX_RECORDS = 256
 MAX_TEXT_BYTES = 256
 MAX_USER_AGENT_BYTES = 512
 MAX_NUMBER = 2**53 - 1
-MAX_OCCURRED_AT_MS = 253_402_300_799_999  # the end of the year 9999, where timestamps end
+DAY_MS = 86_400_000
+MAX_AHEAD_MS = DAY_MS
+"""A host whose clock is further ahead takes every token for expired, and has no use to report."""
+MAX_AGE_MS = 366 * DAY_MS
+"""As long may a spool have waited. No sink has a time that it cannot say in between."""
 _REASON = re.compile(r"[A-Z][A-Z0-9_]{0,63}")
 _STATUS_CODES = frozenset(code.name for code in grpc.StatusCode)
 
 
-def usage_report(request: pb.RecordUsageRequest) -> tuple[bytes, tuple[ReportedUse | ReportedLoss, ...]]:
+def usage_report(
+    request: pb.RecordUsageRequest, *, now_ms: int
+) -> tuple[bytes, tuple[ReportedUse | ReportedLoss, ...]]:
     """The spool and its records. Raises ``FIELD_INVALID``."""
     if len(request.spool_id) != SPOOL_ID_BYTES:
         raise field_invalid("spool_id", f"has {SPOOL_ID_BYTES} bytes")
@@ -37,22 +43,25 @@ def usage_report(request: pb.RecordUsageRequest) -> tuple[bytes, tuple[ReportedU
         if not before < record.sequence <= MAX_NUMBER:
             raise field_invalid(f"{at}.sequence", "does not rise, or is too high")
         before = record.sequence
-        reported.append(_loss(at, record) if record.step == pb.USAGE_STEP_LOST else _use(at, record))
+        reported.append(
+            _loss(at, record, now_ms) if record.step == pb.USAGE_STEP_LOST else _use(at, record, now_ms)
+        )
     return request.spool_id, tuple(reported)
 
 
-def _loss(at: str, record: pb.UsageRecord) -> ReportedLoss:
+def _loss(at: str, record: pb.UsageRecord, now_ms: int) -> ReportedLoss:
     if not record.lost_records:
         raise field_invalid(f"{at}.lost_records", "is how many records were lost")
     return ReportedLoss(
         number=record.sequence,
         records=record.lost_records,
-        since_ms=_time(f"{at}.lost_since_ms", record.lost_since_ms),
-        until_ms=_time(f"{at}.occurred_at_ms", record.occurred_at_ms),
+        # Of a use that was refused for its time as well; what is refused here nobody hears of.
+        since_ms=_nearest_time(record.lost_since_ms, now_ms),
+        until_ms=_nearest_time(record.occurred_at_ms, now_ms),
     )
 
 
-def _use(at: str, record: pb.UsageRecord) -> ReportedUse:
+def _use(at: str, record: pb.UsageRecord, now_ms: int) -> ReportedUse:
     if record.step not in (pb.USAGE_STEP_BEGUN, pb.USAGE_STEP_ENDED):
         raise field_invalid(f"{at}.step", "is not a step this service knows")
     is_begun = record.step == pb.USAGE_STEP_BEGUN
@@ -63,7 +72,7 @@ def _use(at: str, record: pb.UsageRecord) -> ReportedUse:
     return ReportedUse(
         number=record.sequence,
         is_begun=is_begun,
-        occurred_at_ms=_time(f"{at}.occurred_at_ms", record.occurred_at_ms),
+        occurred_at_ms=_time(f"{at}.occurred_at_ms", record.occurred_at_ms, now_ms),
         method=_text(f"{at}.method", record.method, required=True),
         subject=_text(f"{at}.subject", record.subject, required=True),
         session_id=_text(f"{at}.session_id", record.session_id),
@@ -77,10 +86,14 @@ def _use(at: str, record: pb.UsageRecord) -> ReportedUse:
     )
 
 
-def _time(field: str, milliseconds: int) -> int:
-    if not 0 < milliseconds <= MAX_OCCURRED_AT_MS:
-        raise field_invalid(field, "is not a time")
+def _time(field: str, milliseconds: int, now_ms: int) -> int:
+    if not now_ms - MAX_AGE_MS <= milliseconds <= now_ms + MAX_AHEAD_MS:
+        raise field_invalid(field, "is more than 366 days ago, or more than a day ahead")
     return milliseconds
+
+
+def _nearest_time(milliseconds: int, now_ms: int) -> int:
+    return min(max(milliseconds, now_ms - MAX_AGE_MS), now_ms + MAX_AHEAD_MS)
 
 
 def _end_user(at: str, record: pb.UsageRecord) -> EndUser:

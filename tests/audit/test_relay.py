@@ -9,6 +9,8 @@ import pytest_asyncio
 
 from grpc_identity.v1 import identity_service_pb2 as pb
 from grpc_identity.v1 import tokens_pb2
+from identity.audit.event import Circumstances, Event, EventType, Outcome
+from identity.audit.sinks.file.reader import read_events
 
 TRACE_ID, PARENT_SPAN_ID = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 
@@ -124,6 +126,35 @@ async def test_while_the_backend_is_away_events_wait_and_nothing_is_lost(
         return await waiting(relayed) == 0
 
     await wait_until(is_empty)
+
+
+async def test_an_event_that_spans_cannot_say_is_a_dead_letter_and_holds_up_no_bucket(
+    collector: Any,
+    make_settings: Any,
+    start_service: Callable[[Any], Awaitable[Any]],
+    wait_until: Any,
+    tmp_path: Any,
+) -> None:
+    path = tmp_path / "audit.jsonl"
+    settings = make_settings(
+        audit={"relay": True, "relay_poll_ms": 10, "sinks": "otlp,file", "file_path": path}
+    )
+    service = await start_service(settings)
+    far = Circumstances("orders", "/t.S/M", reported_by="orders", occurred_at_ms=253_402_300_799_999)
+    store = service.server.store
+    await store.outbox.append([Event(EventType.TOKEN_USED, Outcome.SUCCESS, far, subject="far")])
+    for number in range(20):
+        await issue(service, subject=f"user-{number}")
+
+    async def is_empty() -> bool:
+        return await waiting(service) == 0
+
+    await wait_until(is_empty)
+    assert len(collector.of_type("tokens.issued")) == 20
+    (kept,) = await store.dead_letters.letters()
+    assert (kept.sink, kept.letter.item.event.subject) == ("otlp", "far")
+    assert kept.letter.problem == "it cannot be encoded: ValueError"
+    assert [item.event.subject for item in read_events(path) if item.event.type == "token.used"] == ["far"]
 
 
 async def test_refusals_of_strangers_and_of_clients_are_told(

@@ -69,7 +69,7 @@ async def test_what_a_dead_relay_had_is_taken_over_and_keeps_its_place_in_the_ch
     outbox = service.server.store.relay_outbox
     first = relay_of(service, dying, name="dies")
     await first.share_out()
-    unread = await outbox.read("told", "dies", range(8), alive=["dies"], batch=100)
+    unread = await outbox.read("told", "dies", range(8), alive=["dies"], sinks=["told"], batch=100)
     await dying.deliver([each for events in unread for each in first.by_sink[0].chained(events)])
     # It had delivered, and is killed before it could say so. Its lease and its sign of life run out.
     second = relay_of(service, living, name="lives")
@@ -88,20 +88,34 @@ async def test_a_bucket_is_leased_to_one_relay_and_who_has_lost_it_moves_no_curs
 ) -> None:
     await issue(service)
     outbox = service.server.store.relay_outbox
-    (mine, *_) = await outbox.read("told", "mine", range(8), alive=["mine", "other", "third"], batch=10)
+    (mine, *_) = await outbox.read(
+        "told", "mine", range(8), alive=["mine", "other", "third"], sinks=["told"], batch=10
+    )
     bucket = mine.bucket
-    assert await outbox.read("told", "other", [bucket], alive=["mine", "other", "third"], batch=10) == []
     assert (
-        await outbox.read("another sink", "other", [bucket], alive=["mine", "other", "third"], batch=10) != []
+        await outbox.read(
+            "told", "other", [bucket], alive=["mine", "other", "third"], sinks=["told"], batch=10
+        )
+        == []
+    )
+    assert (
+        await outbox.read(
+            "another sink", "other", [bucket], alive=["mine", "other", "third"], sinks=["told"], batch=10
+        )
+        != []
     )
     # Free to those who know that its relay has died, and to all when the lease is over.
-    assert await outbox.read("told", "other", [bucket], alive=["other"], batch=10) != []
+    assert await outbox.read("told", "other", [bucket], alive=["other"], sinks=["told"], batch=10) != []
     service.server.store.clock.offset_ms += 61_000
-    assert await outbox.read("told", "third", [bucket], alive=["other", "third"], batch=10) != []
+    assert (
+        await outbox.read("told", "third", [bucket], alive=["other", "third"], sinks=["told"], batch=10) != []
+    )
     with pytest.raises(LeaseLostError):
         await outbox.advance("told", "mine", bucket, Cursor(entry=mine.entries[-1]), (), ["told"])
     await outbox.release("told", "mine", [bucket])
-    assert await outbox.read("told", "other", [bucket], alive=["other", "third"], batch=10) == []
+    assert (
+        await outbox.read("told", "other", [bucket], alive=["other", "third"], sinks=["told"], batch=10) == []
+    )
 
 
 async def test_a_sink_that_hangs_stops_no_other_and_gets_all_of_it_later(
@@ -138,6 +152,24 @@ async def test_a_sink_that_fails_in_an_unforeseen_way_is_asked_again(
         await wait_until(lambda: is_empty(service, waiting))
     assert sink.asked >= 3
     assert assert_chained_in_order(sink.taken) == assert_chained_in_order(other.taken)
+
+
+async def test_an_event_without_a_canonical_form_keeps_its_bucket_and_no_other(
+    service: Any, issue: Any, relay_of: Any, told_sink: Any, wait_until: Any, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(relay_module, "FIRST_RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(relay_module, "LAST_RETRY_SECONDS", 0.05)
+    never = Circumstances("login", "/t.S/M", occurred_at_ms=2**62)
+    await service.server.store.outbox.append([Event(EventType.TOKEN_USED, Outcome.SUCCESS, never)])
+    sink, other = told_sink(), told_sink("other")
+    relay = relay_of(service, sink, other)
+    async with running(relay) as tasks:
+        for number in range(40):
+            await issue(service, f"user-{number}")
+        await wait_until(lambda: sink.types().count("tokens.issued") >= 20)
+        await wait_until(lambda: other.types().count("tokens.issued") >= 20)
+        await wait_until(lambda: "cannot be chained" in relay.by_sink[0].problem)
+        assert not any(task.done() for task in tasks)
 
 
 async def test_what_a_sink_never_takes_is_kept_aside_told_and_stays_a_link(
@@ -200,6 +232,35 @@ async def test_a_relay_that_ends_leaves_its_buckets_to_others_at_once(
     await second.drain()
     assert not ending.taken
     assert assert_chained_in_order(following.taken)
+
+
+async def test_what_only_a_sink_that_was_taken_out_had_kept_leaves_a_full_outbox(
+    make_settings: Any,
+    start_service: Any,
+    issue: Any,
+    refused: Any,
+    relay_of: Any,
+    told_sink: Any,
+    wait_until: Any,
+    waiting: Any,
+) -> None:
+    """The sinks that are left have nothing to read then, and nobody may have to see to it by hand."""
+    service = await start_service(make_settings(redis={"buckets": 1}, audit={"outbox_max_events": 100}))
+    left, dead = told_sink("left"), told_sink("dead", is_away=True)
+    before = relay_of(service, left, dead)
+    async with running(before):
+        await asyncio.gather(
+            *(issue(service, f"user-{number}") for number in range(120)), return_exceptions=True
+        )
+        assert (await refused(issue(service))).reason == "AUDIT_UNAVAILABLE"
+        await wait_until(lambda: len(left.taken) >= 100)
+    await before.close()
+    assert await waiting(service) >= 100
+    async with running(relay_of(service, left, name="after")):
+        await wait_until(lambda: is_empty(service, waiting))
+        await issue(service)
+        await wait_until(lambda: is_empty(service, waiting))
+    assert assert_chained_in_order(left.taken) >= 101
 
 
 async def test_a_dead_letter_that_is_taken_at_last_has_the_place_it_had(

@@ -75,6 +75,9 @@ class SinkRelay:
                 delivery = await self.relay_once()
             except IdentityError as error:
                 delivery = Undelivered(f"the outbox: {error.reason}", error.retry_after_seconds)
+            except Exception as error:  # a defect of one sink's relay is no reason to stop the others
+                _log.exception("relaying to %s failed", self.sink.name)
+                delivery = Undelivered(f"failed: {type(error).__name__}")
             match delivery:
                 case None:
                     wait_seconds = self._pace.poll_seconds
@@ -93,16 +96,16 @@ class SinkRelay:
         await self._take_share()
         batch = max(1, min(self._pace.batch, MAX_EVENTS_AT_ONCE // max(len(self.buckets), 1)))
         unread = await self._outbox.read(
-            self.sink.name, self._relay, self.buckets, alive=self.alive, batch=batch
+            self.sink.name, self._relay, self.buckets, alive=self.alive, sinks=self._sinks, batch=batch
         )
         if not unread:
             return None
-        following = [self.chained(each) for each in unread]
-        delivery = await self._deliver([event for events in following for event in events])
+        following, broken = self._chained(unread)
+        delivery = await self._deliver([event for _, events in following for event in events])
         if isinstance(delivery, Delivered):
-            for each, events in zip(unread, following, strict=True):
+            for each, events in following:
                 await self._advance(each, events, delivery.refused)
-        return delivery
+        return Undelivered(broken) if broken and isinstance(delivery, Delivered) else delivery
 
     async def close(self) -> None:
         """Leaves its buckets to others, and lets go of the sink. Raises ``IdentityError``."""
@@ -122,6 +125,20 @@ class SinkRelay:
     def chained(self, unread: Unread) -> Sequence[ChainedEvent]:
         """As the sink gets them."""
         return list(chained_after(unread.cursor.head, map(self._shape, unread.events)))
+
+    def _chained(
+        self, unread: Sequence[Unread]
+    ) -> tuple[Sequence[tuple[Unread, Sequence[ChainedEvent]]], str]:
+        """What can be chained, by bucket, and what keeps a bucket back: an event that has no canonical form has no digest that
+        could stand for it, so the bucket waits, and no other."""
+        following, broken = [], ""
+        for each in unread:
+            try:
+                following.append((each, self.chained(each)))
+            except Exception as error:
+                _log.exception("bucket %d has an event that cannot be chained", each.bucket)
+                broken = f"bucket {each.bucket} has an event that cannot be chained: {type(error).__name__}"
+        return following, broken
 
     async def _deliver(self, events: Sequence[ChainedEvent]) -> Delivery:
         try:

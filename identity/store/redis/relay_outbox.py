@@ -40,14 +40,19 @@ class RedisRelayOutbox(ScriptedStore):
         return await self._alive(relay, ALIVE_MS)
 
     async def read(
-        self, sink: str, relay: str, buckets: Sequence[int], *, alive: Sequence[str], batch: int
+        self,
+        sink: str,
+        relay: str,
+        buckets: Sequence[int],
+        *,
+        alive: Sequence[str],
+        sinks: Sequence[str],
+        batch: int,
     ) -> Sequence[Unread]:
         """See ``RelayOutbox``."""
+        arguments = (sink, relay, LEASE_MS, batch, " ".join(alive), " ".join(sinks))
         answers = await asyncio.gather(
-            *(
-                self._read(self._keys.buckets[index], (sink, relay, LEASE_MS, batch, " ".join(alive)))
-                for index in buckets
-            ),
+            *(self._read(self._keys.buckets[index], arguments) for index in buckets),
             return_exceptions=True,
         )
         return [unread for unread in where_it_is_there(answers) if unread is not None]

@@ -72,7 +72,7 @@ class Says:
     status: int | grpc.StatusCode = 200
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes = b""
-    content_type: str = "application/x-protobuf"
+    content_type: str | None = "application/x-protobuf"
     rejected: int = 0
     text: str = ""
     hangs: bool = False
@@ -110,6 +110,20 @@ def rejecting(bad: set[str], says: Says) -> Callable[[Request], Says | None]:
     return lambda request: says if bad & set(request.ids) else None
 
 
+class _Typed(web.Response):
+    """With this ``Content-Type``, or without any."""
+
+    def __init__(self, content_type: str | None, **rest: Any) -> None:
+        super().__init__(**rest)
+        self._type = content_type
+
+    async def _prepare_headers(self) -> None:
+        await super()._prepare_headers()
+        self.headers.popall("Content-Type", None)
+        if self._type is not None:
+            self.headers["Content-Type"] = self._type
+
+
 class HttpReceiver:
     """OTLP over HTTP."""
 
@@ -144,9 +158,7 @@ class HttpReceiver:
         body = says.body
         if says.rejected:
             body = _partial(signal, says).SerializeToString()
-        return web.Response(
-            status=int(says.status), headers=says.headers, body=body, content_type=says.content_type
-        )
+        return _Typed(says.content_type, status=int(says.status), headers=says.headers, body=body)
 
 
 class GrpcReceiver:

@@ -195,13 +195,6 @@ async def test_what_does_not_speak_of_the_events_refuses_none(
         (HTTP, Says(413)),
         (HTTP, Says(422)),
         (HTTP, Says(rejected=1, text="bad attribute")),
-        (
-            HTTP,
-            Says(
-                body=b'{"partialSuccess":{"rejectedSpans":"1","rejectedLogRecords":"1"}}',
-                content_type="application/json",
-            ),
-        ),
         (GRPC, Says(grpc.StatusCode.INVALID_ARGUMENT, text="bad attribute")),
         (GRPC, Says(rejected=1, text="bad attribute")),
     ],

@@ -15,13 +15,14 @@ import grpc
 import pytest
 
 from grpc_identity import Policy, UsageAudit, UsageSpoolError, Verifier
+from grpc_identity.clock import wall_clock
 from grpc_identity.testing import InMemoryIssuer
 from grpc_identity.usage.spool import MIN_SPOOL_BYTES
 from grpc_identity.v1 import identity_service_pb2 as pb
 
 RECORD = pb.UsageRecord(
     step=pb.USAGE_STEP_ENDED,
-    occurred_at_ms=1_790_000_000_000,
+    occurred_at_ms=int(wall_clock() * 1000),
     method="/t.S/M",
     subject="alice",
     token_id="j",
@@ -290,7 +291,7 @@ async def test_at_a_full_spool_use_goes_on_and_must_is_refused(
 
 
 FORKING = """
-import os, sys
+import os, sys, time
 from grpc_identity import UsageRecorder
 from grpc_identity.v1 import identity_service_pb2 as pb
 
@@ -299,7 +300,7 @@ usage = UsageRecorder(target, client_id="orders", client_secret=secret, director
 usage.start()
 
 def put(name):
-    record = pb.UsageRecord(step=2, occurred_at_ms=1790000000000, method="/t.S/M", subject="alice", token_id="j",
+    record = pb.UsageRecord(step=2, occurred_at_ms=int(time.time() * 1000), method="/t.S/M", subject="alice", token_id="j",
         status_code="OK", session_id=name)
     assert usage.put(record.SerializeToString())
 

@@ -80,7 +80,9 @@ def test_whatever_a_token_and_a_call_say_the_service_takes_the_record(
     assert sum(sink.kept_bytes) == 0
     assert max(map(len, sink.records)) <= MAX_RECORD_BYTES
     batch = Batch([(1, sink.records[0]), (2**53 - 1, sink.records[1])], 0)
-    _, (begun, ended) = usage_report(pb.RecordUsageRequest.FromString(request_of(bytes(16), batch)))
+    _, (begun, ended) = usage_report(
+        pb.RecordUsageRequest.FromString(request_of(bytes(16), batch)), now_ms=int(wall_clock() * 1000)
+    )
     assert begun.is_begun
     assert (ended.number, ended.status_code, ended.reason) == (
         2**53 - 1,

@@ -24,6 +24,7 @@ from typing import Literal
 from identity.audit.chain import ChainedEvent
 from identity.audit.line import line_of
 from identity.audit.recorded_event import NotAnEventError
+from identity.audit.sinks.encoding import encoded_or_refused
 from identity.audit.sinks.file.ocsf import ocsf_line_of
 from identity.audit.sinks.file.reader import parse_any_line
 from identity.audit.sinks.ports import Delivered, Delivery, Undelivered
@@ -73,9 +74,10 @@ class FileSink:
         self._thread.shutdown(wait=False, cancel_futures=True)
 
     def _written(self, events: Sequence[ChainedEvent]) -> Delivery:
-        if not events:
-            return Delivered()
-        content = b"".join(self._line_of(event, NAME) + b"\n" for event in events)
+        lines, refused = encoded_or_refused(events, lambda item: self._line_of(item, NAME) + b"\n")
+        if not lines:
+            return Delivered(refused)
+        content = b"".join(lines)
         newest_ms = max(each.event.time_ms for each in events)
         try:
             with self._opened(newest_ms) as file:
@@ -84,7 +86,7 @@ class FileSink:
             return Undelivered(f"{self._path} is locked by another process for {LOCK_SECONDS:.0f} s")
         except OSError as error:
             return Undelivered(f"{self._path}: {error.strerror or type(error).__name__}")
-        return Delivered()
+        return Delivered(refused)
 
     @contextlib.contextmanager
     def _opened(self, newest_ms: int) -> Iterator[int]:

@@ -2,7 +2,7 @@
 
 | said | HTTP | gRPC | what it means here |
 | --- | --- | --- | --- |
-| success | 2xx | OK | ``Taken`` |
+| success | 2xx with an answer to this request | OK | ``Taken`` |
 | partial success, rejecting some | 200 | OK | ``Rejected`` |
 | bad data | 400, 422 | INVALID_ARGUMENT | ``Rejected`` |
 | too much at once | 413 | RESOURCE_EXHAUSTED without RetryInfo | ``TooMuch`` |
@@ -10,18 +10,24 @@
 
 The specification has a client drop what is refused with any other status than a retryable one. An event is not dropped because a
 token has expired or a path is misspelt: only what says that the data itself is bad refuses an event.
+
+Over HTTP the status alone says nothing: sign-in pages and gateways answer 200 as well. It counts with the response message of the
+signal that was asked (its body MUST be that), in protobuf, or in JSON where that is what it says it is. Serialised, an empty message
+has no bytes, so an empty body counts as one where it is called protobuf, or nothing (204 has no type). In JSON it has two, ``{}``.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from email.utils import parsedate_to_datetime
-from typing import TypeVar
+from typing import Any
 
-from google.protobuf.json_format import Parse, ParseError
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.json_format import ParseDict, ParseError
+from google.protobuf.message import DecodeError
+from google.protobuf.unknown_fields import UnknownFieldSet
 from google.rpc import error_details_pb2, status_pb2
 from grpc import StatusCode
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceResponse
@@ -63,7 +69,7 @@ class NotNow:
     retry_after_seconds: float | None = None
 
 
-M = TypeVar("M", bound=Message)
+Response = ExportTraceServiceResponse | ExportLogsServiceResponse
 Answer = Taken | Rejected | TooMuch | NotNow
 
 _BAD_DATA = frozenset({400, 422})
@@ -79,13 +85,17 @@ _HINTS: Mapping[int | StatusCode, str] = {
     StatusCode.UNIMPLEMENTED: "check OTEL_EXPORTER_OTLP_ENDPOINT and OTEL_EXPORTER_OTLP_PROTOCOL, or set audit.otlp_logs = false for a backend without logs",
 }
 _REDIRECT = range(300, 400)
+_PROTOBUF_TYPES = frozenset({"application/x-protobuf", "application/protobuf"})
+_JSON_TYPE = "application/json"
+# The page of some gateway that lets nobody through: nothing has been taken.
+_NOT_OTLP = NotNow("the answer is not OTLP; check OTEL_EXPORTER_OTLP_ENDPOINT")
 
 
-def of_http(target: Target, status: int, headers: Mapping[str, str], body: bytes) -> Answer:
-    """What an HTTP response means."""
+def of_http(target: Target, status: int, headers: Mapping[str, str], body: bytes | None) -> Answer:
+    """What an HTTP response means; its body is ``None`` where it was too long to be read."""
     if 200 <= status < 300:
-        return _of_success(target, body, as_json="json" in headers.get("Content-Type", ""))
-    said = _quoted(target, _message_of(headers, body))
+        return _of_http_success(target, _media_type(headers), body)
+    said = _quoted(target, _message_of(headers, body or b""))
     if status in _BAD_DATA:
         return Rejected(f"HTTP {status}{said}", wholly=True)
     if status == _TOO_LARGE:
@@ -98,7 +108,10 @@ def of_http(target: Target, status: int, headers: Mapping[str, str], body: bytes
 
 def of_grpc_success(target: Target, body: bytes) -> Answer:
     """What the message of a successful call means."""
-    return _of_success(target, body)
+    try:
+        return _of_response(target, _response_to(target).FromString(body))
+    except DecodeError:
+        return _NOT_OTLP
 
 
 def of_grpc_status(target: Target, code: StatusCode, said: str, status: bytes | None) -> Answer:
@@ -113,31 +126,56 @@ def of_grpc_status(target: Target, code: StatusCode, said: str, status: bytes | 
     return NotNow(problem + hint, retry_after)
 
 
-def _of_success(target: Target, body: bytes, *, as_json: bool = False) -> Answer:
+def _of_http_success(target: Target, media_type: str, body: bytes | None) -> Answer:
+    if body is None or not (
+        media_type in _PROTOBUF_TYPES or media_type == _JSON_TYPE or not (media_type or body)
+    ):
+        return _NOT_OTLP
+    response = _response_to(target)()
     try:
-        if target.signal == "traces":
-            of_traces = _parsed(ExportTraceServiceResponse(), body, as_json=as_json).partial_success
-            rejected, said = of_traces.rejected_spans, of_traces.error_message
+        if media_type == _JSON_TYPE:
+            # What is no member of the response is a message of something else: {"error": …} has none either.
+            ParseDict(_object(json.loads(body)), response)
         else:
-            of_logs = _parsed(ExportLogsServiceResponse(), body, as_json=as_json).partial_success
-            rejected, said = of_logs.rejected_log_records, of_logs.error_message
-    except (DecodeError, ParseError):
-        # The page of some gateway that lets nobody through: nothing has been taken.
-        return NotNow("the answer is not OTLP; check OTEL_EXPORTER_OTLP_ENDPOINT")
-    # With nothing rejected, a message is a warning about something that was taken.
-    return Rejected(f"partial success{_quoted(target, said)}", wholly=False) if rejected else Taken()
+            response.ParseFromString(body)
+    except (DecodeError, ParseError, ValueError, RecursionError):
+        return _NOT_OTLP
+    # Nearly anything is protobuf of unknown fields, an error's ``google.rpc.Status`` for one.
+    return _of_response(target, response) if _is_known(response) else _NOT_OTLP
 
 
-def _parsed(message: M, body: bytes, *, as_json: bool) -> M:
-    if as_json:
-        Parse(body or b"{}", message, ignore_unknown_fields=True)
+def _of_response(target: Target, response: Response) -> Answer:
+    if isinstance(response, ExportTraceServiceResponse):
+        rejected = response.partial_success.rejected_spans
     else:
-        message.ParseFromString(body)
-    return message
+        rejected = response.partial_success.rejected_log_records
+    if not rejected:
+        # A message is a warning then, about something that was taken.
+        return Taken()
+    return Rejected(f"partial success{_quoted(target, response.partial_success.error_message)}", wholly=False)
+
+
+def _response_to(target: Target) -> type[Response]:
+    return ExportTraceServiceResponse if target.signal == "traces" else ExportLogsServiceResponse
+
+
+def _is_known(response: Response) -> bool:
+    return not (len(UnknownFieldSet(response)) or len(UnknownFieldSet(response.partial_success)))
+
+
+def _object(found: Any) -> dict[str, Any]:
+    """The parser takes an empty list or text for an empty message."""
+    if not isinstance(found, dict) or any(not isinstance(value, dict | None) for value in found.values()):
+        raise ParseError
+    return found
+
+
+def _media_type(headers: Mapping[str, str]) -> str:
+    return headers.get("Content-Type", "").partition(";")[0].strip().lower()
 
 
 def _message_of(headers: Mapping[str, str], body: bytes) -> str:
-    if "protobuf" not in headers.get("Content-Type", ""):
+    if _media_type(headers) not in _PROTOBUF_TYPES:
         return ""  # pages for people, of whatever stands in between
     try:
         return str(status_pb2.Status.FromString(body).message)

@@ -65,8 +65,7 @@ class HttpTransport:
                 if len(content) > MAX_ANSWER_BYTES:
                     # What is left is not read, and with it the connection is not used again.
                     response.close()
-                    content.clear()
-                    break
+                    return of_http(self.target, response.status, response.headers, None)
             return of_http(self.target, response.status, response.headers, bytes(content))
 
     async def _opened(self) -> aiohttp.ClientSession:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Protocol
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
@@ -21,6 +22,7 @@ from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_VERSION
 from opentelemetry.sdk.resources import Resource as SdkResource
 
 from identity.audit.chain import ChainedEvent
+from identity.audit.sinks.encoding import encoded_or_refused
 from identity.audit.sinks.otlp.answers import Answer, NotNow
 from identity.audit.sinks.otlp.grpc import GrpcTransport
 from identity.audit.sinks.otlp.http import HttpTransport
@@ -96,7 +98,7 @@ class OtlpSink:
 
     async def deliver(self, events: Sequence[ChainedEvent]) -> Delivery:
         """See ``AuditSink``."""
-        batch = [item async for item in self._encoded(events)]
+        batch, unsayable = await self._encoded(events)
         for part in _parts(batch):
             not_now = await asyncio.gather(*(channel.deliver(part) for channel in self._channels))
             if problems := [item for item in not_now if item is not None]:
@@ -104,18 +106,25 @@ class OtlpSink:
                     item.retry_after_seconds for item in problems if item.retry_after_seconds is not None
                 ]
                 return Undelivered(problems[0].problem, max(waits, default=None))
-        return Delivered(dict(item for channel in self._channels for item in channel.refused(events)))
+        return Delivered(
+            unsayable | dict(item for channel in self._channels for item in channel.refused(events))
+        )
 
     async def close(self) -> None:
         """See ``AuditSink``."""
         for channel in self._channels:
             await channel.close()
 
-    async def _encoded(self, events: Sequence[ChainedEvent]) -> AsyncIterator[EncodedEvent]:
-        for number, event in enumerate(events, start=1):
-            yield encoded(event, trusted=self._trusted, with_log=self._with_log)
-            if not number % _ENCODED_AT_ONCE:
-                await asyncio.sleep(0)  # calls are answered in the same loop, where the relay is embedded
+    async def _encoded(self, events: Sequence[ChainedEvent]) -> tuple[Sequence[EncodedEvent], dict[str, str]]:
+        encode = partial(encoded, trusted=self._trusted, with_log=self._with_log)
+        batch: list[EncodedEvent] = []
+        unsayable: dict[str, str] = {}
+        for start in range(0, len(events), _ENCODED_AT_ONCE):
+            items, refused = encoded_or_refused(events[start : start + _ENCODED_AT_ONCE], encode)
+            batch += items
+            unsayable |= refused
+            await asyncio.sleep(0)  # calls are answered in the same loop, where the relay is embedded
+        return batch, unsayable
 
 
 def _parts(batch: Sequence[EncodedEvent]) -> Iterator[Sequence[EncodedEvent]]:

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from identity.audit.chain import ChainedEvent
+from identity.audit.sinks.encoding import encoded_or_refused
 from identity.audit.sinks.ports import Delivered, Delivery, Undelivered
 from identity.audit.sinks.syslog.address import SyslogAddress, Way
 from identity.audit.sinks.syslog.message import NAME, Sender, framed
@@ -54,13 +55,13 @@ class SyslogSink:
 
     async def deliver(self, events: Sequence[ChainedEvent]) -> Delivery:
         """See ``AuditSink``."""
-        refused: dict[str, str] = {}
+        messages, refused = encoded_or_refused(
+            events, lambda item: (item.event.event_id, self._sender.message_of(item))
+        )
         delivered = False
         try:
             async with asyncio.timeout(self._timeout_seconds):
-                refused = await self._way.send(
-                    [(item.event.event_id, self._sender.message_of(item)) for item in events]
-                )
+                refused |= await self._way.send(messages)
             delivered = True
             return Delivered(refused)
         except TimeoutError:

@@ -28,21 +28,5 @@ for at = first_dead, #ARGV, of_each do
 end
 redis.call('HSET', KEYS[3], sink .. ' cursor', ARGV[7])
 
-local function parts(entry)
-  local ms, count = string.match(entry, '^(%d+)-(%d+)$')
-  return tonumber(ms), tonumber(count)
-end
-
-local first_ms, first_count
-for name in string.gmatch(ARGV[8], '%S+') do
-  local entry = string.match(redis.call('HGET', KEYS[3], name .. ' cursor') or '', '(%S+)$')
-  if not entry then
-    return 'ADVANCED'
-  end
-  local ms, count = parts(entry)
-  if not first_ms or ms < first_ms or (ms == first_ms and count < first_count) then
-    first_ms, first_count = ms, count
-  end
-end
-redis.call('XTRIM', outbox, 'MINID', string.format('%.0f-%.0f', first_ms, first_count + 1))
+trim(KEYS[3], ARGV[8])
 return 'ADVANCED'
