@@ -144,6 +144,19 @@ class Evidence:
         """Altered events that are not among them."""
         return sum(suspects.more for suspects in self._suspects.values())
 
+    def add_contradicted(self, found: ExportedEvent, names: Sequence[str], source: int, line: int) -> None:
+        """Attributes beside an event that say what it does not. Of an altered one that is the same alteration."""
+        if found.is_sound and (not self._wanted or found.sink in self._wanted):
+            event = found.event
+            text = f"beside the event stands what it does not say: {', '.join(names)}"
+            numbers = Numbers(event.sequence, event.sequence)
+            self.findings.add(
+                Finding(
+                    Fault.CONTRADICTED, text, found.sink, event.bucket, numbers, (event.event_id,),
+                    self.place(source, line),
+                )
+            )  # fmt: skip
+
     def leave_out_torn(self, source: int, line: int) -> None:
         """The end of a file, without an end of its line. It hides nothing: an event that was there is missing without it."""
         self.torn.append(self.place(source, line))

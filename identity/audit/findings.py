@@ -31,6 +31,8 @@ class Fault(StrEnum):
     """A good signature says that the chain had another link here: what is up to here was written anew."""
     CHECKPOINT_FORGED = "checkpoint_forged"
     """An event is sound, and the checkpoint in it is none of the key that it names."""
+    CONTRADICTED = "contradicted"
+    """An event is sound, and beside it stands something under the names of its attributes that it does not say."""
     UNREADABLE = "unreadable"
     """Something in the export is no event."""
 

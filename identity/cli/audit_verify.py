@@ -99,6 +99,8 @@ def verify(
                             evidence.add_unreadable(found.problem, source, found.line)
                         else:
                             evidence.add(found.event, source, found.line)
+                            if found.contradicted:
+                                evidence.add_contradicted(found.event, found.contradicted, source, found.line)
         except ReadError as error:
             cannot_tell(str(error))
         report = report_of(evidence, trusted, _span(evidence, since, until))

@@ -114,6 +114,22 @@ def test_spans_that_a_backend_gives_out_are_verified(tmp_path: Path, keys_file: 
     ]
 
 
+def test_what_was_put_beside_an_event_in_a_backend_is_a_fault(tmp_path: Path, keys_file: str) -> None:
+    document = as_otlp(made.checked_range(sink="otlp"))
+    span = document["resourceSpans"][0]["scopeSpans"][0]["spans"][4]
+    span["attributes"].append({"key": "user.hash", "value": {"stringValue": "mallory"}})
+    path = tmp_path / "spans.json"
+    path.write_text(json.dumps(document))
+    answer = verified("--otlp-json", str(path), "--keys", keys_file)
+    assert answer["exit_code"] == 1
+    assert "altered" in {item["fault"] for item in answer["findings"]}
+    span["attributes"][-1]["key"] = "identity.event.approved_by"
+    path.write_text(json.dumps(document))
+    (finding,) = verified("--otlp-json", str(path), "--keys", keys_file)["findings"]
+    assert finding["fault"] == "contradicted"
+    assert "identity.event.approved_by" in finding["text"]
+
+
 def test_a_range_may_be_told_by_times_and_by_events(exported_file: Any, keys_file: str) -> None:
     lines = made.twice_checked_lines(without={2, 7})
     file = exported_file(lines)
