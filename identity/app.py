@@ -109,7 +109,7 @@ class IdentityServer:
         self.keys.uptake = self._census
         self._problems: Sequence[Problem] = (Problem("starting", "The service is starting."),)
         self._tasks = BackgroundTasks()
-        self._backlog = BacklogWatch(self.store.outbox, settings.audit.sinks)
+        self._backlog = BacklogWatch(self.store.outbox, self.store.relay_outbox, settings.audit.sinks)
         self._sessions = RecentSessions(self.store.session_tally)
         self._refreshes = RefreshMetrics(self.meters)
         self._count_lost_uses = self.meters.counter(USES_LOST).inc
@@ -298,6 +298,8 @@ class IdentityServer:
 
     async def _look_at_readiness(self) -> None:
         problems = [*await self.store.problems(), *self.keys.problems(), *self._backlog.problems()]
+        if self._relay is not None:
+            problems += self._relay.problems()
         if problems != list(self._problems):
             for problem in problems:
                 state = "not ready" if problem.blocks else "impaired"
