@@ -10,9 +10,11 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
+from identity.audit.sink_agreement import sinks_differ
 from identity.backup import stored_keyring
 from identity.clock import SystemClock
 from identity.config import ConfigurationError, Settings
+from identity.errors import IdentityError
 from identity.keys.ports import KeyStoreError
 from identity.keys.sealing import SealError
 from identity.parts import StoreParts, claims_source_transport, key_encryption_key
@@ -106,6 +108,9 @@ async def _store(settings: Settings, now: datetime) -> Sequence[Finding]:
             if info is not None:
                 time = await server.redis.time()
                 findings += _server(server.name, info, time, settings, now)
+        findings.append(await _audit(settings, store))
+    except IdentityError as error:
+        findings.append(Finding("audit sinks", False, f"the relays that live cannot be read: {error.reason}"))
     except (RedisError, OSError) as error:
         return [Finding("store", False, f"does not answer: {type(error).__name__}; check redis.url")]
     finally:
@@ -136,6 +141,13 @@ def _server(
         Finding(f"clock{place}", healthy, f"differs from the store's by {difference:.1f} s{hint}")
     )
     return findings
+
+
+async def _audit(settings: Settings, store: StoreParts) -> Finding:
+    relays = await store.relay_outbox.living()
+    for problem in sinks_differ(settings.audit.sinks, relays):
+        return Finding("audit sinks", False, problem.message)
+    return Finding("audit sinks", True, f"{', '.join(settings.audit.sinks)}; relays that live: {len(relays)}")
 
 
 async def _claims_source(settings: Settings) -> Sequence[Finding]:

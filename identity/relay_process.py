@@ -37,7 +37,7 @@ class RelayProcess:
         self._store = StoreParts(settings, StoreMeters(self.meters))
         self._name = secrets.token_hex(4)
         self._clock = SystemClock()
-        self._backlog = BacklogWatch(self._store.outbox, settings.audit.sinks)
+        self._backlog = BacklogWatch(self._store.outbox, self._store.relay_outbox, settings.audit.sinks)
         self._latest: Sequence[Problem] = (Problem("starting", "The relay is starting."),)
         self._exports = exports_of(os.environ, self.meters, self._clock, self._name)
         self._tasks = BackgroundTasks()
@@ -76,12 +76,7 @@ class RelayProcess:
         await self._store.close()
 
     async def _problems(self) -> Sequence[Problem]:
-        problems = list(await self._store.problems())
-        problems += [
-            Problem("audit_sink_takes_nothing", f"{each.sink.name}: {each.problem}", blocks=False)
-            for each in self.relay.by_sink
-            if each.problem
-        ]
+        problems = [*await self._store.problems(), *self.relay.problems(), *self._backlog.differing()]
         self._latest = problems
         return problems
 

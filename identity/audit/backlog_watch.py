@@ -6,7 +6,8 @@ import asyncio
 import logging
 from collections.abc import Sequence
 
-from identity.audit.ports import Backlog, OutboxGauge
+from identity.audit.ports import Backlog, LiveRelay, OutboxGauge, RelayRoster
+from identity.audit.sink_agreement import sinks_differ
 from identity.errors import IdentityError
 from identity.readiness import Problem
 
@@ -21,8 +22,10 @@ _log = logging.getLogger(__name__)
 class BacklogWatch:
     """``latest`` is what was seen last; empty at first, and then ``seen`` is ``None``."""
 
-    def __init__(self, gauge: OutboxGauge, sinks: Sequence[str]) -> None:
+    def __init__(self, gauge: OutboxGauge, roster: RelayRoster, sinks: Sequence[str]) -> None:
         self._gauge = gauge
+        self._roster = roster
+        self._living: Sequence[LiveRelay] = ()
         self._sinks = sinks
         self.latest = Backlog(events=0, fullest=0.0, oldest_ms=0)
         self._noted = False
@@ -43,6 +46,7 @@ class BacklogWatch:
         """Looks once. While the store is away, what was seen last is all that is known."""
         try:
             self.latest = await self._gauge.backlog(self._sinks)
+            self._living = await self._roster.living()
         except IdentityError:
             return
         self._has_looked = True
@@ -56,6 +60,13 @@ class BacklogWatch:
 
     def problems(self) -> Sequence[Problem]:
         """None of them blocks: revoking goes on, and so does issuing in the other buckets."""
+        return [*self._of_room(), *self.differing()]
+
+    def differing(self) -> Sequence[Problem]:
+        """That not all relays have the sinks that are named here."""
+        return sinks_differ(self._sinks, self._living)
+
+    def _of_room(self) -> Sequence[Problem]:
         latest = self.latest
         if latest.fullest >= FULL_AT:
             return [

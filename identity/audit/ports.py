@@ -41,18 +41,21 @@ class UsageReport:
 
 @dataclass(frozen=True, slots=True)
 class UsageTaken:
-    """How many uses of a report were new, and how many were there already."""
+    """How many uses of a report were new, how many were there already, and how many found no room. ``lost``: how many others the
+    new ones say are missing."""
 
     recorded: int
     already_recorded: int
+    left: int
+    lost: int
 
 
 class UsageOutbox(Protocol):
     """Takes reports of how tokens were used."""
 
     async def record_uses(self, report: UsageReport) -> UsageTaken:
-        """Records what is not recorded yet. Raises ``AUDIT_UNAVAILABLE`` where there is no room for some of it, and
-        ``STORE_UNAVAILABLE``: some may be recorded, and all of it can be reported again."""
+        """Records what is not recorded yet, as far as there is room. Raises ``STORE_UNAVAILABLE``: some may be recorded. Whatever
+        is left, all of it can be reported again."""
         ...
 
 
@@ -86,14 +89,30 @@ class LeaseLostError(Exception):
     """Another relay has the bucket now; what was delivered meanwhile is delivered again by that."""
 
 
+@dataclass(frozen=True, slots=True)
+class LiveRelay:
+    """A relay that lives, and the sinks that its settings name."""
+
+    name: str
+    sinks: tuple[str, ...]
+
+
+class RelayRoster(Protocol):
+    """Knows which relays live."""
+
+    async def living(self) -> Sequence[LiveRelay]:
+        """In a stable order. Raises ``STORE_UNAVAILABLE``."""
+        ...
+
+
 class RelayOutbox(Protocol):
     """The events that have happened and are not yet with every sink.
 
     A bucket is leased to one relay at a time for each sink, so that its events go out in their order.
     """
 
-    async def relays(self, relay: str) -> Sequence[str]:
-        """Says that ``relay`` lives, and names those that do, in a stable order."""
+    async def relays(self, relay: str, sinks: Sequence[str]) -> Sequence[LiveRelay]:
+        """Says that ``relay`` lives and relays to these sinks, and names those that live, in a stable order."""
         ...
 
     async def read(
@@ -107,7 +126,7 @@ class RelayOutbox(Protocol):
         batch: int,
     ) -> Sequence[Unread]:
         """Leases these buckets and reads what they have for the sink, up to ``batch`` events of each. What a relay has that
-        is not among those ``alive`` is free. Where there is nothing for this sink, events that every one of ``sinks`` has leave.
+        is not among those ``alive`` is free. Where there is nothing for this sink, events leave as with ``advance``.
 
         Buckets that another relay has, that have nothing, or whose part of the store is away are not among the answers.
         Raises ``STORE_UNAVAILABLE`` where all of the store is away.
@@ -125,7 +144,7 @@ class RelayOutbox(Protocol):
     ) -> None:
         """The sink has everything up to ``cursor`` but the dead letters, which are kept aside and told of in an event.
 
-        Events that every one of ``sinks`` has leave the outbox. Raises ``LeaseLostError``, ``AUDIT_UNAVAILABLE`` when there is
+        Events leave the outbox that every one of ``sinks`` has, and every other that somebody reads for. Raises ``LeaseLostError``, ``AUDIT_UNAVAILABLE`` when there is
         no room for more dead letters, and ``STORE_UNAVAILABLE``.
         """
         ...

@@ -55,8 +55,9 @@ def _loss(at: str, record: pb.UsageRecord, now_ms: int) -> ReportedLoss:
     return ReportedLoss(
         number=record.sequence,
         records=record.lost_records,
-        since_ms=_time(f"{at}.lost_since_ms", record.lost_since_ms, now_ms),
-        until_ms=_time(f"{at}.occurred_at_ms", record.occurred_at_ms, now_ms),
+        # Of a use that was refused for its time as well; what is refused here nobody hears of.
+        since_ms=_nearest_time(record.lost_since_ms, now_ms),
+        until_ms=_nearest_time(record.occurred_at_ms, now_ms),
     )
 
 
@@ -89,6 +90,10 @@ def _time(field: str, milliseconds: int, now_ms: int) -> int:
     if not now_ms - MAX_AGE_MS <= milliseconds <= now_ms + MAX_AHEAD_MS:
         raise field_invalid(field, "is more than 366 days ago, or more than a day ahead")
     return milliseconds
+
+
+def _nearest_time(milliseconds: int, now_ms: int) -> int:
+    return min(max(milliseconds, now_ms - MAX_AGE_MS), now_ms + MAX_AHEAD_MS)
 
 
 def _end_user(at: str, record: pb.UsageRecord) -> EndUser:

@@ -6,12 +6,14 @@ subject has used any token. So a record says who says it (``reported_by``), and 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from identity.audit.event import Circumstances, EndUser, Event, EventType, Outcome
 from identity.audit.ports import UsageOutbox, UsageReport, UsageTaken
 from identity.audit.recorded_event import timestamp
 from identity.clients.policy import Grant, require_grant
+from identity.errors import audit_unavailable
 from identity.sessions.caller import Caller
 
 OK = "OK"
@@ -48,10 +50,11 @@ class ReportedLoss:
 
 @dataclass(frozen=True, slots=True)
 class RecordUsage:
-    """The use case. ``issuer`` is this service."""
+    """The use case. ``issuer`` is this service; ``count_lost`` is told of records that others say are missing."""
 
     outbox: UsageOutbox
     issuer: str
+    count_lost: Callable[[int], None]
 
     async def __call__(
         self, caller: Caller, spool_id: bytes, reported: tuple[ReportedUse | ReportedLoss, ...]
@@ -65,7 +68,11 @@ class RecordUsage:
             )
             for item in reported
         ]
-        return await self.outbox.record_uses(UsageReport(caller.client_id, spool_id, events))
+        taken = await self.outbox.record_uses(UsageReport(caller.client_id, spool_id, events))
+        self.count_lost(taken.lost)
+        if taken.left:
+            raise audit_unavailable()
+        return taken
 
     def _event(self, caller: Caller, use: ReportedUse) -> Event:
         is_foreign = use.issuer not in {"", self.issuer}

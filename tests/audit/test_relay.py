@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import httpx
 import pytest_asyncio
 
 from grpc_identity.v1 import identity_service_pb2 as pb
@@ -155,6 +156,32 @@ async def test_an_event_that_spans_cannot_say_is_a_dead_letter_and_holds_up_no_b
     assert (kept.sink, kept.letter.item.event.subject) == ("otlp", "far")
     assert kept.letter.problem == "it cannot be encoded: ValueError"
     assert [item.event.subject for item in read_events(path) if item.event.type == "token.used"] == ["far"]
+
+
+async def test_a_server_with_a_relay_in_it_names_a_sink_that_takes_nothing_and_is_ready(
+    relayed: Any, collector: Any, wait_until: Any, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr("identity.audit.relay.relay.LAST_RETRY_SECONDS", 0.1)
+    collector.refusing = True
+    await issue(relayed)
+
+    async def problems() -> list[Any]:
+        async with httpx.AsyncClient(base_url=relayed.addresses.http_url) as http:
+            answer = await http.get("/readyz")
+            assert answer.status_code == 200
+            return answer.json()["problems"]
+
+    async def is_named() -> bool:
+        return [problem["name"] for problem in await problems()] == ["audit_sink_takes_nothing"]
+
+    await wait_until(is_named)
+    assert (await problems())[0]["message"].startswith("otlp: ")
+    collector.refusing = False
+
+    async def is_over() -> bool:
+        return not await problems()
+
+    await wait_until(is_over)
 
 
 async def test_refusals_of_strangers_and_of_clients_are_told(

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from identity.audit.chain import GENESIS, link_after
 from identity.audit.event import Circumstances, Event, EventType, Outcome
-from identity.audit.ports import Cursor, LeaseLostError
+from identity.audit.ports import Cursor, LeaseLostError, LiveRelay
 from identity.audit.redelivery import Redelivery, redeliver
 from identity.audit.relay import relay as relay_module
 from identity.audit.relay.relay import share_of
@@ -74,7 +74,8 @@ async def test_what_a_dead_relay_had_is_taken_over_and_keeps_its_place_in_the_ch
     # It had delivered, and is killed before it could say so. Its lease and its sign of life run out.
     second = relay_of(service, living, name="lives")
     async with running(second):
-        assert await outbox.relays("lives") == ["dies", "lives"]
+        alive = await outbox.relays("lives", ["told"])
+        assert alive == [LiveRelay("dies", ("told",)), LiveRelay("lives", ("told",))]
         clock = service.server.store.clock
         clock.offset_ms += 11_000
         await wait_until(lambda: is_empty(service, waiting))

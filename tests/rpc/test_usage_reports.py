@@ -15,6 +15,7 @@ from grpc_identity.clock import wall_clock
 from grpc_identity.v1 import clients_pb2
 from grpc_identity.v1 import identity_service_pb2 as pb
 from identity.audit.recorded_event import RecordedEvent, timestamp
+from identity.telemetry import instruments
 
 REPORTER = clients_pb2.ClientPolicy(grants=["GRANT_REPORT_USAGE"])
 NOW_MS = int(wall_clock() * 1000)
@@ -109,13 +110,38 @@ async def test_lost_uses_are_an_event_of_the_reporter_recorded_once(service: Any
     assert first.bucket == service.server.store.keys.of_name("orders").index
 
 
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [("lost_records", 0), ("lost_since_ms", 0), ("lost_since_ms", 2**62), ("occurred_at_ms", 0)],
-)
-async def test_a_loss_that_says_nothing_is_refused(report: Any, refused: Any, field: str, value: int) -> None:
-    refusal = await refused(report(use(1), lost(2, **{field: value})))
-    assert list(refusal.violations) == [f"records[1].{field}"]
+async def test_lost_uses_are_counted_once_even_where_others_find_no_room(
+    make_settings: Any, start_service: Any, refused: Any
+) -> None:
+    service = await start_service(make_settings(redis={"buckets": 1}, audit={"outbox_max_events": 100}))
+    orders = await service.new_client("orders", REPORTER)
+    batch = [lost(1), *(use(number) for number in range(2, 201))]
+    request = pb.RecordUsageRequest(spool_id=secrets.token_bytes(16), records=batch)
+
+    def counted() -> float:
+        (family,) = [
+            metric for each, metric in service.server.meters.collected() if each is instruments.USES_LOST
+        ]
+        return float(family.samples[0].value)
+
+    assert counted() == 0
+    for _ in range(2):
+        refusal = await refused(service.identity.RecordUsage(request, metadata=orders))
+        assert refusal.reason == "AUDIT_UNAVAILABLE"
+        assert counted() == 847
+
+
+async def test_a_loss_that_says_nothing_is_refused(report: Any, refused: Any) -> None:
+    refusal = await refused(report(use(1), lost(2, lost_records=0)))
+    assert list(refusal.violations) == ["records[1].lost_records"]
+
+
+@pytest.mark.parametrize("at_ms", [0, 1, 2**62])
+async def test_a_loss_is_never_refused_for_its_times(service: Any, report: Any, at_ms: int) -> None:
+    await report(lost(1, occurred_at_ms=at_ms, lost_since_ms=at_ms))
+    (event,) = await recorded(service)
+    assert event.count == 847
+    assert abs(event.occurred_at_ms - NOW_MS) < 367 * DAY_MS
 
 
 async def test_a_batch_that_comes_again_makes_no_second_event(service: Any, report: Any) -> None:

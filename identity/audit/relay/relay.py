@@ -17,8 +17,10 @@ from identity.audit.chain import ChainedEvent, ChainHead
 from identity.audit.chain import chained as chained_after
 from identity.audit.ports import Cursor, DeadLetter, LeaseLostError, RelayOutbox, Unread
 from identity.audit.recorded_event import RecordedEvent
+from identity.audit.sink_agreement import all_sinks
 from identity.audit.sinks.ports import AuditSink, Delivered, Delivery, Undelivered
 from identity.errors import IdentityError
+from identity.readiness import Problem
 
 FIRST_RETRY_SECONDS = 0.5
 LAST_RETRY_SECONDS = 30.0
@@ -54,7 +56,8 @@ class SinkRelay:
         self._outbox = outbox
         self.sink = sink
         self._relay = relay
-        self._sinks = sinks
+        self.sinks = sinks
+        """Those that an event waits for: what any relay that lives names, as was seen last."""
         self._pace = pace
         self._shape = shape
         self.buckets: Sequence[int] = ()
@@ -96,7 +99,7 @@ class SinkRelay:
         await self._take_share()
         batch = max(1, min(self._pace.batch, MAX_EVENTS_AT_ONCE // max(len(self.buckets), 1)))
         unread = await self._outbox.read(
-            self.sink.name, self._relay, self.buckets, alive=self.alive, sinks=self._sinks, batch=batch
+            self.sink.name, self._relay, self.buckets, alive=self.alive, sinks=self.sinks, batch=batch
         )
         if not unread:
             return None
@@ -161,7 +164,7 @@ class SinkRelay:
         ]
         cursor = Cursor(ChainHead(last.event.sequence, last.link), unread.entries[-1])
         try:
-            await self._outbox.advance(self.sink.name, self._relay, unread.bucket, cursor, dead, self._sinks)
+            await self._outbox.advance(self.sink.name, self._relay, unread.bucket, cursor, dead, self.sinks)
         except LeaseLostError:
             _log.info("another relay has taken bucket %d over for %s", unread.bucket, self.sink.name)
             return
@@ -192,6 +195,7 @@ class AuditRelay:
         self.by_sink = by_sink
         self._relay = relay
         self._buckets = buckets
+        self._own = [each.sink.name for each in by_sink]
 
     async def run(self) -> None:
         """Relays until cancelled."""
@@ -216,16 +220,28 @@ class AuditRelay:
         except IdentityError:
             _log.info("what this relay had is free for others when its leases end")
 
+    def problems(self) -> Sequence[Problem]:
+        """Sinks that take nothing. None of them blocks: events wait, and as long as there is room for them everything else goes on."""
+        return [
+            Problem("audit_sink_takes_nothing", f"{each.sink.name}: {each.problem}", blocks=False)
+            for each in self.by_sink
+            if each.problem
+        ]
+
     async def share_out(self) -> None:
         """Says that this relay lives, and takes its share of the buckets."""
         try:
-            alive = await self._outbox.relays(self._relay)
+            living = await self._outbox.relays(self._relay, self._own)
         except IdentityError as error:
             _log.warning("the audit relay cannot reach the outbox: %s", error.reason)
             return
+        sinks = all_sinks(living)
         for each in self.by_sink:
-            each.alive = alive
-            each.buckets = share_of(self._relay, alive, self._buckets)
+            # Of a bucket's relays one has to have this sink; another has the bucket for other sinks.
+            having = [relay.name for relay in living if each.sink.name in relay.sinks]
+            each.sinks = sinks
+            each.alive = [relay.name for relay in living]
+            each.buckets = share_of(self._relay, having, self._buckets)
 
 
 def share_of(relay: str, alive: Sequence[str], buckets: int) -> Sequence[int]:

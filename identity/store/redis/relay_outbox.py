@@ -16,7 +16,7 @@ from identity.audit.chain import ChainHead
 from identity.audit.event import new_event_id
 from identity.audit.event_types import EventType
 from identity.audit.line import line_of
-from identity.audit.ports import Cursor, DeadLetter, LeaseLostError, Unread
+from identity.audit.ports import Cursor, DeadLetter, LeaseLostError, LiveRelay, Unread
 from identity.errors import audit_unavailable
 from identity.store.redis import scripts
 from identity.store.redis.connection import Argument
@@ -35,9 +35,13 @@ MAX_DEAD_LETTERS = 1_000
 class RedisRelayOutbox(ScriptedStore):
     """The outbox of every bucket, as relays see it."""
 
-    async def relays(self, relay: str) -> Sequence[str]:
+    async def relays(self, relay: str, sinks: Sequence[str]) -> Sequence[LiveRelay]:
         """See ``RelayOutbox``."""
-        return await self._alive(relay, ALIVE_MS)
+        return await self._alive(relay, ALIVE_MS, sinks)
+
+    async def living(self) -> Sequence[LiveRelay]:
+        """See ``RelayRoster``."""
+        return await self._alive("", 0)
 
     async def read(
         self,
@@ -96,11 +100,15 @@ class RedisRelayOutbox(ScriptedStore):
         """See ``RelayOutbox``."""
         await self._alive(relay, 0)
 
-    async def _alive(self, relay: str, for_ms: int) -> Sequence[str]:
-        names = await self._run(
-            scripts.RELAY_ALIVE, self._keys.buckets[0], (self._keys.relays_alive,), (relay, for_ms)
+    async def _alive(self, relay: str, for_ms: int, sinks: Sequence[str] = ()) -> Sequence[LiveRelay]:
+        members = await self._run(
+            scripts.RELAY_ALIVE,
+            self._keys.buckets[0],
+            (self._keys.relays_alive,),
+            (relay, for_ms, " ".join(sinks)),
         )
-        return [name.decode() for name in names]
+        parts = [member.decode().split() for member in members]
+        return [LiveRelay(name, tuple(sinks)) for name, *sinks in parts]
 
     async def _read(self, keys: BucketKeys, arguments: Sequence[Argument]) -> Unread | None:
         answer = await self._run(scripts.RELAY_READ, keys, (keys.relays,), arguments)

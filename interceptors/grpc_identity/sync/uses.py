@@ -36,7 +36,9 @@ def recorded_unary(gate: Gate, uses: Uses, method: str, handler: _Handler) -> _H
         except BaseException:
             ended(method, caller.principal, caller.metadata, context.peer(), _code_of_failed(context))
             raise
-        ended(method, caller.principal, caller.metadata, context.peer(), _code_of_answered(context))
+        # Most calls end here, and few functions are cheaper than many.
+        code = "OK" if context.code() is None and context.is_active() else _code_of_answered(context)
+        ended(method, caller.principal, caller.metadata, context.peer(), code)
         return response
 
     return grpc.unary_unary_rpc_method_handler(
