@@ -63,7 +63,7 @@ from identity.rpc.server import Bounds, RpcServer, Transport, split_address
 from identity.rpc.spans import CallSpans
 from identity.rpc.verifier_state import VerifierWatch
 from identity.sessions.recent import RecentSessions
-from identity.telemetry.instruments import CALLS_UNDER_WAY
+from identity.telemetry.instruments import CALLS_UNDER_WAY, USES_LOST
 from identity.telemetry.meters import Meters
 from identity.use_cases import Surroundings, refresh_tokens_of, use_cases_of
 from identity.verifiers.census import Census
@@ -112,6 +112,7 @@ class IdentityServer:
         self._backlog = BacklogWatch(self.store.outbox, self.store.relay_outbox, settings.audit.sinks)
         self._sessions = RecentSessions(self.store.session_tally)
         self._refreshes = RefreshMetrics(self.meters)
+        self._count_lost_uses = self.meters.counter(USES_LOST).inc
         self._calls = CallMetrics(self.meters)
         self._budgets = ClientBudgets()
         self._exports = exports_of(os.environ, self.meters, self._clock, self._instance_id)
@@ -169,6 +170,7 @@ class IdentityServer:
             self._claims_source,
             self._sessions,
             self._refreshes,
+            self._count_lost_uses,
         )
         use_cases = use_cases_of(settings, around, self.refresh_tokens, sealing)
         self._rpc = RpcServer(

@@ -46,6 +46,7 @@ class Surroundings:
     claims_source: GrpcClaimsSource | None
     sessions: RecentSessions
     refreshes: RefreshMetrics
+    count_lost_uses: Callable[[int], None]
 
 
 def refresh_tokens_of(keys: KeyService) -> tuple[RefreshTokenCodec, AnswerSealing]:
@@ -111,7 +112,7 @@ def use_cases_of(
         erase=EraseSubject(store.revocations),
         explain=ExplainSession(store.reader),
         exchange=ExchangeToken(sessions, mint, reader, lifetimes, settings.redis.buckets),
-        record_usage=RecordUsage(store.usage, settings.issuer),
+        record_usage=RecordUsage(store.usage, settings.issuer, around.count_lost_uses),
     )
 
 

@@ -14,9 +14,10 @@ from identity.audit import checkpoints
 from identity.audit.chain import GENESIS, ChainedEvent, ChainHead, chained
 from identity.audit.evidence import Evidence
 from identity.audit.exported import from_line
+from identity.audit.findings import Span
 from identity.audit.line import line_of as the_sinks_line_of
 from identity.audit.recorded_event import NotAnEventError, RecordedEvent, canonical
-from identity.audit.report import Report, Span, report_of
+from identity.audit.report import Report, report_of
 
 START_MS = 1_790_000_000_000
 SECOND_MS = 1_000
@@ -112,6 +113,32 @@ def checked_range(
         more = [replace(each, sequence=each.sequence - 1) for each in more] if bucket else [told, *more]
         lines += [line_of(each, sink) for each in chain_of(more, head=head_of(chain))]
     return lines
+
+
+def checked_chain(
+    events: Sequence[RecordedEvent], *, unsent: Iterable[int] = (), signer: Key | None = None
+) -> list[ChainedEvent]:
+    """The chain over events of one bucket, and a checkpoint over all of them behind it."""
+    chain = list(chained(GENESIS, events))
+    last = chain[-1].event
+    head = {last.bucket: head_of(chain)}
+    told = checkpoint_event(last.bucket, last.sequence + 1, signer or key(), head)
+    chain += chain_of([told], head=head_of(chain))
+    gone = set(unsent)
+    return [each for each in chain if each.event.sequence not in gone]
+
+
+def twice_checked_lines(*, without: Iterable[int] = ()) -> list[bytes]:
+    """Of bucket 1: five events, a checkpoint, three events, a checkpoint."""
+    first = checked_chain([event(1, number + 1) for number in range(5)])
+    chain = [*first, *chain_of([event(1, number) for number in (7, 8, 9)], head=head_of(first))]
+    chain += chain_of([checkpoint_event(1, 10, key(), {1: head_of(chain)})], head=head_of(chain))
+    gone = set(without)
+    return [line_of(each) for each in chain if each.event.sequence not in gone]
+
+
+def lines_of(chain: Iterable[ChainedEvent], sink: str = "file") -> list[bytes]:
+    return [line_of(each, sink) for each in chain]
 
 
 def verified(

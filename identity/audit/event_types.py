@@ -51,6 +51,7 @@ class EventType(StrEnum):
     KEYRING_IMPORTED = "keyring.imported"
     TOKEN_USE_BEGUN = "token.use_begun"  # noqa: S105
     TOKEN_USED = "token.used"  # noqa: S105
+    USES_LOST = "token.uses_lost"
     REFUSALS_DROPPED = "audit.refusals_dropped"
     DEAD_LETTERED = "audit.dead_lettered"
     SINK_RESUMED = "audit.sink_resumed"
@@ -107,6 +108,7 @@ _SEVERITIES: Mapping[str, Severity] = MappingProxyType(
         EventType.WRONG_CLIENT: Severity.ERROR,
         EventType.REFUSALS_DROPPED: Severity.ERROR,
         EventType.DEAD_LETTERED: Severity.ERROR,
+        EventType.USES_LOST: Severity.ERROR,
         EventType.FAMILY_RECOVERED: Severity.WARNING,
         EventType.SUBJECT_REVOKED: Severity.WARNING,
         EventType.SUBJECT_ERASED: Severity.WARNING,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from itertools import groupby
 from operator import itemgetter
 from types import TracebackType
@@ -18,17 +18,18 @@ from typing import Any, Self
 from identity.audit.checkpoints import Checkpoint, NotACheckpointError, read
 from identity.audit.explanations import (
     Dropped,
-    KeyNamed,
-    NamedKey,
+    Explained,
     Numbers,
+    Place,
     RefusedBySink,
     explanations,
     joined,
 )
 from identity.audit.exported import ExportedEvent
+from identity.audit.file_order import ChainLink
 from identity.audit.findings import Fault, Finding, Findings
 from identity.audit.suspects import Suspect, Suspects
-from identity.audit.verification import ChainEvidence, ChainLink, Claim
+from identity.audit.verification import MAX_VARIANTS, ChainEvidence, Claim
 
 BATCH = 1_000
 CACHE_KIB = 16 * 1024
@@ -40,14 +41,14 @@ CREATE TABLE event (
 );
 CREATE TABLE claim (
   sink TEXT NOT NULL, bucket INTEGER NOT NULL, sequence INTEGER NOT NULL, link BLOB NOT NULL, kid TEXT NOT NULL,
-  issued_at INTEGER NOT NULL, PRIMARY KEY (sink, bucket, sequence, link, kid)
+  issued_at INTEGER NOT NULL, last_issued_at INTEGER NOT NULL, PRIMARY KEY (sink, bucket, sequence, link, kid)
 ) WITHOUT ROWID;
 CREATE TABLE seen (digest BLOB PRIMARY KEY) WITHOUT ROWID;
 """
 # Without an index: one sort of everything reads and writes the file in order, an index would do so all over it.
 _EVENTS = "SELECT * FROM event ORDER BY sink, bucket, sequence, source, line"
 _NO_MORE: tuple[Any, Iterator[Any]] = (None, iter(()))
-_CLAIMS = "SELECT sequence, link, kid, issued_at FROM claim WHERE sink = ? AND bucket = ? ORDER BY sequence"
+_CLAIMS = "SELECT sequence, link, kid, issued_at, last_issued_at FROM claim WHERE sink = ? AND bucket = ? ORDER BY sequence"
 
 
 class Evidence:
@@ -65,13 +66,12 @@ class Evidence:
         self._events: list[tuple[str, int, int, str, int, bytes, bytes, int, int]] = []
         self._suspects: defaultdict[str, Suspects] = defaultdict(Suspects)
         self._names: set[tuple[str, int]] = set()
-        self._refused: defaultdict[tuple[str, int], dict[int, set[bytes]]] = defaultdict(dict)
-        self._dropped: defaultdict[tuple[str, int], list[Numbers]] = defaultdict(list)
+        self._explained: dict[Explained, None] = {}
         self._sources: list[tuple[str, bool]] = []
         self.findings = Findings()
-        self.named_keys: list[NamedKey] = []
-        self.revoked_keys: set[str] = set()
-        self.newest_checkpoints: dict[tuple[str, str], int] = {}
+        self.signers: set[tuple[str, str]] = set()
+        self.torn: list[str] = []
+        self.asked_for: dict[str, Sequence[Place]] = {}
         self.checkpoints = 0
         self.events = 0
 
@@ -102,7 +102,8 @@ class Evidence:
             )  # fmt: skip
             self._suspects[found.sink].add(suspect)
             return
-        self._note_explanations(found)
+        place = Place(found.sink, event.bucket, event.sequence, found.link)
+        self._explained.update((Explained(place, says), None) for says in explanations(event))
         row = (
             found.sink, event.bucket, event.sequence, event.event_id, event.time_ms,
             found.previous, found.link, source, line,
@@ -116,13 +117,18 @@ class Evidence:
         """A line, or a span, that is no event."""
         self.findings.add(Finding(Fault.UNREADABLE, problem, place=self.place(source, line)))
 
-    def time_of(self, event_id: str) -> int | None:
-        """When the event of that id was recorded (ms), if it is here and sound."""
+    def times_of(self, event_id: str) -> Sequence[int]:
+        """When the sound events of that id say they were recorded (ms); one, unless somebody has put in another.
+
+        It matters from then on whether one of them is proved (``asked_for``).
+        """
         self._flush()
         found = self._database.execute(
-            "SELECT time_ms FROM event WHERE id = ? LIMIT 1", (event_id,)
-        ).fetchone()
-        return None if found is None else int(found[0])
+            "SELECT sink, bucket, sequence, link, time_ms FROM event WHERE id = ? LIMIT ?",
+            (event_id, MAX_VARIANTS),
+        ).fetchall()
+        self.asked_for[event_id] = [Place(*row[:-1]) for row in found]
+        return sorted({row[-1] for row in found})
 
     def place(self, source: int, line: int) -> str:
         """For people."""
@@ -138,9 +144,36 @@ class Evidence:
         """Altered events that are not among them."""
         return sum(suspects.more for suspects in self._suspects.values())
 
-    def chains(self) -> Iterator[ChainEvidence]:
-        """Each chain of which there is an event, or a checkpoint of a sink that there are events of."""
+    def add_contradicted(self, found: ExportedEvent, names: Sequence[str], source: int, line: int) -> None:
+        """Attributes beside an event that say what it does not. Of an altered one that is the same alteration."""
+        if found.is_sound and (not self._wanted or found.sink in self._wanted):
+            event = found.event
+            text = f"beside the event stands what it does not say: {', '.join(names)}"
+            numbers = Numbers(event.sequence, event.sequence)
+            self.findings.add(
+                Finding(
+                    Fault.CONTRADICTED, text, found.sink, event.bucket, numbers, (event.event_id,),
+                    self.place(source, line),
+                )
+            )  # fmt: skip
+
+    def leave_out_torn(self, source: int, line: int) -> None:
+        """The end of a file, without an end of its line. It hides nothing: an event that was there is missing without it."""
+        self.torn.append(self.place(source, line))
+
+    @property
+    def explained(self) -> Collection[Explained]:
+        """What sound events say about the audit. Whether that counts is for ``identity.audit.trust`` to say."""
+        return self._explained.keys()
+
+    def chains(self, counts: Callable[[Place], bool] = lambda _: False) -> Iterator[ChainEvidence]:
+        """Each chain of which there is an event, or a checkpoint of a sink that there are events of.
+
+        ``counts``: whether what the event there explains is believed. Walk each before the next; all may be walked again.
+        """
         self._flush()
+        for suspects in self._suspects.values():
+            suspects.lift()
         names = self._names | {
             (sink, bucket) for sink, suspects in self._suspects.items() for bucket in suspects.buckets
         }
@@ -148,6 +181,9 @@ class Evidence:
         claimed = self._database.execute("SELECT DISTINCT sink, bucket FROM claim")
         names |= {(sink, bucket) for sink, bucket in claimed if sink in sinks}
         ordered = frozenset(number for number, (_, is_ordered) in enumerate(self._sources) if is_ordered)
+        explaining = _Explaining(self._explained, counts)
+        for place in (place for places in self.asked_for.values() for place in places):
+            explaining.events[place.sink, place.bucket].add((place.sequence, place.link))
         sorted_events = groupby(self._database.execute(_EVENTS), itemgetter(0, 1))
         chain, rows = next(sorted_events, _NO_MORE)
         for sink, bucket in sorted(names):
@@ -157,8 +193,10 @@ class Evidence:
                 bucket,
                 (ChainLink(*row[2:]) for row in rows) if has_events else (),
                 self._suspects[sink],
-                self._refused.get((sink, bucket), {}),
-                joined(each for name in ("", sink) for each in self._dropped.get((name, bucket), ())),
+                explaining.refused.get((sink, bucket), {}),
+                explaining.dropped_of(sink, bucket, counts=True),
+                explaining.dropped_of(sink, bucket, counts=False),
+                explaining.events.get((sink, bucket), frozenset()),
                 map(Claim._make, self._database.execute(_CLAIMS, (sink, bucket))),
                 ordered,
             )
@@ -169,49 +207,41 @@ class Evidence:
         self._database.executemany("INSERT INTO event VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", self._events)
         self._events.clear()
 
-    def _note_explanations(self, found: ExportedEvent) -> None:
-        event = found.event
-        for item in explanations(event):
-            match item:
-                case RefusedBySink():
-                    self._refused[item.sink, item.bucket].setdefault(item.sequence, set()).add(item.digest)
-                case Dropped():
-                    self._dropped[item.sink, item.bucket].append(item.numbers)
-                case KeyNamed(kid, revoked=True):
-                    self.revoked_keys.add(kid)
-                case KeyNamed(kid):
-                    self.named_keys.append(NamedKey(found.sink, event.bucket, event.sequence, kid))
-
     def _note_checkpoint(self, found: ExportedEvent, source: int, line: int) -> None:
         event = found.event
-        if not event.checkpoint or not self._is_new(found):
+        if not event.checkpoint or self._has_seen(found):
             return
         try:
             checkpoint = read(event.checkpoint)
         except NotACheckpointError as error:
             # In an altered event that is the same alteration, and named as such.
             if found.is_sound and (not self._wanted or found.sink in self._wanted):
-                between = (event.time_ms, event.time_ms)
+                self._see(found)
                 numbers = Numbers(event.sequence, event.sequence)
                 self.findings.add(
                     Finding(
                         Fault.CHECKPOINT_FORGED, str(error), found.sink, event.bucket, numbers, (event.event_id,),
-                        self.place(source, line), between,
+                        self.place(source, line),
                     )
                 )  # fmt: skip
             return
+        self._see(found)
         self._keep(checkpoint)
 
-    def _is_new(self, found: ExportedEvent) -> bool:
+    def _has_seen(self, found: ExportedEvent) -> bool:
         # The same event of several sinks has the same digest.
-        return self._database.execute("INSERT OR IGNORE INTO seen VALUES (?)", (found.digest,)).rowcount > 0
+        seen = self._database.execute("SELECT 1 FROM seen WHERE digest = ?", (found.digest,))
+        return seen.fetchone() is not None
+
+    def _see(self, found: ExportedEvent) -> None:
+        self._database.execute("INSERT INTO seen VALUES (?)", (found.digest,))
 
     def _keep(self, checkpoint: Checkpoint) -> None:
         self.checkpoints += 1
-        key = (checkpoint.sink, checkpoint.kid)
-        self.newest_checkpoints[key] = max(self.newest_checkpoints.get(key, 0), checkpoint.issued_at_seconds)
+        self.signers.add((checkpoint.sink, checkpoint.kid))
         self._database.executemany(
-            "INSERT INTO claim VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET issued_at = min(issued_at, excluded.issued_at)",
+            "INSERT INTO claim VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
+            "issued_at = min(issued_at, excluded.issued_at), last_issued_at = max(last_issued_at, excluded.last_issued_at)",
             [
                 (
                     checkpoint.sink,
@@ -220,7 +250,33 @@ class Evidence:
                     head.link,
                     checkpoint.kid,
                     checkpoint.issued_at_seconds,
+                    checkpoint.issued_at_seconds,
                 )
                 for bucket, head in checkpoint.heads.items()
             ],
+        )
+
+
+class _Explaining:
+    """Explanations by the chain that they are about; one that counts from any event counts."""
+
+    def __init__(self, explained: Iterable[Explained], counts: Callable[[Place], bool]) -> None:
+        self.events: defaultdict[tuple[str, int], set[tuple[int, bytes]]] = defaultdict(set)
+        self.refused: defaultdict[tuple[str, int], dict[int, dict[bytes, bool]]] = defaultdict(dict)
+        self._dropped: defaultdict[tuple[str, int, bool], list[Numbers]] = defaultdict(list)
+        for place, says in explained:
+            self.events[place.sink, place.bucket].add((place.sequence, place.link))
+            match says:
+                case RefusedBySink():
+                    digests = self.refused[says.sink, says.bucket].setdefault(says.sequence, {})
+                    digests[says.digest] = digests.get(says.digest, False) or counts(place)
+                case Dropped():
+                    self._dropped[says.sink, says.bucket, counts(place)].append(says.numbers)
+                case _:
+                    pass
+
+    def dropped_of(self, sink: str, bucket: int, *, counts: bool) -> Sequence[Numbers]:
+        """Numbers that the sink never had, as is said of all sinks or of this one."""
+        return joined(
+            numbers for name in ("", sink) for numbers in self._dropped.get((name, bucket, counts), ())
         )

@@ -1,4 +1,4 @@
-"""What events of the audit say about the audit: what a sink refused or never had, what had to be dropped, which keys sign.
+"""What events of the audit say about the audit: what a sink refused, what had to be dropped, which keys sign.
 
 Read from ``detail``, in the one wording in which it is written::
 
@@ -6,6 +6,10 @@ Read from ``detail``, in the one wording in which it is written::
     audit.refusals_dropped   bucket 3: 12-19, 23
     audit.sink_resumed       sink file, bucket 3: 41-57
     key.created, key.activated, key.revoked   kid zk3l…
+
+**Whether it counts is not decided here**: anybody who can write to a backend can write such an event there. It counts where a
+checkpoint proves it (``identity.audit.trust``). What is missing is explained by a later event of the same bucket, since that is
+where the store notes it; whatever else such an event says is not of the service, and left out.
 """
 
 from __future__ import annotations
@@ -68,31 +72,37 @@ class KeyNamed:
     revoked: bool
 
 
-class NamedKey(NamedTuple):
-    """Where in a chain an event names a signing key."""
+Explanation = RefusedBySink | Dropped | KeyNamed
+"""A further kind that explains numbers that a sink never had is a ``Dropped`` with the name of that sink."""
+
+
+class Place(NamedTuple):
+    """Where in a chain an event stands; the link tells it from others under the same number."""
 
     sink: str
     bucket: int
     sequence: int
-    kid: str
+    link: bytes
 
 
-Explanation = RefusedBySink | Dropped | KeyNamed
+class Explained(NamedTuple):
+    """An explanation, and the event that gives it."""
+
+    place: Place
+    says: Explanation
 
 
 def explanations(event: RecordedEvent) -> Iterator[Explanation]:
-    """What the event explains; nothing for most."""
+    """What the event explains, if it counts; nothing for most."""
     match event.type:
         case EventType.DEAD_LETTERED:
             for sink, bucket, sequence, digest in _DEAD_LETTER.findall(event.detail):
-                yield RefusedBySink(sink, int(bucket), int(sequence), bytes.fromhex(digest))
-        case EventType.REFUSALS_DROPPED:
-            for bucket, listed in _DROPPED.findall(event.detail):
-                for item in listed.split(","):
-                    first, _, last = item.strip().partition("-")
-                    yield Dropped(int(bucket), Numbers(int(first), int(last or first)))
-        case EventType.SINK_RESUMED:
-            yield from _missed(event)
+                if int(bucket) == event.bucket and int(sequence) < event.sequence:
+                    yield RefusedBySink(sink, event.bucket, int(sequence), bytes.fromhex(digest))
+        case EventType.REFUSALS_DROPPED | EventType.SINK_RESUMED:
+            for bucket, numbers, sink in _never_had(event):
+                if bucket == event.bucket and numbers.first <= numbers.last < event.sequence:
+                    yield Dropped(bucket, numbers, sink)
         case EventType.KEY_CREATED | EventType.KEY_ACTIVATED | EventType.KEY_REVOKED:
             named = _KID.search(event.detail)
             if kid := event.key_id or (named[1] if named else ""):
@@ -101,11 +111,16 @@ def explanations(event: RecordedEvent) -> Iterator[Explanation]:
             return
 
 
-def _missed(event: RecordedEvent) -> Iterator[Dropped]:
-    """The store tells of it in the bucket where it was, and after it was; whatever else such an event says is made up."""
-    for sink, bucket, first, last in _RESUMED.findall(event.detail):
-        if int(bucket) == event.bucket and int(first) <= int(last) < event.sequence:
-            yield Dropped(event.bucket, Numbers(int(first), int(last)), sink)
+def _never_had(event: RecordedEvent) -> Iterator[tuple[int, Numbers, str]]:
+    """Bucket, numbers and sink, as ``Dropped`` has it."""
+    if event.type == EventType.SINK_RESUMED:
+        for sink, bucket, first, last in _RESUMED.findall(event.detail):
+            yield int(bucket), Numbers(int(first), int(last)), sink
+        return
+    for bucket, listed in _DROPPED.findall(event.detail):
+        for item in listed.split(","):
+            first, _, last = item.strip().partition("-")
+            yield int(bucket), Numbers(int(first), int(last or first)), ""
 
 
 def joined(numbers: Iterable[Numbers]) -> list[Numbers]:

@@ -21,6 +21,7 @@ MAX_LINE_BYTES = 64 * 1024
 MAX_BUCKET = 2**16
 MAX_SEQUENCE = 2**48
 _TEXTS = ("event_id", "type", "outcome", "detail", "key_id", "checkpoint")
+_PLACE = ("previous", "link")
 _HEX = frozenset("0123456789abcdef")
 
 
@@ -55,7 +56,7 @@ def from_line(line: bytes) -> ExportedEvent:
         raise NotAnEventError(f"longer than {MAX_LINE_BYTES} bytes")
     try:
         members, chain, sink = _parts(parse_json_object(line))
-        previous, link = _bytes(chain["previous"]), _bytes(chain["link"])
+        previous, link = _place(chain)
         digest = sha256(_dumps(members).encode()).digest()
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise NotAnEventError(f"not a line of the file sink: {_said(error)}") from error
@@ -81,6 +82,14 @@ def _check(event: RecordedEvent) -> None:
         raise NotAnEventError("not an audit event: there is no such bucket")
     if not 0 < event.sequence < MAX_SEQUENCE:
         raise NotAnEventError("not an audit event: there is no such sequence number")
+
+
+def _place(chain: dict[str, Any]) -> tuple[bytes, bytes]:
+    # No digest covers what else would stand there.
+    if len(chain) > len(_PLACE):
+        raise ValueError("its place in the chain has other members")
+    previous, link = (_bytes(chain[name]) for name in _PLACE)
+    return previous, link
 
 
 def _bytes(text: object) -> bytes:

@@ -41,18 +41,21 @@ class UsageReport:
 
 @dataclass(frozen=True, slots=True)
 class UsageTaken:
-    """How many uses of a report were new, and how many were there already."""
+    """How many uses of a report were new, how many were there already, and how many found no room. ``lost``: how many others the
+    new ones say are missing."""
 
     recorded: int
     already_recorded: int
+    left: int
+    lost: int
 
 
 class UsageOutbox(Protocol):
     """Takes reports of how tokens were used."""
 
     async def record_uses(self, report: UsageReport) -> UsageTaken:
-        """Records what is not recorded yet. Raises ``AUDIT_UNAVAILABLE`` where there is no room for some of it, and
-        ``STORE_UNAVAILABLE``: some may be recorded, and all of it can be reported again."""
+        """Records what is not recorded yet, as far as there is room. Raises ``STORE_UNAVAILABLE``: some may be recorded. Whatever
+        is left, all of it can be reported again."""
         ...
 
 

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Iterator, Mapping
+import zlib
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +19,7 @@ from typing import IO, Any, NamedTuple
 
 from identity.audit.exported import MAX_LINE_BYTES, ExportedEvent, exported, from_line
 from identity.audit.recorded_event import NotAnEventError
-from identity.audit.sinks.otlp.attributes import from_attributes
+from identity.audit.sinks.otlp.attributes import ATTRIBUTE_NAMES, contradictions, from_attributes
 
 OTLP_SINK = "otlp"
 MAX_DOCUMENT_BYTES = 512 * 1024 * 1024
@@ -39,12 +41,18 @@ class ReadError(Exception):
 
 
 class Found(NamedTuple):
-    """``event``, or what is wrong with what is there. ``bytes_read``: of the file, so far."""
+    """``event``, or what is wrong with what is there. ``bytes_read``: of the file, so far.
+
+    ``is_torn``: it is the end of a file, without an end of its line: what a crash has left, or is being written.
+    ``contradicted``: names of attributes beside the event that say what it does not, or are there twice.
+    """
 
     line: int
     event: ExportedEvent | None
     problem: str
     bytes_read: int
+    is_torn: bool = False
+    contradicted: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +74,7 @@ class EventFile:
         with _opened(self.path) as (unpacked, raw):
             try:
                 yield from _otlp(unpacked, raw) if self.is_otlp else _lines(unpacked, raw)
-            except (OSError, EOFError) as error:
+            except (OSError, EOFError, zlib.error) as error:
                 raise ReadError(f"cannot read {self.path}: {error}") from error
 
 
@@ -81,19 +89,19 @@ def _opened(path: Path) -> Iterator[tuple[IO[bytes], IO[bytes]]]:
 
 
 def _lines(unpacked: IO[bytes], raw: IO[bytes]) -> Iterator[Found]:
-    number, rest = 0, False
+    number = 0
     while line := unpacked.readline(MAX_LINE_BYTES + 2):
-        if not rest:
-            number += 1
-        is_whole = line.endswith(b"\n") or len(line) <= MAX_LINE_BYTES
-        if rest or not line.strip():
-            rest = not is_whole
+        number += 1
+        end = line
+        # Too long for an event: the rest of it is passed over, as far as it goes.
+        while not end.endswith(b"\n") and (rest := unpacked.readline(MAX_LINE_BYTES + 2)):
+            end = rest
+        if not line.strip():
             continue
-        rest = not is_whole
         try:
             yield Found(number, from_line(line.rstrip(b"\n")), "", raw.tell())
         except NotAnEventError as error:
-            yield Found(number, None, str(error), raw.tell())
+            yield Found(number, None, str(error), raw.tell(), is_torn=not end.endswith(b"\n"))
 
 
 def _otlp(unpacked: IO[bytes], raw: IO[bytes]) -> Iterator[Found]:
@@ -103,41 +111,63 @@ def _otlp(unpacked: IO[bytes], raw: IO[bytes]) -> Iterator[Found]:
         if not line.strip():
             continue
         try:
-            document = json.loads(line)
+            document = _json(line)
         except (ValueError, RecursionError):
             # One document over many lines.
             if number > 1:
                 yield Found(number, None, "not a line of JSON", raw.tell())
                 continue
             try:
-                document = json.loads(line + unpacked.read(MAX_DOCUMENT_BYTES))
+                document = _json(line + unpacked.read(MAX_DOCUMENT_BYTES))
             except (ValueError, RecursionError):
                 yield Found(number, None, "not a document of JSON", raw.tell())
                 return
-        for attributes in _attributes(document):
-            yield _found(attributes, number, raw.tell())
+        for attributes, doubled in _attributes(document):
+            yield _found(attributes, doubled, number, raw.tell())
 
 
-def _found(attributes: Mapping[str, Any], number: int, bytes_read: int) -> Found:
+def _json(text: bytes) -> Any:
+    return json.loads(text, object_pairs_hook=_unique)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        # Readers do not agree on which of two counts.
+        raise ValueError("a member is there twice")
+    return members
+
+
+def _found(attributes: Mapping[str, Any], doubled: Collection[str], number: int, bytes_read: int) -> Found:
     try:
         chained = from_attributes(attributes)
         event = exported(chained.event, chained.previous, chained.link, OTLP_SINK)
     except NotAnEventError as error:
         return Found(number, None, str(error), bytes_read)
-    return Found(number, event, "", bytes_read)
+    contradicted = sorted({*contradictions(attributes, chained), *doubled})
+    return Found(number, event, "", bytes_read, contradicted=contradicted)
 
 
-def _attributes(document: Any) -> Iterator[Mapping[str, Any]]:
-    """Those of each span and log record that is an event."""
+def _attributes(document: Any) -> Iterator[tuple[Mapping[str, Any], Collection[str]]]:
+    """Those of each span and log record that is an event; and the names of ours that are there twice."""
     for outer, middle, inner in _PARTS:
         for resource in _each(document, outer):
             for scope in _each(resource, middle):
                 for item in _each(scope, inner):
-                    attributes = {
-                        str(told.get("key")): _value(told.get("value")) for told in _each(item, "attributes")
-                    }
+                    told = [
+                        (str(each.get("key")), _value(each.get("value")))
+                        for each in _each(item, "attributes")
+                    ]
+                    attributes = dict(told)
                     if _IS_EVENT in attributes:
-                        yield attributes
+                        yield attributes, _doubled(told, attributes)
+
+
+def _doubled(told: Sequence[tuple[str, Any]], attributes: Mapping[str, Any]) -> Collection[str]:
+    if len(told) == len(attributes):
+        return ()
+    counts = Counter(name for name, _ in told)
+    return [name for name, count in counts.items() if count > 1 and name in ATTRIBUTE_NAMES]
 
 
 def _each(members: Any, name: str) -> Iterator[Mapping[str, Any]]:
@@ -153,13 +183,13 @@ def _member(members: Mapping[str, Any], name: str) -> Any:
 def _value(value: Any) -> Any:
     if not isinstance(value, dict):
         return None
+    said = [item for item in value.values() if item is not None]
+    if len(said) != 1:
+        # Which of them counts, readers do not agree on: none of them is what an event says.
+        return said or None
     number = _member(value, "intValue")
     try:
         # Protobuf's JSON has 64-bit integers as text.
-        return (
-            next((told for told in value.values() if told is not None), None)
-            if number is None
-            else int(number)
-        )
+        return said[0] if number is None else int(number)
     except (TypeError, ValueError, OverflowError):
         return None

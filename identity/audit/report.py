@@ -8,10 +8,13 @@ from enum import IntEnum
 
 from identity.audit.evidence import Evidence
 from identity.audit.explanations import Numbers
-from identity.audit.findings import Fault, Finding, Findings
+from identity.audit.findings import EVER, Doubt, Fault, Finding, Findings, Span
 from identity.audit.suspects import Suspect
 from identity.audit.trust import Proved, Trust, trust
 from identity.audit.verification import Walked, walk
+
+MAX_PLACES = 5
+"""Places that a remark names."""
 
 
 class Verdict(IntEnum):
@@ -20,26 +23,6 @@ class Verdict(IntEnum):
     GOOD = 0
     FAULTS = 1
     CANNOT_TELL = 2
-
-
-@dataclass(frozen=True, slots=True)
-class Span:
-    """The time that the question is about, both ends included; ``None``: all there is.
-
-    What lies outside is walked too, since a chain has to be followed from where it begins, and not reported.
-    """
-
-    since_ms: int | None = None
-    until_ms: int | None = None
-
-    def meets(self, between_ms: tuple[int, int] | None) -> bool:
-        """Whether something of that time is in the span. What has no time is."""
-        if between_ms is None:
-            return True
-        first, last = between_ms
-        return (self.since_ms is None or last >= self.since_ms) and (
-            self.until_ms is None or first <= self.until_ms
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +51,7 @@ class ChainReport:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """``remarks`` are no faults, and what a reader has to know; ``checked_until_seconds``: by sink, its newest checkpoint that counts."""
+    """``remarks`` are no faults, and what a reader has to know; ``checked_until_seconds``: by sink, the newest checkpoints that count of all buckets."""
 
     chains: Sequence[ChainReport]
     findings: Sequence[Finding]
@@ -81,20 +64,37 @@ class Report:
     verdict: Verdict
 
 
-def report_of(evidence: Evidence, keys: Collection[str], span: Span = Span()) -> Report:
+def report_of(evidence: Evidence, keys: Collection[str], span: Span = EVER) -> Report:
     """Walks every chain. ``keys``: thumbprints of the keys that the auditor trusts."""
     walks = [walk(chain) for chain in evidence.chains()]
-    judged = trust(keys, walks, evidence.named_keys, evidence.revoked_keys)
+    judged = trust(keys, walks, evidence.explained)
+    if any(walked.reported for walked in walks):
+        # What explains it, and when it was, can be told now that it is known what is proved.
+        known = {(walked.sink, walked.bucket): judged.known(walked) for walked in walks}
+        walks = [
+            walk(chain, span, known[chain.sink, chain.bucket]) for chain in evidence.chains(judged.proves)
+        ]
     findings, more = _findings(evidence, walks, judged, span)
     chains = [_chain_report(walked, judged) for walked in walks]
     sinks = sorted({walked.sink for walked in walks})
     checked: dict[str, int] = {}
-    for (sink, kid), seconds in evidence.newest_checkpoints.items():
-        if sink in sinks and kid in judged.counting:
-            checked[sink] = max(checked.get(sink, 0), seconds)
-    signers = {kid for sink, kid in evidence.newest_checkpoints if sink in sinks}
+    for walked in walks:
+        # A checkpoint holds a part of the buckets: the sink is checked as far as the one of them that is checked least.
+        if (seconds := judged.checked_at_seconds(walked)) is not None:
+            checked[walked.sink] = min(checked.get(walked.sink, seconds), seconds)
+    signers = {kid for sink, kid in evidence.signers if sink in sinks}
     unknown = sorted(signers - judged.counting)
-    remarks = list(_remarks(chains, sinks, checked, unknown, span))
+    doubts = [doubt for walked in walks for doubt in walked.reported.doubts]
+    more_doubts = sum(walked.reported.more_doubts for walked in walks)
+    remarks = [*_remarks(chains, sinks, checked, unknown, span), *_doubtful(doubts, more_doubts)]
+    remarks += [
+        f"{place}: the last line has no end, and was left out: a crash has left it, or it is being written"
+        for place in evidence.torn
+    ]
+    unproved = [name for name, places in evidence.asked_for.items() if not any(map(judged.proves, places))]
+    remarks += [
+        f"no checkpoint that counts proves event {name}, by which the time is told" for name in unproved
+    ]
     return Report(
         chains,
         findings,
@@ -104,19 +104,18 @@ def report_of(evidence: Evidence, keys: Collection[str], span: Span = Span()) ->
         checked,
         sorted(signers & judged.counting),
         unknown,
-        _verdict(findings, chains, sinks, checked, span),
+        _verdict(bool(findings or more), bool(doubts or unproved), chains, sinks, checked, span),
     )
 
 
 def _findings(
     evidence: Evidence, walks: Sequence[Walked], judged: Trust, span: Span
 ) -> tuple[Sequence[Finding], int]:
-    together = Findings()
+    together = Findings(span)
     more = evidence.more_suspects + evidence.findings.more
     for finding in _all_findings(evidence, walks, judged):
-        if span.meets(finding.between_ms):
-            together.add(finding)
-    return together.kept, together.more + more + sum(walked.findings.more for walked in walks)
+        together.add(finding)
+    return together.kept, together.more + more + sum(walked.reported.findings.more for walked in walks)
 
 
 def _all_findings(evidence: Evidence, walks: Sequence[Walked], judged: Trust) -> Iterator[Finding]:
@@ -124,7 +123,7 @@ def _all_findings(evidence: Evidence, walks: Sequence[Walked], judged: Trust) ->
     for suspect in evidence.suspects():
         yield _altered(evidence, suspect)
     for walked in walks:
-        yield from walked.findings.kept
+        yield from walked.reported.findings.kept
         yield from judged.findings(walked)
 
 
@@ -192,16 +191,30 @@ def _remarks(
             yield f"sink {chain.sink}, bucket {chain.bucket}: its chain begins with {chain.begins_at}; the sink was new then"
 
 
+def _doubtful(doubts: Sequence[Doubt], more: int) -> Iterator[str]:
+    if not doubts:
+        return
+    places = [f"sink {each.sink}, bucket {each.bucket}: {each.numbers}" for each in doubts[:MAX_PLACES]]
+    if more or len(doubts) > MAX_PLACES:
+        places.append("…")
+    count = sum(each.count for each in doubts) + more
+    yield (
+        f"in doubt, since no checkpoint that counts proves the events that explain it: {count} numbers ({'; '.join(places)}). A sink "
+        "may have refused them, or somebody may have written the explanation of what he took out; verify again with a later checkpoint"
+    )
+
+
 def _verdict(
-    findings: Sequence[Finding],
+    has_faults: bool,
+    has_doubts: bool,
     chains: Sequence[ChainReport],
     sinks: Sequence[str],
     checked: dict[str, int],
     span: Span,
 ) -> Verdict:
-    if findings:
+    if has_faults:
         return Verdict.FAULTS
-    if not chains or any(sink not in checked for sink in sinks):
+    if has_doubts or not chains or any(sink not in checked for sink in sinks):
         return Verdict.CANNOT_TELL
     if span.until_ms is not None and min(checked.values()) * 1000 < span.until_ms:
         return Verdict.CANNOT_TELL

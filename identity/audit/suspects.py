@@ -32,10 +32,12 @@ class Suspect:
     line: int
     stands_at: tuple[int, int] | None = None
 
-    def outcomes(self, before: Collection[bytes]) -> set[bytes]:
-        """The links that an event after it can have been made with, whichever of its members was altered."""
-        computed = {link_after(link, self.digest) for link in list(before)[:MAX_OUTCOMES]}
-        return {self.link, link_after(self.previous, self.digest)} | computed
+    def outcomes(self) -> set[bytes]:
+        """The links that an event after it can have been made with, if it follows what it says, or says what it should give.
+
+        What stands before it is then in none of them, and proved by nothing that comes after.
+        """
+        return {self.link, link_after(self.previous, self.digest)}
 
 
 @dataclass(slots=True)
@@ -64,6 +66,11 @@ class Suspects:
 
     def __iter__(self) -> Iterator[Suspect]:
         return iter(self._all)
+
+    def lift(self) -> None:
+        """Forgets where they stand, for another walk."""
+        for suspect in self._all:
+            suspect.stands_at = None
 
     @property
     def buckets(self) -> set[int]:

@@ -9,18 +9,21 @@ published set, so these are seldom all. The others are found in the audit itself
    today vouch for those of before; and the first event of a new key, proved by its predecessor, vouches forward.
 3. A key that a ``key.revoked`` names counts only if the auditor has named it: others may have had it.
 
+What explains that an event is missing counts by the same measure: a checkpoint that counts has to prove the event that says so.
+
 A chain is proved as far as a checkpoint that counts has found it equal. Nobody who lacks such a key can write a chain anew so
 that this is not seen.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from identity.audit.explanations import NamedKey, Numbers
+from identity.audit.explanations import Explained, KeyNamed, Numbers, Place
 from identity.audit.findings import Fault, Finding
-from identity.audit.verification import Claim, Proof, Walked
+from identity.audit.runs import Proof, Run
+from identity.audit.verification import Differing, Known, Walked
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,79 +40,94 @@ class Trust:
     """``counting``: the keys that count, in the end."""
 
     counting: set[str] = field(default_factory=set)
+    chains: Mapping[tuple[str, int], Walked] = field(default_factory=dict)
 
     def proved(self, walked: Walked) -> Proved | None:
-        """The last run of the chain that a checkpoint proves something of."""
-        for run in reversed(walked.runs):
-            proofs = [proof for kid, proof in run.proofs.items() if kid in self.counting]
-            if proofs:
-                furthest = max(proofs)
-                return Proved(
-                    Numbers(run.numbers.first, furthest.sequence),
-                    furthest.time_ms,
-                    furthest.issued_at_seconds,
-                )
-        return None
+        """How far the chain is proved, and back to where."""
+        ends = [(proof, run.begins_at) for run in walked.runs if (proof := self._furthest(run))]
+        if not ends:
+            return None
+        furthest, begins_at = max(ends)
+        return Proved(Numbers(begins_at, furthest.sequence), furthest.time_ms, furthest.issued_at_seconds)
 
-    def proves(self, walked: Walked, sequence: int) -> bool:
-        """Whether the event of that number is proved."""
-        return any(
-            run.numbers.first <= sequence <= proof.sequence
-            for run in walked.runs
-            for kid, proof in run.proofs.items()
-            if kid in self.counting
+    def checked_at_seconds(self, walked: Walked) -> int | None:
+        """When a key that counts has signed last how far this chain has got."""
+        return max(
+            (at for kid, at in walked.claimed_at_seconds.items() if kid in self.counting), default=None
         )
+
+    def proves(self, place: Place) -> bool:
+        """Whether the event that stands there is proved."""
+        walked = self.chains.get((place.sink, place.bucket))
+        run = None if walked is None else walked.explaining.get((place.sequence, place.link))
+        return (
+            run is not None
+            and (furthest := self._furthest(run)) is not None
+            and furthest.sequence >= place.sequence
+        )
+
+    def known(self, walked: Walked) -> Known:
+        """Up to where each run of the chain is proved."""
+        return {
+            (run.numbers.first, run.first_link): proof.sequence
+            for run in walked.runs
+            if (proof := self._furthest(run))
+        }
 
     def findings(self, walked: Walked) -> Iterable[Finding]:
         """What checkpoints that count say against the chain."""
-        differing = [claim for claim in walked.differing if claim.kid in self.counting]
+        differing = [each for kid, each in walked.differing.items() if kid in self.counting]
         if differing:
             yield _differs(walked, differing)
         beyond = [proof for kid, proof in walked.beyond.items() if kid in self.counting]
         if beyond:
-            yield from _cut_off(walked, max(beyond))
+            yield from self._cut_off(walked, max(beyond))
+
+    def _furthest(self, run: Run) -> Proof | None:
+        return max((proof for kid, proof in run.proofs.items() if kid in self.counting), default=None)
+
+    def _cut_off(self, walked: Walked, furthest: Proof) -> Iterable[Finding]:
+        if furthest.sequence <= walked.ends_at:
+            return
+        text = f"cut off: the sink had acknowledged events up to {furthest.sequence}, a checkpoint says"
+        proved = self.proved(walked)
+        since_ms = proved.last_ms if proved else 0
+        yield Finding(
+            Fault.MISSING,
+            text,
+            walked.sink,
+            walked.bucket,
+            Numbers(walked.ends_at + 1, furthest.sequence),
+            between_ms=(since_ms, max(since_ms, furthest.issued_at_seconds * 1000)),
+        )
 
 
-def trust(
-    given: Collection[str], chains: Sequence[Walked], named: Collection[NamedKey], revoked: Collection[str]
-) -> Trust:
+def trust(given: Collection[str], chains: Sequence[Walked], explained: Collection[Explained]) -> Trust:
     """By the rules above; ``given`` are the thumbprints of the keys that the auditor has named."""
-    found = Trust(set(given))
-    by_name = {(walked.sink, walked.bucket): walked for walked in chains}
-    open_names = [key for key in named if key.kid not in revoked]
-    while news := {
-        key.kid
-        for key in open_names
-        if key.kid not in found.counting
-        and (walked := by_name.get((key.sink, key.bucket))) is not None
-        and found.proves(walked, key.sequence)
-    }:
+    found = Trust(set(given), {(walked.sink, walked.bucket): walked for walked in chains})
+    named = [(place, says) for place, says in explained if isinstance(says, KeyNamed)]
+    # That a key was revoked is believed of anybody: it takes trust away, and gives none.
+    revoked = {says.kid for _, says in named if says.revoked}
+    open_names = [(place, says.kid) for place, says in named if says.kid not in revoked]
+    while news := {kid for place, kid in open_names if kid not in found.counting and found.proves(place)}:
         found.counting |= news
     return found
 
 
-def _differs(walked: Walked, differing: Sequence[Claim]) -> Finding:
-    first = differing[0]
-    more = f", and {len(differing) - 1} more checkpoints differ" if len(differing) > 1 else ""
+def _differs(walked: Walked, differing: Sequence[Differing]) -> Finding:
+    first = min((each.first for each in differing), key=lambda claim: claim.sequence)
+    count = sum(each.count for each in differing)
+    more = f", and {count - 1} more checkpoints differ" if count > 1 else ""
     text = (
         f"the checkpoint that {first.kid} has signed at {first.issued_at_seconds} has another link here: events up to "
         f"this one were written anew{more}"
     )
+    last_seconds = max(each.last_issued_at_seconds for each in differing)
     return Finding(
         Fault.CHECKPOINT_DIFFERS,
         text,
         walked.sink,
         walked.bucket,
         Numbers(first.sequence, first.sequence),
-        between_ms=(0, first.issued_at_seconds * 1000),
+        between_ms=(0, last_seconds * 1000),
     )
-
-
-def _cut_off(walked: Walked, furthest: Proof) -> Iterable[Finding]:
-    last = walked.runs[-1].numbers.last if walked.runs else 0
-    if furthest.sequence <= last:
-        return
-    text = f"cut off: the sink had acknowledged events up to {furthest.sequence}, a checkpoint says"
-    numbers = Numbers(last + 1, furthest.sequence)
-    between = (walked.last_ms, max(walked.last_ms, furthest.issued_at_seconds * 1000))
-    yield Finding(Fault.MISSING, text, walked.sink, walked.bucket, numbers, between_ms=between)

@@ -146,7 +146,7 @@ def _found(
             for file in files:
                 for item in read(file):
                     if item.event is None:
-                        unreadable += 1
+                        unreadable += not item.is_torn
                     elif selection.takes(item.event.event) and item.event.event.event_id not in seen:
                         seen.add(item.event.event.event_id)
                         yield item.event.event

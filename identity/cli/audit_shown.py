@@ -24,7 +24,7 @@ def as_json(event: RecordedEvent) -> str:
 def as_line(event: RecordedEvent) -> Text:
     """One line."""
     told = [
-        f"{name}={_shown(value)}"
+        f"{name}={printable(value)}"
         for name, value in (
             ("subject", _subject(event)),
             ("session", event.session_id),
@@ -43,8 +43,8 @@ def as_line(event: RecordedEvent) -> Text:
         "  ",
         (f"{event.severity:7}", _STYLES.get(event.severity, "")),
         "  ",
-        (f"{_shown(event.type):26}", _STYLES.get(event.severity, "")),
-        f"  {_shown(event.outcome):7}  ",
+        (f"{printable(event.type):26}", _STYLES.get(event.severity, "")),
+        f"  {printable(event.outcome):7}  ",
         "  ".join(told),
     )
 
@@ -69,16 +69,17 @@ def add_row(shown: Table, event: RecordedEvent) -> None:
         event.ip_address,
         event.detail or event.method,
     )
-    shown.add_row(*(Text(_shown(value)) for value in values), style=_STYLES.get(event.severity, ""))
+    shown.add_row(*(Text(printable(value)) for value in values), style=_STYLES.get(event.severity, ""))
 
 
 def _subject(event: RecordedEvent) -> str:
     return f"~{event.subject[:16]}" if event.subject_is_pseudonym else event.subject
 
 
-def _shown(value: str) -> str:
+def printable(value: str, max_chars: int = MAX_CHARS) -> str:
+    """As far as it can do no harm to a terminal; what is long is cut."""
     text = _CONTROL.sub("�", str(value))
-    return text if len(text) <= MAX_CHARS else text[: MAX_CHARS - 1] + "…"
+    return text if len(text) <= max_chars else text[: max_chars - 1] + "…"
 
 
 def _time(event: RecordedEvent) -> str:

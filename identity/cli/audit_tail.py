@@ -133,35 +133,20 @@ def _tail_file(file: Path, printer: _Printer, *, follow: bool) -> None:
 
 def _lines_of(file: Path, *, follow: bool) -> Iterator[bytes | None]:
     """Whole lines; ``None`` whenever all that is there has been read."""
+    from identity.audit.sinks.file.following import FollowedFile
+
     try:
-        opened = file.open("rb")
+        followed = FollowedFile(file, lambda said: typer.secho(f"({said})", dim=True, err=True))
     except OSError as error:
         fail(f"cannot read {file}: {error.strerror}")
-    begun = b""
     try:
         while True:
-            while piece := opened.readline():
-                begun += piece
-                if begun.endswith(b"\n"):
-                    yield begun.rstrip(b"\n")
-                    begun = b""
+            yield from followed.new_lines()
             yield None
             if not follow:
                 return
-            if _is_another(file, opened.fileno()):
-                opened.close()
-                opened, begun = file.open("rb"), b""
-            else:
-                time.sleep(LOOK_SECONDS)
+            time.sleep(LOOK_SECONDS)
+    except OSError as error:
+        fail(f"cannot read {file}: {error.strerror}")
     finally:
-        opened.close()
-
-
-def _is_another(file: Path, descriptor: int) -> bool:
-    """Whether the name is another file's by now, which is there."""
-    import os
-
-    try:
-        return not os.path.samestat(os.fstat(descriptor), file.stat())
-    except FileNotFoundError:
-        return False
+        followed.close()

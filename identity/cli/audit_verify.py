@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from identity.audit.report import ChainReport, Report
 
 MAX_SHOWN = 100
+MAX_REMARK_CHARS = 2_000
 _EVENT_ID = re.compile(r"[0-9a-f]{20}")
 _VERDICTS = {0: "good", 1: "faults", 2: "cannot tell"}
 
@@ -92,10 +93,14 @@ def verify(
                 for file in chosen:
                     source = evidence.new_source(str(file.path), is_ordered=not file.is_otlp)
                     for found in read(file):
-                        if found.event is None:
+                        if found.is_torn:
+                            evidence.leave_out_torn(source, found.line)
+                        elif found.event is None:
                             evidence.add_unreadable(found.problem, source, found.line)
                         else:
                             evidence.add(found.event, source, found.line)
+                            if found.contradicted:
+                                evidence.add_contradicted(found.event, found.contradicted, source, found.line)
         except ReadError as error:
             cannot_tell(str(error))
         report = report_of(evidence, trusted, _span(evidence, since, until))
@@ -107,7 +112,7 @@ def verify(
 
 
 def _span(evidence: Evidence, since: str | None, until: str | None) -> Any:
-    from identity.audit.report import Span
+    from identity.audit.findings import Span
 
     return Span(_moment(evidence, since, "--from"), _moment(evidence, until, "--to"))
 
@@ -115,10 +120,12 @@ def _span(evidence: Evidence, since: str | None, until: str | None) -> Any:
 def _moment(evidence: Evidence, text: str | None, option: str) -> int | None:
     if text is None or not _EVENT_ID.fullmatch(text):
         return moment_of(text, option)
-    at = evidence.time_of(text)
-    if at is None:
+    times = evidence.times_of(text)
+    if not times:
         cannot_tell(f"{option}: there is no event {text}, or it was altered")
-    return at
+    if len(times) > 1:
+        cannot_tell(f"{option}: there are several events {text}, and they say different times")
+    return times[0]
 
 
 def _document(report: Report) -> dict[str, Any]:
@@ -164,26 +171,29 @@ def _show(report: Report, *, show_buckets: bool) -> None:
     from rich.console import Console
     from rich.text import Text
 
+    from identity.cli.audit_shown import printable
+
     console = Console(soft_wrap=True)
     if report.chains:
         console.print(_by_bucket(report) if show_buckets else _by_sink(report))
     for finding in report.findings[:MAX_SHOWN]:
-        where = [finding.sink and f"sink {finding.sink}"]
+        where = [finding.sink and f"sink {printable(finding.sink)}"]
         where.append("" if finding.bucket is None else f"bucket {finding.bucket}")
         where.append(f"sequence {finding.numbers}" if finding.numbers else "")
         told = ", ".join(filter(None, where))
-        ids = f" ({', '.join(finding.event_ids)})" if finding.event_ids else ""
-        place = f" [{finding.place}]" if finding.place else ""
+        ids = f" ({', '.join(map(printable, finding.event_ids))})" if finding.event_ids else ""
+        place = f" [{printable(finding.place, MAX_REMARK_CHARS)}]" if finding.place else ""
+        text = printable(finding.text, MAX_REMARK_CHARS)
         console.print(
             Text.assemble(
-                (finding.fault.value, "bold red"), f"  {told}{': ' if told else ''}{finding.text}{ids}{place}"
+                (finding.fault.value, "bold red"), f"  {told}{': ' if told else ''}{text}{ids}{place}"
             )
         )
     more = len(report.findings) - MAX_SHOWN
     if more > 0 or report.more_findings:
         console.print(f"and {max(more, 0) + report.more_findings} more; --json has {len(report.findings)}")
     for remark in report.remarks:
-        console.print(Text(remark, "yellow"))
+        console.print(Text(printable(remark, MAX_REMARK_CHARS), "yellow"))
     colour = {0: "bold green", 1: "bold red", 2: "bold yellow"}[report.verdict]
     console.print(Text(_sentence(report), colour))
 
@@ -202,6 +212,9 @@ def _sentence(report: Report) -> str:
 
 def _by_sink(report: Report) -> Table:
     from rich.table import Table
+    from rich.text import Text
+
+    from identity.cli.audit_shown import printable
 
     by_sink: defaultdict[str, list[ChainReport]] = defaultdict(list)
     for chain in report.chains:
@@ -223,7 +236,7 @@ def _by_sink(report: Report) -> Table:
         last = max((chain.last_ms for chain in chains if chain.numbers), default=0)
         checked = report.checked_until_seconds.get(sink)
         table.add_row(
-            sink,
+            Text(printable(sink)),
             str(len(chains)),
             *_counts(chains, first, last, _time(checked * 1000) if checked else "none"),
         )
@@ -232,6 +245,9 @@ def _by_sink(report: Report) -> Table:
 
 def _by_bucket(report: Report) -> Table:
     from rich.table import Table
+    from rich.text import Text
+
+    from identity.cli.audit_shown import printable
 
     table = Table(
         "sink", "bucket", "sequence", "proved", "events", "from", "to", "checkpoint", "after it", "duplicates", "refused",
@@ -240,7 +256,7 @@ def _by_bucket(report: Report) -> Table:
     for chain in report.chains:
         proved = chain.proved
         table.add_row(
-            chain.sink,
+            Text(printable(chain.sink)),
             str(chain.bucket),
             str(chain.numbers or ""),
             str(proved.numbers) if proved else "",

@@ -8,6 +8,7 @@ import json
 import os
 import socket
 from collections.abc import Iterator, Mapping, Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from identity.config import Settings
 
 CLIENTS_FILE = "clients.json"
+_MADE_FOR = "made_for"
 LOGIN_CLIENT, ADMIN_CLIENT, VERIFIER_CLIENT = "dev-login", "dev-admin", "dev-orders"
 RELAY_POLL_MS = 100
 
@@ -107,7 +109,10 @@ def _settings(data_dir: Path, redis_url: str, grpc_port: int, http_port: int) ->
 
 
 async def _clients(settings: Settings, data_dir: Path) -> Mapping[str, str]:
-    """The secrets of the three clients, made at the first start and kept beside the store that knows them."""
+    """The secrets of the three clients, made at the first start and kept beside the store that knows them.
+
+    They are made anew when a later version lets them do something else.
+    """
     from grpc_identity.v1 import clients_pb2
     from identity.bootstrap import bootstrap_client
 
@@ -131,18 +136,22 @@ async def _clients(settings: Settings, data_dir: Path) -> Mapping[str, str]:
     policies: dict[str, tuple[str, clients_pb2.ClientPolicy]] = {
         LOGIN_CLIENT: ("Login service (development)", login_policy),
         ADMIN_CLIENT: ("Administrator (development)", clients_pb2.ClientPolicy(grants=["GRANT_ADMIN"])),
-        VERIFIER_CLIENT: ("Orders (development)", clients_pb2.ClientPolicy(grants=["GRANT_VERIFY"])),
+        VERIFIER_CLIENT: (
+            "Orders (development)",
+            clients_pb2.ClientPolicy(grants=["GRANT_VERIFY", "GRANT_REPORT_USAGE"]),
+        ),
     }
+    made_for = sha256(repr(policies).encode()).hexdigest()
+    if kept.get(_MADE_FOR) == made_for:
+        return kept
     made = {
         client_id: await bootstrap_client(
             settings, client_id=client_id, display_name=name, policy=policy, replace_secret=True
         )
         for client_id, (name, policy) in policies.items()
-        if client_id not in kept
     }
-    if made:
-        _write_private(path, {**kept, **made})
-    return {**kept, **made}
+    _write_private(path, {**made, _MADE_FOR: made_for})
+    return made
 
 
 def _what_is_known(

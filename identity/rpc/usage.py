@@ -11,7 +11,7 @@ from grpc_identity.v1 import identity_service_pb2 as pb
 from identity.audit.event import NOBODY, EndUser
 from identity.errors import field_invalid
 from identity.rpc.authentication import well_formed_traceparent
-from identity.sessions.usage import ReportedUse
+from identity.sessions.usage import ReportedLoss, ReportedUse
 from identity.telemetry.redaction import redacted
 
 SPOOL_ID_BYTES = 16
@@ -28,28 +28,43 @@ _REASON = re.compile(r"[A-Z][A-Z0-9_]{0,63}")
 _STATUS_CODES = frozenset(code.name for code in grpc.StatusCode)
 
 
-def usage_report(request: pb.RecordUsageRequest, *, now_ms: int) -> tuple[bytes, tuple[ReportedUse, ...]]:
+def usage_report(
+    request: pb.RecordUsageRequest, *, now_ms: int
+) -> tuple[bytes, tuple[ReportedUse | ReportedLoss, ...]]:
     """The spool and its records. Raises ``FIELD_INVALID``."""
     if len(request.spool_id) != SPOOL_ID_BYTES:
         raise field_invalid("spool_id", f"has {SPOOL_ID_BYTES} bytes")
     if not 1 <= len(request.records) <= MAX_RECORDS:
         raise field_invalid("records", f"has {len(request.records)} entries; 1 to {MAX_RECORDS} are allowed")
-    before, uses = 0, []
+    before = 0
+    reported: list[ReportedUse | ReportedLoss] = []
     for place, record in enumerate(request.records):
         at = f"records[{place}]"
         if not before < record.sequence <= MAX_NUMBER:
             raise field_invalid(f"{at}.sequence", "does not rise, or is too high")
         before = record.sequence
-        uses.append(_use(at, record, now_ms))
-    return request.spool_id, tuple(uses)
+        reported.append(
+            _loss(at, record, now_ms) if record.step == pb.USAGE_STEP_LOST else _use(at, record, now_ms)
+        )
+    return request.spool_id, tuple(reported)
+
+
+def _loss(at: str, record: pb.UsageRecord, now_ms: int) -> ReportedLoss:
+    if not record.lost_records:
+        raise field_invalid(f"{at}.lost_records", "is how many records were lost")
+    return ReportedLoss(
+        number=record.sequence,
+        records=record.lost_records,
+        # Of a use that was refused for its time as well; what is refused here nobody hears of.
+        since_ms=_nearest_time(record.lost_since_ms, now_ms),
+        until_ms=_nearest_time(record.occurred_at_ms, now_ms),
+    )
 
 
 def _use(at: str, record: pb.UsageRecord, now_ms: int) -> ReportedUse:
     if record.step not in (pb.USAGE_STEP_BEGUN, pb.USAGE_STEP_ENDED):
         raise field_invalid(f"{at}.step", "is not a step this service knows")
     is_begun = record.step == pb.USAGE_STEP_BEGUN
-    if not now_ms - MAX_AGE_MS <= record.occurred_at_ms <= now_ms + MAX_AHEAD_MS:
-        raise field_invalid(f"{at}.occurred_at_ms", "is more than 366 days ago, or more than a day ahead")
     if record.reason and not _REASON.fullmatch(record.reason):
         raise field_invalid(f"{at}.reason", "is not a reason")
     if (record.status_code not in _STATUS_CODES) if not is_begun else record.status_code:
@@ -57,7 +72,7 @@ def _use(at: str, record: pb.UsageRecord, now_ms: int) -> ReportedUse:
     return ReportedUse(
         number=record.sequence,
         is_begun=is_begun,
-        occurred_at_ms=record.occurred_at_ms,
+        occurred_at_ms=_time(f"{at}.occurred_at_ms", record.occurred_at_ms, now_ms),
         method=_text(f"{at}.method", record.method, required=True),
         subject=_text(f"{at}.subject", record.subject, required=True),
         session_id=_text(f"{at}.session_id", record.session_id),
@@ -69,6 +84,16 @@ def _use(at: str, record: pb.UsageRecord, now_ms: int) -> ReportedUse:
         reason=record.reason,
         traceparent=well_formed_traceparent(record.traceparent),
     )
+
+
+def _time(field: str, milliseconds: int, now_ms: int) -> int:
+    if not now_ms - MAX_AGE_MS <= milliseconds <= now_ms + MAX_AHEAD_MS:
+        raise field_invalid(field, "is more than 366 days ago, or more than a day ahead")
+    return milliseconds
+
+
+def _nearest_time(milliseconds: int, now_ms: int) -> int:
+    return min(max(milliseconds, now_ms - MAX_AGE_MS), now_ms + MAX_AHEAD_MS)
 
 
 def _end_user(at: str, record: pb.UsageRecord) -> EndUser:

@@ -6,11 +6,14 @@ subject has used any token. So a record says who says it (``reported_by``), and 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 from identity.audit.event import Circumstances, EndUser, Event, EventType, Outcome
 from identity.audit.ports import UsageOutbox, UsageReport, UsageTaken
+from identity.audit.recorded_event import timestamp
 from identity.clients.policy import Grant, require_grant
+from identity.errors import audit_unavailable
 from identity.sessions.caller import Caller
 
 OK = "OK"
@@ -36,17 +39,40 @@ class ReportedUse:
 
 
 @dataclass(frozen=True, slots=True)
+class ReportedLoss:
+    """Records of uses that a host could not keep: how many, the first and the last of them when. ``number`` as with uses."""
+
+    number: int
+    records: int
+    since_ms: int
+    until_ms: int
+
+
+@dataclass(frozen=True, slots=True)
 class RecordUsage:
-    """The use case. ``issuer`` is this service."""
+    """The use case. ``issuer`` is this service; ``count_lost`` is told of records that others say are missing."""
 
     outbox: UsageOutbox
     issuer: str
+    count_lost: Callable[[int], None]
 
-    async def __call__(self, caller: Caller, spool_id: bytes, uses: tuple[ReportedUse, ...]) -> UsageTaken:
+    async def __call__(
+        self, caller: Caller, spool_id: bytes, reported: tuple[ReportedUse | ReportedLoss, ...]
+    ) -> UsageTaken:
         """Records them, each once. Raises ``GRANT_MISSING`` and ``AUDIT_UNAVAILABLE``."""
         require_grant(caller.policy, Grant.REPORT_USAGE)
-        events = [(use.number, self._event(caller, use)) for use in uses]
-        return await self.outbox.record_uses(UsageReport(caller.client_id, spool_id, events))
+        events = [
+            (
+                item.number,
+                self._lost(caller, item) if isinstance(item, ReportedLoss) else self._event(caller, item),
+            )
+            for item in reported
+        ]
+        taken = await self.outbox.record_uses(UsageReport(caller.client_id, spool_id, events))
+        self.count_lost(taken.lost)
+        if taken.left:
+            raise audit_unavailable()
+        return taken
 
     def _event(self, caller: Caller, use: ReportedUse) -> Event:
         is_foreign = use.issuer not in {"", self.issuer}
@@ -69,6 +95,17 @@ class RecordUsage:
             use.subject,
             use.session_id,
         )
+
+    @staticmethod
+    def _lost(caller: Caller, lost: ReportedLoss) -> Event:
+        circumstances = replace(
+            caller.circumstances,
+            detail=f"between {timestamp(lost.since_ms)} and {timestamp(lost.until_ms)}",
+            count=lost.records,
+            reported_by=caller.client_id,
+            occurred_at_ms=lost.until_ms,
+        )
+        return Event(EventType.USES_LOST, Outcome.REFUSED, circumstances)
 
 
 def _outcome(use: ReportedUse) -> Outcome:

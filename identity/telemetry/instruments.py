@@ -252,6 +252,13 @@ REFUSALS_FOLDED = Instrument(
     Where.SERVER,
     "Refusals that were counted and not recorded one by one, because there were so many.",
 )
+USES_LOST = Instrument(
+    "identity.audit.uses.lost",
+    Kind.COUNTER,
+    "{record}",
+    Where.SERVER,
+    "Records of how tokens were used that other servers could not keep, as those report.",
+)
 VERIFIERS = Instrument(
     "identity.verifier.count",
     Kind.UP_DOWN_COUNTER,

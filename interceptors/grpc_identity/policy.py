@@ -105,7 +105,7 @@ class UsageAudit(Enum):
 
     NONE = "none"
     USE = "use"
-    """Recorded; the call goes on while the record waits to be delivered."""
+    """Recorded when it ends, a stream also when it begins; the call goes on while the record waits to be delivered."""
     MUST = "must"
     """Recorded, or the call is refused."""
 

@@ -71,11 +71,12 @@ class Session:
 
 @dataclass
 class Account:
-    """All that was found out."""
+    """All that was found out. ``lost_uses``: how many records of uses are missing, by the client that says so."""
 
     sessions: dict[str, Session]
     revoked_tokens: set[str]
     refusals: Counter[tuple[str, str]]
+    lost_uses: Counter[str]
 
 
 def account_of(spans: Iterable[Any]) -> Account:
@@ -84,7 +85,7 @@ def account_of(spans: Iterable[Any]) -> Account:
     by_bucket: dict[int, list[Mapping[str, Any]]] = defaultdict(list)
     for event in sorted(events.values(), key=lambda event: event["identity.event.sequence"]):
         by_bucket[event["identity.event.bucket"]].append(event)
-    account = Account({}, set(), Counter())
+    account = Account({}, set(), Counter(), Counter())
     for in_order in by_bucket.values():
         for event in in_order:
             _take(account, event)
@@ -111,6 +112,8 @@ def _take(account: Account, event: Mapping[str, Any]) -> None:
             session.addresses.append(event["client.address"])
     elif kind == "token.used" and session is not None:
         session.uses.append(_use(event))
+    elif kind == "token.uses_lost":
+        account.lost_uses[event["identity.event.reported_by"]] += event["identity.event.count"]
     elif kind == "token.revoked":
         account.revoked_tokens.add(event["identity.token.id"])
     elif event["identity.event.outcome"] == "refused" and not session_ends(event):

@@ -141,6 +141,7 @@ async def test_ten_thousand_operations_are_told_from_spans_alone(
         assert_same(account.sessions[known.session_id], known)
     assert account.revoked_tokens == workload.revoked_tokens
     assert account.refusals == workload.refused
+    assert not account.lost_uses
     ends = {session.ended.why for session in account.sessions.values()}
     assert ends == {
         "expired",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import exported_ranges as made
@@ -14,8 +15,9 @@ from grpc_identity.jwk import KeySet
 from grpc_identity.jws import verify_compact
 from grpc_identity.testing import InMemoryIssuer
 from identity.audit import checkpoints
-from identity.audit.chain import ChainHead
+from identity.audit.chain import GENESIS, ChainedEvent, ChainHead
 from identity.audit.checkpoints import NotACheckpointError, read
+from identity.audit.findings import Span
 from identity.audit.report import Verdict
 
 OURS, OTHER, NEXT = made.key(1), made.key(2), made.key(3)
@@ -96,6 +98,39 @@ def test_a_checkpoint_that_was_altered_before_it_was_exported_is_named() -> None
     lines = with_checkpoint(made.checked_range(), lambda token: token[:-2] + "AA")
     report = made.verified(lines)
     assert made.told(report) == [("checkpoint_forged", 0, "9")]
+
+
+def test_a_forged_checkpoint_is_named_in_the_sinks_asked_for_whatever_was_read_before() -> None:
+    told = made.checkpoint_event(0, 1, OURS, HEADS)
+    forged = made.event(0, 1, type="audit.checkpoint", checkpoint=told.checkpoint[:-2] + "AA")
+    chain = made.chain_of([forged])
+    files = (made.lines_of(chain, "otlp"), made.lines_of(chain))
+    assert ("checkpoint_forged", 0, "1") in made.told(made.verified(*files, sinks=["file"]))
+
+
+def test_a_sink_is_checked_as_far_as_the_bucket_that_is_checked_least() -> None:
+    """Of two checkpoints that were signed together, for some of the buckets each, one was taken away with the tail of a bucket."""
+    chains = {
+        bucket: made.chain_of([made.event(bucket, number + 1) for number in range(4)]) for bucket in (1, 2)
+    }
+    asked = Span(until_ms=made.START_MS + 40 * made.SECOND_MS)
+
+    def verdict(*told: tuple[int, Mapping[int, int]], kept: int) -> Verdict:
+        """``told``: checkpoints, each with its second and how far it says that buckets have got."""
+        own: list[ChainedEvent] = []
+        for sequence, (seconds, said) in enumerate(told, 1):
+            heads = {bucket: made.head_of(chains[bucket][:count]) for bucket, count in said.items()}
+            heads |= {0: made.head_of(own)} if own else {}
+            token = OURS.checkpoint("file", heads, made.START_MS + seconds * made.SECOND_MS)
+            event = made.event(0, sequence, type="audit.checkpoint", checkpoint=token)
+            own += made.chain_of([event], head=made.head_of(own) if own else GENESIS)
+        lines = made.lines_of([*own, *chains[1], *chains[2][:kept]])
+        return made.verified(lines, is_ordered=False, span=asked).verdict
+
+    early, some, others = (3, {1: 2, 2: 2}), (50, {1: 4}), (50, {2: 4})
+    assert verdict(early, some, others, kept=4) is Verdict.GOOD
+    assert verdict(early, some, others, kept=3) is Verdict.FAULTS
+    assert verdict(early, some, kept=3) is Verdict.CANNOT_TELL
 
 
 def test_a_checkpoint_of_a_key_that_nobody_trusts_proves_nothing() -> None:

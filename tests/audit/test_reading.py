@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,20 @@ def test_a_line_of_any_length_takes_no_more_than_its_bound(tmp_path: Path) -> No
     path.write_bytes(b"x" * (3 * MAX_LINE_BYTES) + b"\n\n" + LINE + b"\n" + LINE[:50])
     found = list(EventFile(path).found())
     assert [(item.line, item.event is not None) for item in found] == [(1, False), (3, True), (4, False)]
+    assert [item.is_torn for item in found] == [False, False, True]
+
+
+@pytest.mark.parametrize("torn", [b'{"audience":"ord', b"x" * (2 * MAX_LINE_BYTES + 3), b"\0" * 4096])
+def test_a_last_line_without_its_end_is_known_as_torn(tmp_path: Path, torn: bytes) -> None:
+    path = tmp_path / "audit.jsonl"
+    path.write_bytes(LINE + b"\n" + torn)
+    assert [(item.line, item.is_torn) for item in EventFile(path).found()] == [(1, False), (2, True)]
+    path.write_bytes(LINE + b"\n" + torn + b"\n" + LINE)
+    assert [(item.line, item.is_torn) for item in EventFile(path).found()] == [
+        (1, False),
+        (2, False),
+        (3, False),
+    ]
 
 
 def test_a_file_that_is_not_what_its_name_says_cannot_be_read(tmp_path: Path) -> None:
@@ -88,5 +103,62 @@ def test_a_file_that_is_not_what_its_name_says_cannot_be_read(tmp_path: Path) ->
     path.write_bytes(LINE)
     with pytest.raises(ReadError, match=r"audit\.jsonl\.gz"):
         list(EventFile(path).found())
+    packed = gzip.compress(LINE * 50, mtime=0)
+    for damaged in (packed[:-9], packed[:12] + b"\xff" * 40 + packed[52:], packed[:-8] + bytes(8)):
+        path.write_bytes(damaged)
+        with pytest.raises(ReadError, match=r"audit\.jsonl\.gz"):
+            list(EventFile(path).found())
     with pytest.raises(ReadError, match="No such file"):
         list(EventFile(tmp_path / "none").found())
+
+
+def test_a_place_in_the_chain_has_no_other_members() -> None:
+    members = json.loads(LINE)
+    members["chain"]["note"] = "x"
+    with pytest.raises(NotAnEventError, match="other members"):
+        from_line(json.dumps(members).encode())
+
+
+def otlp_found(tmp_path: Path, attributes: list[dict[str, Any]]) -> Any:
+    path = tmp_path / "spans.json"
+    path.write_text(
+        json.dumps({"resourceSpans": [{"scopeSpans": [{"spans": [{"attributes": attributes}]}]}]})
+    )
+    (found,) = EventFile(path, is_otlp=True).found()
+    return found
+
+
+def value_of(item: Any) -> dict[str, Any]:
+    return {"intValue": str(item)} if isinstance(item, int) else {"stringValue": item}
+
+
+GOOD_ATTRIBUTES = [{"key": name, "value": value_of(item)} for name, item in ATTRIBUTES.items()]
+
+
+def test_an_attribute_that_is_there_twice_is_told_of_whichever_comes_first(tmp_path: Path) -> None:
+    assert otlp_found(tmp_path, GOOD_ATTRIBUTES).contradicted == []
+    second = {"key": "identity.client.id", "value": {"stringValue": "mallory"}}
+    for attributes in ([second, *GOOD_ATTRIBUTES], [*GOOD_ATTRIBUTES, GOOD_ATTRIBUTES[0]]):
+        found = otlp_found(tmp_path, attributes)
+        assert found.contradicted == [attributes[0]["key"]]
+        assert found.event.is_sound
+    elsewhere = {"key": "service.version", "value": {"stringValue": "1"}}
+    assert otlp_found(tmp_path, [*GOOD_ATTRIBUTES, elsewhere, elsewhere]).contradicted == []
+
+
+def test_a_value_that_says_two_things_says_none(tmp_path: Path) -> None:
+    client = next(item for item in GOOD_ATTRIBUTES if item["key"] == "identity.client.id")
+    others = [item for item in GOOD_ATTRIBUTES if item is not client]
+    for value in ({"stringValue": "web", "intValue": "1"}, {"stringValue": "web", "string_value": "mallory"}):
+        found = otlp_found(tmp_path, [*others, {"key": "identity.client.id", "value": value}])
+        assert found.event is None or not found.event.is_sound
+
+
+def test_a_document_with_a_member_twice_is_none(tmp_path: Path) -> None:
+    path = tmp_path / "spans.json"
+    attributes = json.dumps(GOOD_ATTRIBUTES)
+    twice = attributes.replace('{"stringValue": "web"}', '{"stringValue": "mallory", "stringValue": "web"}')
+    assert twice != attributes
+    path.write_text(f'{{"resourceSpans": [{{"scopeSpans": [{{"spans": [{{"attributes": {twice}}}]}}]}}]}}')
+    (found,) = EventFile(path, is_otlp=True).found()
+    assert found.event is None

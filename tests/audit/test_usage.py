@@ -8,12 +8,14 @@ from typing import Any
 
 import grpc
 import pytest
+from audit.auditor import account_of
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from grpc_identity import Issuer, Policy, UsageAudit, UsageRecorder, Verifier, scope
 from grpc_identity.aio import AuthInterceptor
+from grpc_identity.usage.spool import MIN_SPOOL_BYTES
 from grpc_identity.v1 import clients_pb2
 from grpc_identity.v1 import identity_service_pb2 as pb
 
@@ -117,6 +119,50 @@ async def test_a_use_is_a_span_in_the_trace_of_the_host(
         event for span in hosts.values() for event in span.events if event.name == "identity.token_used"
     ]
     assert {event.attributes["user.id"] for event in events} == {"alice", "bob"}
+
+
+async def test_an_auditor_learns_how_many_uses_are_missing(
+    exporting: Any, collector: Any, tmp_path: Path, issue: Any, wait_until: Any
+) -> None:
+    """The service is away, the spool runs full, and the host ends: what was answered is recorded, or counted as lost."""
+    service, answered = exporting, 0
+    tokens = await issue(service)
+    who: dict[str, Any] = {"client_id": "orders", "client_secret": service.secrets["orders"]}
+    issuer = Issuer("https://id.example", target=service.addresses.grpc_target, audience="orders", **who)
+    options: dict[str, Any] = who | {"directory": tmp_path / "usage", "spool_bytes": MIN_SPOOL_BYTES}
+    policy = Policy().require(METHOD, audit=UsageAudit.USE)
+
+    async def refund(request: bytes, context: Any) -> bytes:
+        return request
+
+    usage = UsageRecorder("127.0.0.1:1", **options)
+    usage.start()
+    async with Verifier(issuer) as verifier:
+        server = grpc.aio.server(
+            interceptors=[AuthInterceptor(verifier, policy, usage=usage)], options=[("grpc.so_reuseport", 0)]
+        )
+        handlers = {"Refund": grpc.unary_unary_rpc_method_handler(refund)}
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("shop.v1.Orders", handlers),))
+        port = server.add_insecure_port("127.0.0.1:0")
+        await server.start()
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            metadata = (("authorization", f"Bearer {tokens.access_token}"),)
+            while usage.counts()["lost"] < 100:
+                assert await channel.unary_unary(METHOD)(b"paid", metadata=metadata) == b"paid"
+                answered += 1
+        await server.stop(None)
+    await asyncio.to_thread(usage.close, flush_seconds=0.1)
+    async with UsageRecorder(service.addresses.grpc_target, **options):
+        pass
+
+    await wait_until(lambda: collector.of_type("token.uses_lost"))
+    await wait_until(lambda: len(collector.of_type("token.used")) == answered - 100)
+    account = account_of(collector.spans)
+    (session,) = account.sessions.values()
+    assert len(session.uses) + account.lost_uses["orders"] == answered
+    (lost,) = collector.of_type("token.uses_lost")
+    assert (lost["identity.event.severity"], lost["identity.event.count"]) == ("error", 100)
+    assert lost["identity.event.detail"].startswith("between 20")
 
 
 async def test_no_token_is_in_what_is_kept_or_reported(

@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from identity.audit.chain import digest_of
-from identity.audit.findings import Fault
-from identity.audit.report import Span, Verdict
+from identity.audit.findings import Fault, Span
+from identity.audit.report import Verdict
 
 GOOD = made.checked_range()
 BUCKETS, EVENTS, AFTER = 3, 8, 2
@@ -186,41 +186,45 @@ def test_an_event_that_the_sink_refused_stays_a_link_and_may_come_later() -> Non
     letter = next(each for each in made.chain_of(events) if each.event.sequence == 3)
     detail = f"sink file, bucket 1, sequence 3, digest {digest_of(letter.event).hex()}"
     events.append(made.event(1, 7, type="audit.dead_lettered", outcome="refused", detail=detail))
-    report = made.verified([made.line_of(each) for each in made.chain_of(events, unsent={3})])
+    report = made.verified(made.lines_of(made.checked_chain(events, unsent={3})))
     assert made.told(report) == []
     assert report.chains[0].refused == 1
-    later = [each for each in made.chain_of(events) if each.event.sequence != 3]
-    offered_again = made.verified([made.line_of(each) for each in [*later, letter]])
+    assert report.verdict is Verdict.GOOD
+    later = [*made.checked_chain(events, unsent={3}), letter]
+    offered_again = made.verified(made.lines_of(later))
     assert made.told(offered_again) == []
-    without_reason = made.verified([made.line_of(each) for each in made.chain_of(events[:6], unsent={3})])
+    assert offered_again.verdict is Verdict.GOOD
+    without_reason = made.verified(made.lines_of(made.checked_chain(events[:6], unsent={3})))
     assert made.told(without_reason) == [("missing", 1, "3")]
 
 
 def test_dropped_refusals_are_explained_where_they_are_told_of() -> None:
     events = [made.event(1, number) for number in (1, 2, 5, 6, 8)]
-    report = made.verified([made.line_of(each) for each in made.chain_of(events)])
+    report = made.verified(made.lines_of(made.checked_chain(events)))
     assert made.told(report) == [("never_exported", 1, "3-4"), ("never_exported", 1, "7")]
     events.append(made.event(1, 9, type="audit.refusals_dropped", detail="bucket 1: 3-4, 7"))
-    report = made.verified([made.line_of(each) for each in made.chain_of(events)])
+    report = made.verified(made.lines_of(made.checked_chain(events)))
     assert made.told(report) == []
     assert report.chains[0].dropped == 3
+    assert report.verdict is Verdict.GOOD
 
 
-def test_what_a_sink_missed_while_it_was_not_named_is_explained_for_that_sink() -> None:
+def test_what_a_sink_missed_while_it_was_not_named_is_explained_for_that_sink_where_it_is_proved() -> None:
     events = [made.event(1, number) for number in (1, 2, 6, 7)]
-    events.append(made.event(1, 8, type="audit.sink_resumed", detail="sink file, bucket 1: 3-5"))
-    heads = {1: made.head_of(made.chain_of(events))}
-    events.append(made.checkpoint_event(1, 9, made.key(), heads))
-    assert made.told(made.verified([made.line_of(each) for each in made.chain_of(events)])) == []
-    of_another = replace(events[4], detail="sink otlp, bucket 1: 3-5")
-    of_what_comes = replace(events[4], detail="sink file, bucket 1: 3-8")
-    of_another_bucket = replace(events[4], detail="sink file, bucket 2: 3-5")
-    for each in (of_another, of_what_comes, of_another_bucket):
-        told = [*events[:4], each]
-        heads = {1: made.head_of(made.chain_of(told))}
-        told.append(made.checkpoint_event(1, 9, made.key(), heads))
-        report = made.verified([made.line_of(each) for each in made.chain_of(told)])
-        assert made.told(report) == [("never_exported", 1, "3-5")]
+    resumed = made.event(1, 8, type="audit.sink_resumed", detail="sink file, bucket 1: 3-5")
+    report = made.verified(made.lines_of(made.checked_chain([*events, resumed])))
+    assert made.told(report) == []
+    assert report.chains[0].dropped == 3
+    assert report.verdict is Verdict.GOOD
+    # Anybody who takes events out of a file can write that line below the last checkpoint.
+    proved = made.checked_chain(events)
+    forged = made.chain_of(
+        [replace(resumed, sequence=proved[-1].event.sequence + 1)], head=made.head_of(proved)
+    )
+    assert made.verified(made.lines_of([*proved, *forged])).verdict is Verdict.CANNOT_TELL
+    for detail in ("sink otlp, bucket 1: 3-5", "sink file, bucket 1: 3-8", "sink file, bucket 2: 3-5"):
+        other = made.checked_chain([*events, replace(resumed, detail=detail)])
+        assert made.told(made.verified(made.lines_of(other))) == [("never_exported", 1, "3-5")]
 
 
 def test_a_sink_that_came_later_begins_where_it_came() -> None:
@@ -232,10 +236,16 @@ def test_a_sink_that_came_later_begins_where_it_came() -> None:
 
 
 def test_only_what_touches_the_time_asked_for_is_reported() -> None:
-    lines = [line for line in GOOD if made.place_of(line) not in {(1, "2"), (2, "7")}]
-    at = made.START_MS + 5 * made.SECOND_MS
+    lines = made.twice_checked_lines(without={2, 7})
+    at = made.START_MS + 4 * made.SECOND_MS
     assert made.told(made.verified(lines, span=Span(until_ms=at))) == [("missing", 1, "2")]
-    assert made.told(made.verified(lines, span=Span(since_ms=at))) == [("missing", 2, "7")]
+    assert made.told(made.verified(lines, span=Span(since_ms=at))) == [("missing", 1, "7")]
+
+
+def test_a_fault_of_which_nothing_proves_when_it_was_is_reported_whatever_the_time() -> None:
+    lines = [line for line in GOOD if made.place_of(line) != (2, "7")]
+    early = Span(until_ms=made.START_MS + 5 * made.SECOND_MS)
+    assert made.told(made.verified(lines, span=early)) == [("missing", 2, "7")]
 
 
 def test_a_time_after_the_last_checkpoint_cannot_be_told_about() -> None:

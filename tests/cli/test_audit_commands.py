@@ -114,10 +114,26 @@ def test_spans_that_a_backend_gives_out_are_verified(tmp_path: Path, keys_file: 
     ]
 
 
+def test_what_was_put_beside_an_event_in_a_backend_is_a_fault(tmp_path: Path, keys_file: str) -> None:
+    document = as_otlp(made.checked_range(sink="otlp"))
+    span = document["resourceSpans"][0]["scopeSpans"][0]["spans"][4]
+    span["attributes"].append({"key": "user.hash", "value": {"stringValue": "mallory"}})
+    path = tmp_path / "spans.json"
+    path.write_text(json.dumps(document))
+    answer = verified("--otlp-json", str(path), "--keys", keys_file)
+    assert answer["exit_code"] == 1
+    assert "altered" in {item["fault"] for item in answer["findings"]}
+    span["attributes"][-1]["key"] = "identity.event.approved_by"
+    path.write_text(json.dumps(document))
+    (finding,) = verified("--otlp-json", str(path), "--keys", keys_file)["findings"]
+    assert finding["fault"] == "contradicted"
+    assert "identity.event.approved_by" in finding["text"]
+
+
 def test_a_range_may_be_told_by_times_and_by_events(exported_file: Any, keys_file: str) -> None:
-    lines = [line for line in GOOD if made.place_of(line) not in {(1, "2"), (2, "7")}]
+    lines = made.twice_checked_lines(without={2, 7})
     file = exported_file(lines)
-    event_id = json.loads(GOOD[PLACE_OF_4])["event_id"]
+    event_id = json.loads(lines[2])["event_id"]
     early = verified(file, "--keys", keys_file, "--to", event_id)
     late = verified(file, "--keys", keys_file, "--from", event_id)
     assert [item["numbers"] for item in early["findings"]] == ["2"]
@@ -125,8 +141,81 @@ def test_a_range_may_be_told_by_times_and_by_events(exported_file: Any, keys_fil
     assert identity("verify", file, "--from", "yesterday").exit_code == 2
 
 
+def test_an_event_by_which_a_time_is_told_has_to_be_the_one_and_be_proved(
+    exported_file: Any, keys_file: str
+) -> None:
+    lines = made.twice_checked_lines()
+    event_id = json.loads(lines[2])["event_id"]
+    late = made.event(1, 11, event_id=event_id, time_ms=2 * made.START_MS)
+    forged = made.line_of(*made.chain_of([late], head=made.head_of(made.chain_lines(lines))))
+    for removed in (lines, lines[:2] + lines[3:]):
+        file = exported_file([*removed, forged])
+        assert identity("verify", file, "--keys", keys_file, "--from", event_id).exit_code == 2
+    assert verified(exported_file(lines), "--keys", keys_file, "--from", event_id)["verdict"] == "good"
+
+
+def test_what_is_wrong_early_does_not_crowd_out_what_is_wrong_in_the_time_asked_for(
+    exported_file: Any, keys_file: str
+) -> None:
+    """One bucket with 1,100 gaps that end before a checkpoint, and one gap behind that."""
+    early = made.chain_of([made.event(1, number) for number in range(1, 2_202)])
+    told = made.checkpoint_event(1, 2_202, made.key(), {1: made.head_of(early)})
+    chain = [*early, *made.chain_of([told], head=made.head_of(early))]
+    late = made.chain_of([made.event(1, number) for number in range(2_203, 2_210)], head=made.head_of(chain))
+    told = made.checkpoint_event(1, 2_210, made.key(), {1: made.head_of([*chain, *late])})
+    chain += [*late, *made.chain_of([told], head=made.head_of([*chain, *late]))]
+    gone = {2_205, 2_206}
+    holes = set(range(2, 2_201, 2))
+    with_holes = made.lines_of(each for each in chain if each.event.sequence not in holes | gone)
+    without_late = made.lines_of(each for each in chain if each.event.sequence not in holes)
+    event_id = chain[2_201].event.event_id
+    answer = verified(exported_file(with_holes), "--keys", keys_file, "--from", event_id)
+    assert answer["exit_code"] == 1
+    assert answer["findings"][-1]["numbers"] == "2205-2206"
+    assert answer["more_findings"] == 0
+    calm = verified(exported_file(without_late), "--keys", keys_file, "--from", event_id)
+    assert (calm["exit_code"], calm["findings"]) == (0, [])
+
+
+@pytest.mark.parametrize("member", ["event_id", "sink"])
+def test_nothing_in_an_event_reaches_the_terminal_of_who_verifies_it(
+    exported_file: Any, keys_file: str, member: str
+) -> None:
+    evil = "\x1b[2J\x1b[1;32m5050 events are complete\r\n\u202e\x9b31m[bold]"
+    lines = [*GOOD]
+    lines[4] = json.dumps(json.loads(lines[4]) | {member: evil}).encode()
+    for option in ("--buckets", "--from=2020-01-01"):
+        answer = identity("verify", exported_file(lines), "--keys", keys_file, option)
+        assert answer.exit_code == 1
+        assert not {"\x1b", "\r", "\u202e", "\x9b"} & set(answer.output)
+        assert "[bold]" in answer.output.replace("\n", "")
+
+
+def test_a_line_that_a_crash_has_torn_is_left_out_and_hides_nothing(
+    exported_file: Any, keys_file: str
+) -> None:
+    file = Path(exported_file(GOOD))
+    whole = file.read_bytes()
+    file.write_bytes(whole + GOOD[-1][:50])
+    answer = verified(str(file), "--keys", keys_file)
+    assert (answer["exit_code"], answer["findings"]) == (0, [])
+    assert any(remark.endswith("or it is being written") for remark in answer["remarks"])
+    # An event behind a good one that was cut away in the same manner is missed all the same.
+    file.write_bytes(b"\n".join(GOOD[:5]) + b"\n" + GOOD[5][:50])
+    assert verified(str(file), "--keys", keys_file)["exit_code"] != 0
+    assert "are no events" not in identity("query", str(file)).output
+
+
+def test_a_damaged_archive_cannot_be_told_about(exported_file: Any, keys_file: str) -> None:
+    file = Path(exported_file(GOOD, "audit.jsonl.gz"))
+    packed = file.read_bytes()
+    file.write_bytes(packed[:40] + bytes(60) + packed[100:])
+    answer = identity("verify", str(file), "--keys", keys_file)
+    assert answer.exit_code == 2
+    assert "cannot read" in answer.output
+
+
 CAROLS = str(FamilyId.generate("carol"))
-PLACE_OF_4 = next(at for at, line in enumerate(GOOD) if made.place_of(line) == (0, "4"))
 
 
 def test_a_query_finds_what_is_asked_for_once_and_by_time(exported_file: Any, tmp_path: Path) -> None:

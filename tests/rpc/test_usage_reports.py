@@ -14,7 +14,8 @@ import pytest_asyncio
 from grpc_identity.clock import wall_clock
 from grpc_identity.v1 import clients_pb2
 from grpc_identity.v1 import identity_service_pb2 as pb
-from identity.audit.recorded_event import RecordedEvent
+from identity.audit.recorded_event import RecordedEvent, timestamp
+from identity.telemetry import instruments
 
 REPORTER = clients_pb2.ClientPolicy(grants=["GRANT_REPORT_USAGE"])
 NOW_MS = int(wall_clock() * 1000)
@@ -43,10 +44,21 @@ def begun(number: int, **said: Any) -> pb.UsageRecord:
     return use(number, step=pb.USAGE_STEP_BEGUN, status_code="", **said)
 
 
+def lost(number: int, **said: Any) -> pb.UsageRecord:
+    known: dict[str, Any] = {
+        "sequence": number,
+        "step": pb.USAGE_STEP_LOST,
+        "occurred_at_ms": NOW_MS + 60_000,
+        "lost_since_ms": NOW_MS,
+        "lost_records": 847,
+    }
+    return pb.UsageRecord(**(known | said))
+
+
 async def recorded(service: Any) -> list[RecordedEvent]:
     """The uses in the outbox, by bucket and sequence."""
     waiting = await service.server.store.outbox_view.after({}, at_most=10_000)
-    events = [each.event for each in waiting if each.event.type in {"token.used", "token.use_begun"}]
+    events = [each.event for each in waiting if each.event.type.startswith("token.use")]
     return sorted(events, key=lambda event: (event.bucket, event.sequence))
 
 
@@ -78,6 +90,58 @@ async def test_a_use_is_recorded_with_who_says_so(service: Any, report: Any) -> 
     assert second.occurred_at_ms == NOW_MS + 2
     assert second.traceparent == trace
     assert second.method == "/shop.v1.Orders/Refund"
+
+
+async def test_lost_uses_are_an_event_of_the_reporter_recorded_once(service: Any, report: Any) -> None:
+    batch = [use(1), lost(2), *(use(number, subject=f"person-{number}") for number in range(3, 40))]
+    assert (await report(*batch)).recorded == len(batch)
+    assert (await report(*batch[1:], lost(40, lost_records=2))).recorded == 1
+    first, second = [event for event in await recorded(service) if event.type == "token.uses_lost"]
+    assert (first.count, second.count) == (847, 2)
+    assert (first.outcome, first.severity, first.reported_by, first.client_id) == (
+        "refused",
+        "error",
+        "orders",
+        "orders",
+    )
+    assert (first.subject, first.session_id, first.token_id) == ("", "", "")
+    assert first.occurred_at_ms == NOW_MS + 60_000
+    assert first.detail == f"between {timestamp(NOW_MS)} and {timestamp(NOW_MS + 60_000)}"
+    assert first.bucket == service.server.store.keys.of_name("orders").index
+
+
+async def test_lost_uses_are_counted_once_even_where_others_find_no_room(
+    make_settings: Any, start_service: Any, refused: Any
+) -> None:
+    service = await start_service(make_settings(redis={"buckets": 1}, audit={"outbox_max_events": 100}))
+    orders = await service.new_client("orders", REPORTER)
+    batch = [lost(1), *(use(number) for number in range(2, 201))]
+    request = pb.RecordUsageRequest(spool_id=secrets.token_bytes(16), records=batch)
+
+    def counted() -> float:
+        (family,) = [
+            metric for each, metric in service.server.meters.collected() if each is instruments.USES_LOST
+        ]
+        return float(family.samples[0].value)
+
+    assert counted() == 0
+    for _ in range(2):
+        refusal = await refused(service.identity.RecordUsage(request, metadata=orders))
+        assert refusal.reason == "AUDIT_UNAVAILABLE"
+        assert counted() == 847
+
+
+async def test_a_loss_that_says_nothing_is_refused(report: Any, refused: Any) -> None:
+    refusal = await refused(report(use(1), lost(2, lost_records=0)))
+    assert list(refusal.violations) == ["records[1].lost_records"]
+
+
+@pytest.mark.parametrize("at_ms", [0, 1, 2**62])
+async def test_a_loss_is_never_refused_for_its_times(service: Any, report: Any, at_ms: int) -> None:
+    await report(lost(1, occurred_at_ms=at_ms, lost_since_ms=at_ms))
+    (event,) = await recorded(service)
+    assert event.count == 847
+    assert abs(event.occurred_at_ms - NOW_MS) < 367 * DAY_MS
 
 
 async def test_a_batch_that_comes_again_makes_no_second_event(service: Any, report: Any) -> None:
@@ -152,8 +216,8 @@ async def test_a_token_of_another_issuer_is_told_apart(service: Any, report: Any
         ("status_code", "FINE"),
         ("reason", "because"),
         ("occurred_at_ms", 0),
-        ("occurred_at_ms", NOW_MS - 367 * DAY_MS),
-        ("occurred_at_ms", NOW_MS + 2 * DAY_MS),
+        pytest.param("occurred_at_ms", NOW_MS - 367 * DAY_MS, id="a-year-ago"),
+        pytest.param("occurred_at_ms", NOW_MS + 2 * DAY_MS, id="ahead"),
         ("occurred_at_ms", 253_402_300_799_999),
         ("occurred_at_ms", 2**62),
         ("step", 0),

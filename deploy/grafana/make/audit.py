@@ -64,6 +64,10 @@ AUDIT = Dashboard(
                     [Query(value("sum", table.REFUSALS_QUEUED, "instance"), "{{instance}}")], thresholds=[(2000, RED)], width=6,
                 ),
                 Panel(
+                    "Uses lost", "Records of uses of tokens that other servers could not keep: their spools ran full.",
+                    [Query(rate(table.USES_LOST), "lost")], "cps", thresholds=[(0.001, RED)], width=6,
+                ),
+                Panel(
                     "Refusals folded", "Counted and not recorded one by one: so many come at once.",
                     [Query(rate(table.REFUSALS_FOLDED), "folded")], "cps", width=6,
                 ),

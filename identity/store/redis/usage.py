@@ -9,10 +9,10 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections import defaultdict
+from collections.abc import Sequence
 
-from identity.audit.event import Event
+from identity.audit.event import Event, EventType
 from identity.audit.ports import UsageReport, UsageTaken
-from identity.errors import audit_unavailable
 from identity.store.redis import scripts
 from identity.store.redis.connection import Argument
 from identity.store.redis.keys import BucketKeys
@@ -28,19 +28,21 @@ class RedisUsageOutbox(ScriptedStore):
 
     async def record_uses(self, report: UsageReport) -> UsageTaken:
         """See ``UsageOutbox``."""
-        by_bucket: dict[BucketKeys, list[Argument]] = defaultdict(list)
+        by_bucket: dict[BucketKeys, list[tuple[int, Event]]] = defaultdict(list)
         for number, event in report.uses:
-            by_bucket[self._keys.of_name(event.subject)] += _arguments(report, number, event)
-        answers = await asyncio.gather(
-            *(self._record(report, bucket, arguments) for bucket, arguments in by_bucket.items())
+            # A loss has no subject: it goes where everything does that is about the client alone.
+            by_bucket[self._keys.of_name(event.subject or report.reported_by)].append((number, event))
+        taken = await asyncio.gather(
+            *(self._record(report, bucket, uses) for bucket, uses in by_bucket.items())
         )
-        if any(left for _, _, left in answers):
-            raise audit_unavailable()
-        return UsageTaken(sum(answer[0] for answer in answers), sum(answer[1] for answer in answers))
+        return UsageTaken(*(sum(counts) for counts in zip(*taken, strict=True)))
 
     async def _record(
-        self, report: UsageReport, bucket: BucketKeys, arguments: list[Argument]
-    ) -> tuple[int, int, int]:
+        self, report: UsageReport, bucket: BucketKeys, uses: Sequence[tuple[int, Event]]
+    ) -> tuple[int, int, int, int]:
+        arguments: list[Argument] = []
+        for number, event in uses:
+            arguments += _arguments(report, number, event)
         recorded, already, left = await self._connection.run(
             scripts.RECORD_USAGE,
             (*recording(bucket), bucket.usage_mark(report.reported_by, report.spool_id)),
@@ -48,7 +50,9 @@ class RedisUsageOutbox(ScriptedStore):
             # Whoever reports forgets what is acknowledged, and can wait.
             max(self._refreshing, self._revoking),
         )
-        return recorded, already, left
+        new = (event for _, event in uses[already : already + recorded])
+        lost = sum(event.circumstances.count for event in new if event.type is EventType.USES_LOST)
+        return recorded, already, left, lost
 
 
 def event_id_of(reported_by: str, spool_id: bytes, number: int) -> bytes:

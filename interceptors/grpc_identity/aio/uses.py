@@ -1,6 +1,7 @@
 """Calls whose use of a token is recorded, on ``grpc.aio``: before the answer sets off, so that no call is answered without.
 
-Where the rule is ``MUST``, that the handler is about to run is recorded first, or it does not run.
+Where the rule is ``MUST``, that the handler is about to run is recorded first, or it does not run. With ``USE`` that is recorded
+of streams, which may answer much before they end, and they run anyway.
 """
 
 from __future__ import annotations
@@ -53,13 +54,14 @@ def recorded(gate: Gate, uses: Uses, method: str, handler: _Handler, caller: Cal
     """The handler, for one call of this caller; ``None``: for every call."""
     behaviour = behaviour_of(handler)
     must = gate.audit(method) is UsageAudit.MUST
+    is_unary = not handler.request_streaming and not handler.response_streaming
 
     def begin(context: Any) -> Use | None:
         who = caller or CURRENT_CALLER.get()
         assert who is not None  # noqa: S101 - set by the interceptor
-        if must:
-            return uses.begin(method, who.principal, who.metadata, context.peer())
-        return Use(uses, method, who.principal, who.metadata, context.peer())
+        if is_unary and not must:
+            return Use(uses, method, who.principal, who.metadata, context.peer())
+        return uses.begin(method, who.principal, who.metadata, context.peer(), must=must)
 
     if inspect.isasyncgenfunction(behaviour):
         wrapped = _generator(gate, method, behaviour, begin)

@@ -1,6 +1,7 @@
 """Calls whose use of a token is recorded, on ``grpc.server``: before the answer sets off, so that no call is answered without.
 
-Where the rule is ``MUST``, that the handler is about to run is recorded first, or it does not run.
+Where the rule is ``MUST``, that the handler is about to run is recorded first, or it does not run. With ``USE`` that is recorded
+of streams, which may answer much before they end, and they run anyway.
 """
 
 from __future__ import annotations
@@ -35,7 +36,9 @@ def recorded_unary(gate: Gate, uses: Uses, method: str, handler: _Handler) -> _H
         except BaseException:
             ended(method, caller.principal, caller.metadata, context.peer(), _code_of_failed(context))
             raise
-        ended(method, caller.principal, caller.metadata, context.peer(), _code_of_answered(context))
+        # Most calls end here, and few functions are cheaper than many.
+        code = "OK" if context.code() is None and context.is_active() else _code_of_answered(context)
+        ended(method, caller.principal, caller.metadata, context.peer(), code)
         return response
 
     return grpc.unary_unary_rpc_method_handler(
@@ -47,13 +50,14 @@ def recorded(gate: Gate, uses: Uses, method: str, handler: _Handler, caller: Cal
     """The handler, for one call of this caller; ``None``: for every call."""
     behaviour = behaviour_of(handler)
     must = gate.audit(method) is UsageAudit.MUST
+    is_unary = not handler.request_streaming and not handler.response_streaming
 
     def begin(context: Any) -> Use:
         who = caller or CURRENT_CALLER.get()
         assert who is not None  # noqa: S101 - set by the interceptor
-        if not must:
+        if is_unary and not must:
             return Use(uses, method, who.principal, who.metadata, context.peer())
-        use = uses.begin(method, who.principal, who.metadata, context.peer())
+        use = uses.begin(method, who.principal, who.metadata, context.peer(), must=must)
         if use is None:
             context.abort_with_status(gate.unrecorded(method).reported(context))
         assert use is not None  # noqa: S101 - `abort_with_status` raises

@@ -48,7 +48,7 @@ class InMemoryUsage:
 
     @property
     def begun(self) -> list[RecordedUse]:
-        """Uses that have begun, oldest first; of methods that say ``MUST``."""
+        """Uses that have begun, oldest first; of methods that say ``MUST``, and of streams."""
         return [record for record in self.records if record.is_begun]
 
     @property

@@ -2,7 +2,8 @@
 
 One attempt at a time, by the one thread of ``recorder``. A batch that is not answered is sent again from its first record on; the
 service knows what it has recorded already. What a batch is refused for as such (``FIELD_INVALID``) is found by halving it: one
-record that the service will never take is counted, named in the log and left out, and holds up no other.
+record that the service will never take is named in the log and left out, holds up no other, and counts as lost. What was lost is told
+by records of its own; a service that does not know such yet leaves it in the spool for a later start.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ import grpc
 
 from grpc_identity.channels import ChannelFactory, describe
 from grpc_identity.circuit_breaker import CircuitBreaker
+from grpc_identity.clock import Clock
 from grpc_identity.token_grants import ClientAuthentication, error_reason, retry_after_seconds
+from grpc_identity.usage.losses import is_report_of_losses, losses_with
 from grpc_identity.usage.spool import MAX_RECORD_BYTES, Batch, Spool
 from grpc_identity.usage.tally import UsageTally
 from grpc_identity.v1.identity_service_pb2 import RecordUsageResponse
@@ -56,6 +59,7 @@ class UsageDelivery:
         *,
         timeout_seconds: float,
         wait: Callable[[float], bool],
+        wall: Clock,
     ) -> None:
         self._factory = channel
         self._authentication = authentication
@@ -63,6 +67,8 @@ class UsageDelivery:
         self._breaker = breaker
         self._timeout_seconds = timeout_seconds
         self._wait = wait
+        self._wall = wall
+        self._tells_losses = True
         self._channel: grpc.Channel | None = None
         self._at_most = MAX_BATCH_RECORDS
         self._is_failing = False
@@ -70,19 +76,23 @@ class UsageDelivery:
     def deliver(self, spool: Spool, *, leave: int = 0) -> bool:
         """Whether the spool was delivered, up to fewer than ``leave`` records that may still wait for others: tries until it
         is, or until the wait says to stop."""
+        self._tell_losses(spool)
         while (batch := spool.oldest(at_most=self._at_most, max_bytes=MAX_BATCH_BYTES)) is not None:
             match self._send(spool, batch):
                 case _Answer.TAKEN:
                     self._tally.delivered += len(batch.records)
                     self._at_most = min(self._at_most * 2, MAX_BATCH_RECORDS)
                     spool.acknowledge(batch)
+                    self._tell_losses(spool)
                     if spool.waiting < leave:
                         return True
                 case _Answer.TOO_MUCH | _Answer.NEVER if len(batch.records) > 1:
                     self._at_most = len(batch.records) // 2
                 case _Answer.TOO_MUCH | _Answer.NEVER:
                     self._tally.refused += 1
+                    self._lose(spool, batch.records[0][1])
                     spool.acknowledge(batch)
+                    self._tell_losses(spool)
                 case _Answer.LATER:
                     if self._wait(self._breaker.seconds_until_attempt()):
                         return False
@@ -97,6 +107,19 @@ class UsageDelivery:
     def abandon(self) -> None:
         """For the child after a fork, where a channel must not be touched."""
         self._channel = None
+
+    def _tell_losses(self, spool: Spool) -> None:
+        if self._tells_losses:
+            spool.tell_losses()
+
+    def _lose(self, spool: Spool, record: bytes) -> None:
+        if is_report_of_losses(record) and self._tells_losses:
+            self._tells_losses = False
+            _logger.error(
+                "%s does not take reports of lost uses; they wait on disk for a start after it was updated",
+                self._factory.target,
+            )
+        spool.lose(losses_with(record, int(self._wall() * 1000)))
 
     def _send(self, spool: Spool, batch: Batch) -> _Answer:
         try:

@@ -15,6 +15,6 @@ class UsageSink(Protocol):
         """Whether the record is kept. Does not wait, raise, or lock for longer than a copy takes.
 
         ``keep_bytes``: room that is set aside for the record that will follow this one, which is then put with that as
-        ``kept_bytes``.
+        ``kept_bytes``. Such a call is refused where the answer is no; any other goes on, and its record is lost.
         """
         ...

@@ -1,7 +1,8 @@
 """``UsageRecorder``: uses of tokens, kept on disk until the identity service has them.
 
 "Recorded" means: copied into a file that is mapped into memory. That survives the process, whatever ends it, and not the
-machine. One thread delivers; nobody waits for it but ``close``.
+machine. One thread delivers; nobody waits for it but ``close``. What cannot be recorded is counted in the same file, and told to the
+identity service as soon as there is room.
 
 After a fork the child has a spool and a thread of its own, made when it first records something.
 """
@@ -18,11 +19,12 @@ from typing import TYPE_CHECKING, Self
 
 from grpc_identity.channels import ChannelFactory
 from grpc_identity.circuit_breaker import CircuitBreaker
-from grpc_identity.clock import Clock, monotonic_clock
+from grpc_identity.clock import Clock, monotonic_clock, wall_clock
 from grpc_identity.errors import UsageSpoolError
 from grpc_identity.telemetry import observe_usage
 from grpc_identity.token_grants import ClientAuthentication, authentication_of
 from grpc_identity.usage.delivery import MAX_BATCH_RECORDS, UsageDelivery
+from grpc_identity.usage.losses import NO_LOSSES, Losses
 from grpc_identity.usage.spool import Spool
 from grpc_identity.usage.spool_directory import SpoolDirectory
 from grpc_identity.usage.tally import UsageTally
@@ -61,6 +63,8 @@ class UsageRecorder:
     _spool: Spool | None
     _adopted: list[Spool]
     _thread: threading.Thread | None
+    _given_up: threading.Event
+    _unplaced: Losses
 
     def __init__(
         self,
@@ -76,12 +80,14 @@ class UsageRecorder:
         timeout_seconds: float = TIMEOUT_SECONDS,
         linger_seconds: float = LINGER_SECONDS,
         monotonic: Clock = monotonic_clock,
+        wall: Clock = wall_clock,
     ) -> None:
         self._name = f"{client_id!r} at {target}" if client_id else target
         self._directory = SpoolDirectory(Path(directory))
         self._spool_bytes = spool_bytes
         self._linger_seconds = linger_seconds
         self._monotonic = monotonic
+        self._wall = wall
         self._channel = ChannelFactory(target, credentials, allow_plaintext)
         self._authentication = authentication_of(client_id, client_secret, authentication)
         self._timeout_seconds = timeout_seconds
@@ -103,6 +109,8 @@ class UsageRecorder:
                     raise UsageSpoolError(
                         f"{self._directory.path}: no place for {self._spool_bytes} bytes of records: {error.strerror}"
                     ) from error
+                self._spool.lose(self._unplaced)
+                self._unplaced = NO_LOSSES
             if self._thread is None or not self._thread.is_alive():
                 self._stopping.clear()
                 self._given_up.clear()
@@ -114,7 +122,7 @@ class UsageRecorder:
         """See ``UsageSink``."""
         spool = self._spool or self._opened()
         if spool is None or not spool.append(record, keep_bytes, kept_bytes):
-            self._lost()
+            self._not_kept(is_refused=keep_bytes > 0)
             return False
         if not self._is_awake:
             self._is_awake = True
@@ -140,10 +148,14 @@ class UsageRecorder:
             self._closed = True
             spool, self._spool, self._thread = self._spool, None, None
         if spool is not None:
+            spool.seal()
             self.tally.recorded += spool.appended
-            if spool.waiting:
+            if spool.waiting or spool.untold.records:
                 _logger.warning(
-                    "%d uses of tokens wait on disk for the next start: %s", spool.waiting, spool.path
+                    "%d uses of tokens, and that %d were lost, wait on disk for the next start: %s",
+                    spool.waiting,
+                    spool.untold.records,
+                    spool.path,
                 )
                 spool.close()
             else:
@@ -210,6 +222,8 @@ class UsageRecorder:
         self._thread = None
         self._spool = None
         self._adopted = []
+        self._unplaced = NO_LOSSES
+        self._refused_calls = 0
         self._is_awake = False
         self._given_up = threading.Event()
         self._closed = False
@@ -220,6 +234,7 @@ class UsageRecorder:
             CircuitBreaker(monotonic=self._monotonic),
             timeout_seconds=self._timeout_seconds,
             wait=self._pause,
+            wall=self._wall,
         )
 
     def _opened(self) -> Spool | None:
@@ -233,13 +248,23 @@ class UsageRecorder:
             _logger.exception("uses of tokens cannot be recorded")
         return self._spool
 
-    def _lost(self) -> None:
+    def _not_kept(self, *, is_refused: bool) -> None:
+        now_ms = int(self._wall() * 1000)
         with self._lock:
-            self.tally.lost += 1
-        if self.tally.lost % _LOST_SAID_EVERY == 1:
+            if is_refused:
+                self._refused_calls += 1
+            else:
+                self.tally.lost += 1
+                losses, spool = Losses.one(now_ms), self._spool
+                if spool is None or not spool.lose(losses):
+                    # Told by the spool of the next start, if this process comes to that.
+                    self._unplaced = self._unplaced.and_also(losses)
+            so_far = self.tally.lost + self._refused_calls
+        self._wake.set()
+        if so_far % _LOST_SAID_EVERY == 1:
             _logger.error(
                 "a use of a token could not be recorded, %d so far: the spool of %d bytes is full, or is not there",
-                self.tally.lost,
+                so_far,
                 self._spool_bytes,
             )
 

@@ -7,7 +7,8 @@ not the machine. Rules it keeps:
   signal later;
 - every record has a number, one more than that of the one before, and a checksum that starts from it; reading stops at the first
   that does not fit, which is the end, a record that was not finished, or one of an earlier round;
-- how far it is acknowledged stands in two places, written in turn, so that one of them is always whole.
+- how far it is acknowledged stands in two places, written in turn, so that one of them is always whole;
+- what found no room is counted beside that (``losses``), and told by a record as soon as there is room for one.
 
 Layout: 4,096 bytes of head, then a ring of frames: length, CRC-32, number, record, filled up to 8 bytes. A frame is never
 split: what is left before the end of the ring is skipped.
@@ -25,6 +26,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from zlib import crc32
+
+from grpc_identity.usage.losses import Losses, LossLedger
 
 __all__ = ["FRAME_BYTES", "MAX_RECORD_BYTES", "MIN_SPOOL_BYTES", "Batch", "Spool", "SpoolDamagedError"]
 
@@ -44,6 +47,8 @@ _CRC_MASK = 0xFFFFFFFF
 _POPULATE_WRITE = 23
 _frame_of = _FRAME.pack
 _SKIP = 0xFFFFFFFF
+# More than any ring has: room that is kept from everybody.
+_ALL_ROOM = 1 << 62
 FRAME_BYTES = _FRAME.size
 
 
@@ -75,7 +80,9 @@ class Spool:
         if size < _HEAD_BYTES + MIN_SPOOL_BYTES:
             raise SpoolDamagedError(f"{path} is too short for a spool")
         self._map = mmap.mmap(descriptor, size)
-        self._lock = threading.Lock()
+        # Entered again by `tell_losses`, which appends.
+        self._lock = threading.RLock()
+        self._is_sealed = False
         self.spool_id: bytes
         self._capacity: int
         magic, self.spool_id, self._capacity = _HEAD.unpack_from(self._map)
@@ -87,6 +94,7 @@ class Spool:
         self._kept_bytes = 0
         while (frame := self._frame(self._end, self._last_number + 1)) is not None:
             self._end, self._last_number = frame[1], self._last_number + 1
+        self._ledger = LossLedger(self._map, self._last_number)
 
     @classmethod
     def create(cls, path: Path, descriptor: int, *, size_bytes: int) -> Spool:
@@ -112,6 +120,11 @@ class Spool:
     def appended(self) -> int:
         """How many records it has taken since it was made."""
         return self._last_number
+
+    @property
+    def untold(self) -> Losses:
+        """What was lost, and is told by no record yet."""
+        return self._ledger.untold
 
     @property
     def waiting_bytes(self) -> int:
@@ -148,6 +161,32 @@ class Spool:
             self._last_number = number
             self._kept_bytes = kept + keep_bytes
         return True
+
+    def lose(self, losses: Losses) -> bool:
+        """Counts what could not be kept, or will never be taken. Not where the spool is sealed."""
+        with self._lock:
+            if not self._is_sealed:
+                self._ledger.add(losses)
+            return not self._is_sealed
+
+    def tell_losses(self) -> None:
+        """Makes a record of what was lost, where there is something to tell and room for it."""
+        if not self._ledger.untold.records:
+            return
+        with self._lock:
+            record = self._ledger.untold.record()
+            # Where the end of the ring is skipped, that is less than the record needs.
+            at_most = 2 * _padded(FRAME_BYTES + len(record))
+            if self.waiting_bytes + self._kept_bytes + at_most <= self._capacity:
+                self._ledger.telling(self._last_number + 1)
+                self.append(record)
+                self._ledger.told()
+
+    def seal(self) -> None:
+        """Takes nothing from now on, so that what waits and what was lost is what there will be."""
+        with self._lock:
+            self._is_sealed = True
+            self._kept_bytes = _ALL_ROOM
 
     def oldest(self, *, at_most: int, max_bytes: int) -> Batch | None:
         """The oldest records, at least one; ``None`` when all are acknowledged."""
@@ -190,6 +229,7 @@ class Spool:
     def close(self) -> None:
         """Lets go of the file, which stays."""
         with self._lock:
+            self.seal()
             self._map.close()
             os.close(self._descriptor)
 

@@ -73,17 +73,25 @@ class Uses:
         self._of_endings = _Remembered[str](lambda code: _ENDED + _field("status_code", code))
 
     def begin(
-        self, method: str, principal: Principal, metadata: Iterable[tuple[str, Any]] | None, peer: str
+        self,
+        method: str,
+        principal: Principal,
+        metadata: Iterable[tuple[str, Any]] | None,
+        peer: str,
+        *,
+        must: bool,
     ) -> Use | None:
-        """Records that a handler is about to run, with room for how it ends; ``None`` where that cannot be."""
+        """Records that a handler is about to run. If it ``must`` be: with room for how it ends, and ``None`` where that cannot be."""
         use = Use(self, method, principal, metadata, peer)
         try:
             record = self._record(_BEGUN, method, principal, metadata, peer, current_span())
-            use.kept_bytes = 2 * (len(record) + _ENDING_BYTES + _FRAME_BYTES)
-            return use if self._put(record, keep_bytes=use.kept_bytes) else None
+            keep_bytes = 2 * (len(record) + _ENDING_BYTES + _FRAME_BYTES) if must else 0
+            if self._put(record, keep_bytes=keep_bytes):
+                use.kept_bytes = keep_bytes
+                return use
         except Exception:
             _logger.exception("a use of a token could not be recorded")
-            return None
+        return None if must else use
 
     def ended(
         self,

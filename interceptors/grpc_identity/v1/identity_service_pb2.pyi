@@ -17,9 +17,11 @@ class UsageStep(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     USAGE_STEP_UNSPECIFIED: _ClassVar[UsageStep]
     USAGE_STEP_BEGUN: _ClassVar[UsageStep]
     USAGE_STEP_ENDED: _ClassVar[UsageStep]
+    USAGE_STEP_LOST: _ClassVar[UsageStep]
 USAGE_STEP_UNSPECIFIED: UsageStep
 USAGE_STEP_BEGUN: UsageStep
 USAGE_STEP_ENDED: UsageStep
+USAGE_STEP_LOST: UsageStep
 
 class IssueTokensRequest(_message.Message):
     __slots__ = ("subject", "audience", "scopes", "client_kind", "roles", "auth_time", "acr", "amr", "client_context", "idempotency_key")
@@ -289,7 +291,7 @@ class RecordUsageResponse(_message.Message):
     def __init__(self, recorded: _Optional[int] = ..., already_recorded: _Optional[int] = ...) -> None: ...
 
 class UsageRecord(_message.Message):
-    __slots__ = ("sequence", "step", "occurred_at_ms", "method", "subject", "session_id", "token_id", "client_id", "issuer", "ip_address", "user_agent", "status_code", "reason", "traceparent")
+    __slots__ = ("sequence", "step", "occurred_at_ms", "method", "subject", "session_id", "token_id", "client_id", "issuer", "ip_address", "user_agent", "status_code", "reason", "traceparent", "lost_records", "lost_since_ms")
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     STEP_FIELD_NUMBER: _ClassVar[int]
     OCCURRED_AT_MS_FIELD_NUMBER: _ClassVar[int]
@@ -304,6 +306,8 @@ class UsageRecord(_message.Message):
     STATUS_CODE_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
     TRACEPARENT_FIELD_NUMBER: _ClassVar[int]
+    LOST_RECORDS_FIELD_NUMBER: _ClassVar[int]
+    LOST_SINCE_MS_FIELD_NUMBER: _ClassVar[int]
     sequence: int
     step: UsageStep
     occurred_at_ms: int
@@ -318,4 +322,6 @@ class UsageRecord(_message.Message):
     status_code: str
     reason: str
     traceparent: str
-    def __init__(self, sequence: _Optional[int] = ..., step: _Optional[_Union[UsageStep, str]] = ..., occurred_at_ms: _Optional[int] = ..., method: _Optional[str] = ..., subject: _Optional[str] = ..., session_id: _Optional[str] = ..., token_id: _Optional[str] = ..., client_id: _Optional[str] = ..., issuer: _Optional[str] = ..., ip_address: _Optional[str] = ..., user_agent: _Optional[str] = ..., status_code: _Optional[str] = ..., reason: _Optional[str] = ..., traceparent: _Optional[str] = ...) -> None: ...
+    lost_records: int
+    lost_since_ms: int
+    def __init__(self, sequence: _Optional[int] = ..., step: _Optional[_Union[UsageStep, str]] = ..., occurred_at_ms: _Optional[int] = ..., method: _Optional[str] = ..., subject: _Optional[str] = ..., session_id: _Optional[str] = ..., token_id: _Optional[str] = ..., client_id: _Optional[str] = ..., issuer: _Optional[str] = ..., ip_address: _Optional[str] = ..., user_agent: _Optional[str] = ..., status_code: _Optional[str] = ..., reason: _Optional[str] = ..., traceparent: _Optional[str] = ..., lost_records: _Optional[int] = ..., lost_since_ms: _Optional[int] = ...) -> None: ...

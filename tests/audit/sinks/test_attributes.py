@@ -16,8 +16,14 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 from identity.audit.chain import GENESIS, ChainedEvent, chained
 from identity.audit.recorded_event import NotAnEventError, RecordedEvent, ReuseEvidence, canonical
-from identity.audit.sinks.otlp.attributes import ATTRIBUTE_NAMES, FIELD_NAMES, attributes_of, from_attributes
-from identity.audit.sinks.otlp.spans import contradictions, encoded, from_span
+from identity.audit.sinks.otlp.attributes import (
+    ATTRIBUTE_NAMES,
+    FIELD_NAMES,
+    attributes_of,
+    contradictions,
+    from_attributes,
+)
+from identity.audit.sinks.otlp.spans import encoded, from_span
 from identity.audit.sinks.otlp.wire import attribute
 
 ROOT = Path(__file__).parents[3]
@@ -166,11 +172,52 @@ def test_a_pseudonym_is_never_called_an_id() -> None:
     assert "user.id" not in told
 
 
-def test_a_span_that_says_otherwise_than_its_event_is_found_out() -> None:
-    (item,) = chain(1, outcome="refused", reason="REFRESH_TOKEN_EXPIRED")
-    span = span_of(item)
-    assert not list(contradictions(span))
-    span.name = "tokens.issued"
-    span.end_time_unix_nano += 1
-    next(entry for entry in span.attributes if entry.key == "error.type").value.string_value = "NONE"
-    assert list(contradictions(span)) == ["error.type", "name", "end_time_unix_nano"]
+@given(any_event)
+def test_what_any_event_is_exported_with_contradicts_nothing(original: RecordedEvent) -> None:
+    (item,) = chained(GENESIS, [original])
+    told = dict(attributes_of(item))
+    as_text = {
+        name: str(value).lower() if isinstance(value, bool) else str(value) for name, value in told.items()
+    }
+    without_derived = {name: value for name, value in told.items() if name != "error.type"}
+    for attributes in (told, as_text, without_derived, told | {"openinference.span.kind": "CHAIN"}):
+        assert list(contradictions(attributes, from_attributes(attributes))) == []
+
+
+@pytest.mark.parametrize(
+    "added",
+    [
+        {"error.type": "NONE"},
+        {"identity.event.severity": "info"},
+        {"user.id": "mallory"},
+        {"identity.event.method": "identity keys rotate"},
+        {"identity.event.verified_by": "mallory"},
+        {"identity.client.id": "web", "identity.reuse.key": "maybe"},
+        {"identity.chain.link": "AB" * 32},
+    ],
+)
+def test_what_is_added_beside_an_event_is_found_out(added: dict[str, str]) -> None:
+    (item,) = chain(
+        1,
+        subject="5f1c",
+        subject_is_pseudonym=True,
+        outcome="refused",
+        reason="REFRESH_TOKEN_REUSED",
+        type="refresh.reuse_detected",
+        client_id="web",
+        reuse=ReuseEvidence(2, 5000, False, "other", "same", "unknown"),
+    )
+    attributes = dict(attributes_of(item)) | added
+    name = list(added)[-1]
+    assert list(contradictions(attributes, from_attributes(attributes))) == [name]
+
+
+@pytest.mark.parametrize("odd", [1.9, "1.9", True, " 1", "1_0", "\u0661", None, "1e3", [1], float("inf")])
+@pytest.mark.parametrize(
+    "name",
+    ["identity.event.sequence", "identity.event.recorded_at_ms", "identity.session.generation"],
+)
+def test_what_is_no_whole_number_is_no_number_of_an_event(name: str, odd: object) -> None:
+    (item,) = chain(1)
+    with pytest.raises(NotAnEventError):
+        from_attributes(dict(attributes_of(item)) | {name: odd})

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+import threading
+from collections.abc import AsyncIterator, Iterator
 from concurrent import futures
 from typing import Any
 
@@ -16,6 +18,7 @@ from grpc_identity import Policy, UsageAudit, UsageRecorder, Verifier
 from grpc_identity.testing import InMemoryIssuer
 
 METHODS = {"Use": UsageAudit.USE, "Must": UsageAudit.MUST}
+STREAM = "Watch"
 
 
 def main() -> None:
@@ -26,6 +29,7 @@ def main() -> None:
     policy = Policy()
     for method, audit in METHODS.items():
         policy.require(f"/t.Host/{method}", audit=audit)
+    policy.require(f"/t.Host/{STREAM}", audit=UsageAudit.USE)
     usage = UsageRecorder(
         target, client_id="orders", client_secret=secret, directory=directory, linger_seconds=0.02
     )
@@ -43,8 +47,13 @@ async def _serve_aio(said: dict[str, Any], interceptor: Any) -> None:
         await asyncio.sleep(0)
         return request
 
+    async def watch(request: bytes, context: Any) -> AsyncIterator[bytes]:
+        for _ in range(3):
+            yield b"news"
+        await asyncio.Event().wait()
+
     server = grpc.aio.server(interceptors=[interceptor], options=[("grpc.so_reuseport", 0)])
-    said["port"] = _listen(server, echo)
+    said["port"] = _listen(server, echo, watch)
     await server.start()
     print(json.dumps(said), flush=True)
     await server.wait_for_termination()
@@ -54,17 +63,23 @@ def _serve_sync(said: dict[str, Any], interceptor: Any) -> None:
     def echo(request: bytes, context: Any) -> bytes:
         return request
 
+    def watch(request: bytes, context: Any) -> Iterator[bytes]:
+        for _ in range(3):
+            yield b"news"
+        threading.Event().wait()
+
     server = grpc.server(
         futures.ThreadPoolExecutor(8), interceptors=[interceptor], options=[("grpc.so_reuseport", 0)]
     )
-    said["port"] = _listen(server, echo)
+    said["port"] = _listen(server, echo, watch)
     server.start()
     print(json.dumps(said), flush=True)
     server.wait_for_termination()
 
 
-def _listen(server: Any, echo: Any) -> int:
+def _listen(server: Any, echo: Any, watch: Any) -> int:
     handlers = {method: grpc.unary_unary_rpc_method_handler(echo) for method in METHODS}
+    handlers[STREAM] = grpc.unary_stream_rpc_method_handler(watch)
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("t.Host", handlers),))
     return int(server.add_insecure_port("127.0.0.1:0"))
 

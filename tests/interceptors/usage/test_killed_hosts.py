@@ -36,14 +36,32 @@ class Host:
         )
         self.answered: dict[str, list[str]] = {"Use": [], "Must": []}
 
-    async def killed_under_load(self, *, after: int) -> None:
-        """Calls it from all sides, and kills it once so many calls were answered."""
+    async def _started(self) -> tuple[asyncio.subprocess.Process, Any]:
         script = str(Path(__file__).with_name("host.py"))
         process = await asyncio.create_subprocess_exec(
             sys.executable, script, *self._arguments, stdout=asyncio.subprocess.PIPE, limit=1 << 22
         )
         assert process.stdout is not None
-        said = json.loads(await process.stdout.readline())
+        return process, json.loads(await process.stdout.readline())
+
+    async def killed_in_streams(self, subjects: int) -> list[str]:
+        """Has as many streams answer, and kills it before any has ended; whose they were."""
+        process, said = await self._started()
+        tokens = dict(list(said["tokens"].items())[:subjects])
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{said['port']}") as channel:
+            streams = [
+                channel.unary_stream("/t.Host/Watch")(b"", metadata=(("authorization", f"Bearer {token}"),))
+                for token in tokens.values()
+            ]
+            for stream in streams:
+                assert [await stream.read() for _ in range(3)] == [b"news"] * 3
+            process.kill()
+            await process.wait()
+        return list(tokens)
+
+    async def killed_under_load(self, *, after: int) -> None:
+        """Calls it from all sides, and kills it once so many calls were answered."""
+        process, said = await self._started()
         waiting = list(said["tokens"].items())
         enough = asyncio.Event()
 
@@ -109,3 +127,16 @@ async def test_every_answered_call_is_recorded_once(service: Any, tmp_path: Path
     assert recorded["Must", "used"] - recorded["Must", "use_begun"] == Counter()
     assert sum((recorded["Must", "use_begun"] - recorded["Must", "used"]).values()) <= ROUNDS * CALLERS
     assert not recorded["Use", "use_begun"]
+
+
+@pytest.mark.parametrize("stack", ["aio", "sync"])
+async def test_a_stream_that_has_answered_is_recorded_though_its_host_was_killed(
+    service: Any, recorder_of: Any, tmp_path: Path, stack: str
+) -> None:
+    subjects = await Host(stack, service, tmp_path / "usage", 0).killed_in_streams(4)
+    async with recorder_of():
+        pass
+    waiting = await service.server.store.outbox_view.after({}, at_most=10_000)
+    events = [each.event for each in waiting if each.event.reported_by == "orders"]
+    assert sorted(event.subject for event in events) == sorted(subjects)
+    assert {(event.type, event.method) for event in events} == {("token.use_begun", "/t.Host/Watch")}

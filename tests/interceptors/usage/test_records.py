@@ -72,7 +72,7 @@ def test_whatever_a_token_and_a_call_say_the_service_takes_the_record(
     )
     metadata = (("user-agent", agent), ("traceparent", trace))
     uses = Uses(sink)
-    use = uses.begin("/t.S/M" + method, who, metadata, peer)
+    use = uses.begin("/t.S/M" + method, who, metadata, peer, must=True)
     assert use is not None
     use.end("PERMISSION_DENIED", "SCOPE_MISSING")
     use.end("OK")

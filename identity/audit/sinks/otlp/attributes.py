@@ -3,13 +3,15 @@
 Names follow OpenTelemetry's semantic conventions (``rpc.*``, ``client.address``, ``user_agent.original``, ``user.*``, ``session.id``,
 ``error.type``); all others are ``identity.*``. Nothing is lost on the way: whoever holds the attributes of a span can make the
 canonical form of its event again, and with it the chain. What is told beside that, for the comfort of those who search, is
-named in ``DERIVED``; it must agree, and ``contradictions`` says where it does not.
+named in ``DERIVED``; it must agree. No other attribute under these names may be there: whoever searches a backend would find what
+no link covers. ``contradictions`` says where that is not so.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from operator import attrgetter
+from re import compile as compile_pattern
 from typing import Any
 
 from identity.audit.chain import ChainedEvent
@@ -87,6 +89,11 @@ ATTRIBUTE_NAMES = frozenset(
 )
 """Every attribute that an event can have; docs/audit.md explains them."""
 
+RESOURCE_NAMES = frozenset({"identity.audit.sink"})
+"""What the resource has; some backends give that out with each span."""
+
+_OUR_NAMES = "identity."
+_WHOLE_NUMBER = compile_pattern(r"-?[0-9]{1,20}")
 _INTEGERS = frozenset({"bucket", "sequence", "time_ms", "count", "occurred_at_ms", "session_expires_at_ms"})
 _always_of = attrgetter(*_ALWAYS)
 _where_known_of = attrgetter(*_WHERE_KNOWN)
@@ -131,8 +138,8 @@ def derived_of(event: RecordedEvent) -> Iterator[tuple[str, AttributeValue]]:
 def from_attributes(attributes: Mapping[str, Any]) -> ChainedEvent:
     """The event that they tell of, with the place in the chain that they claim.
 
-    Whether the link is right is for ``link_after`` to say. Numbers may come as text: not every backend keeps types. Raises
-    ``NotAnEventError``.
+    Whether the link is right is for ``link_after`` to say, and whether they say more than the event for ``contradictions``. Whole numbers
+    may come as text, or with a point and a zero: not every backend keeps types. Raises ``NotAnEventError``.
     """
     try:
         event = _event(attributes)
@@ -148,16 +155,47 @@ def from_attributes(attributes: Mapping[str, Any]) -> ChainedEvent:
         ) from error
 
 
+def contradictions(attributes: Mapping[str, Any], chained: ChainedEvent) -> Iterator[str]:
+    """Names of attributes that say otherwise than the event that was read from them, or what no event says."""
+    told = dict(attributes_of(chained))
+    for name in sorted(attributes):
+        is_ours = name in ATTRIBUTE_NAMES or (name.startswith(_OUR_NAMES) and name not in RESOURCE_NAMES)
+        if is_ours and not (name in told and _says(attributes[name], told[name])):
+            yield name
+
+
+def _says(found: Any, told: AttributeValue) -> bool:
+    try:
+        match told:
+            case bool():
+                return found in ((True, "true", "True") if told else (False, "false", "False"))
+            case int():
+                return _integer(found) == told
+            case str():
+                return isinstance(found, str) and found == told
+    except ValueError:
+        return False
+
+
+def _integer(value: Any) -> int:
+    """A whole number in one of the spellings of backends, and in no other that Python would read."""
+    if type(value) is int or (type(value) is float and value.is_integer()):
+        return int(value)
+    if type(value) is str and _WHOLE_NUMBER.fullmatch(value):
+        return int(value)
+    raise ValueError("not a whole number")
+
+
 def _event(attributes: Mapping[str, Any]) -> RecordedEvent:
     values: dict[str, Any] = {field: attributes[name] for field, name in _ALWAYS.items()}
     values |= {field: attributes[name] for field, name in _WHERE_KNOWN.items() if name in attributes}
-    values = {field: int(value) if field in _INTEGERS else str(value) for field, value in values.items()}
+    values = {field: _integer(value) if field in _INTEGERS else str(value) for field, value in values.items()}
     if _PSEUDONYM in attributes:
         values |= {"subject": attributes[_PSEUDONYM], "subject_is_pseudonym": True}
     elif _SUBJECT in attributes:
         values["subject"] = attributes[_SUBJECT]
     if _GENERATION in attributes:
-        values["generation"] = int(attributes[_GENERATION])
+        values["generation"] = _integer(attributes[_GENERATION])
     if _RPC_METHOD in attributes:
         values["method"] = "/" + attributes[_RPC_METHOD]
     elif _OTHER_METHOD in attributes:
@@ -169,8 +207,8 @@ def _event(attributes: Mapping[str, Any]) -> RecordedEvent:
 
 def _evidence(values: Mapping[str, Any]) -> ReuseEvidence:
     return ReuseEvidence(
-        distance=int(values["distance"]),
-        since_spent_ms=int(values["since_spent_ms"] or 0),
+        distance=_integer(values["distance"]),
+        since_spent_ms=_integer(values["since_spent_ms"] or 0),
         key=values["key"] in (True, "true", "True"),
         address=values["address"] or "",
         user_agent=values["user_agent"] or "",

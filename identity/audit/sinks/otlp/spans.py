@@ -7,7 +7,7 @@ twice is the same span twice. Times are those of the event. Sampling flags, ``tr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from re import compile as compile_pattern
@@ -20,12 +20,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 from identity.audit.chain import ChainedEvent
 from identity.audit.event_types import Outcome, Severity
 from identity.audit.recorded_event import RecordedEvent
-from identity.audit.sinks.otlp.attributes import (
-    DERIVED,
-    attributes_of,
-    derived_of,
-    from_attributes,
-)
+from identity.audit.sinks.otlp.attributes import attributes_of, from_attributes
 from identity.audit.sinks.otlp.wire import attribute, repeated, tag
 
 # W3C Trace Context: ids of zeros are none, and neither is version ff; what later versions append does not matter.
@@ -70,20 +65,6 @@ def encoded(chained: ChainedEvent, *, trusted: TrustInTrace, with_log: bool) -> 
 def from_span(span: Span | LogRecord) -> ChainedEvent:
     """The event that a span or log record tells of. Raises ``NotAnEventError``."""
     return from_attributes(_plain(span.attributes))
-
-
-def contradictions(span: Span) -> Iterator[str]:
-    """What a span says otherwise than its event: names of attributes, or of the span's own fields.
-
-    The chain covers the event, not what was derived of it for those who search. Raises ``NotAnEventError``.
-    """
-    event = from_span(span).event
-    attributes = _plain(span.attributes)
-    derived = dict(derived_of(event))
-    yield from (name for name in sorted(DERIVED) if attributes.get(name) != derived.get(name))
-    time_ns = event.happened_at_ms * _NANOSECONDS
-    said = {"name": event.type, "start_time_unix_nano": time_ns, "end_time_unix_nano": time_ns}
-    yield from (name for name, value in said.items() if getattr(span, name) != value)
 
 
 def _span(event: RecordedEvent, trusted: TrustInTrace) -> Span:

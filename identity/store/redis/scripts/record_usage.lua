@@ -1,4 +1,4 @@
--- Records uses of tokens that a client reports, those of one bucket, each once.
+-- Records uses of tokens that a client reports, and losses of such, those of one bucket, each once.
 --
 -- KEYS[3]  mark: the highest number recorded of the spool that the report is from
 -- ARGV[5]  how long the mark is kept, in milliseconds
