@@ -73,7 +73,8 @@ async def _relayed(store_url: str, target: str, folder: Path) -> tuple[float, fl
     from identity.config import Settings
     from identity.parts import StoreParts, audit_relay
 
-    os.environ["OTEL_EXPORTER_OTLP_ENDPOINT"] = target
+    # The cases that may have run before have set theirs.
+    os.environ["OTEL_EXPORTER_OTLP_ENDPOINT"], os.environ["OTEL_EXPORTER_OTLP_PROTOCOL"] = target, "http/protobuf"
     settings = Settings(
         issuer="https://id.example",
         environment="development",
