@@ -152,6 +152,7 @@ def test_every_problem_that_keeps_it_from_being_ready_is_in_the_table() -> None:
         ROOT / "identity",
         ROOT / "identity/keys",
         ROOT / "identity/audit",
+        ROOT / "identity/audit/relay",
         ROOT / "identity/http",
         ROOT / "identity/store/redis",
     )
