@@ -160,6 +160,18 @@ class Service:
         """Moves the store's clock ahead."""
         self.server.store.clock.offset_ms += int(seconds * 1000)
 
+    @property
+    def store_options(self) -> list[str]:
+        """What a command that reads the store is told."""
+        redis = self.settings.redis
+        told = {
+            "issuer": self.settings.issuer,
+            "redis.url": redis.url.get_secret_value(),
+            "redis.key_prefix": redis.key_prefix,
+            "redis.buckets": redis.buckets,
+        }
+        return [item for name, value in told.items() for item in ("--set", f"{name}={value}")]
+
     async def new_client(
         self, client_id: str, policy: clients_pb2.ClientPolicy
     ) -> tuple[tuple[str, str], ...]:

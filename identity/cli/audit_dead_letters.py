@@ -83,6 +83,9 @@ async def _seen_to(
 def _print(letters: Sequence[KeptLetter]) -> None:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
+
+    from identity.cli.audit_shown import printable
 
     if not letters:
         typer.echo("There are none.")
@@ -92,7 +95,9 @@ def _print(letters: Sequence[KeptLetter]) -> None:
         table.add_column(column, overflow="fold")
     for letter in letters:
         row = _row(letter)
-        table.add_row(*(row[name] for name in ("time", "sink", "type", "event_id", "problem")))
+        # A backend has said it, and may have said anything.
+        shown = (printable(row[name]) for name in ("time", "sink", "type", "event_id", "problem"))
+        table.add_row(*(Text(text) for text in shown))
     Console().print(table)
 
 

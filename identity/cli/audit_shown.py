@@ -17,8 +17,8 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u206
 
 
 def as_json(event: RecordedEvent) -> str:
-    """The canonical form; one line."""
-    return canonical(event).decode()
+    """The canonical form; one line, with escapes for what JSON lets pass and a terminal may obey."""
+    return _CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", canonical(event).decode())
 
 
 def as_line(event: RecordedEvent) -> Text:

@@ -25,6 +25,7 @@ class ToldSink:
     hangs: bool = False
     is_away: bool = False
     refuses: Callable[[ChainedEvent], bool] = lambda event: False
+    says: str = "never"
     asked: int = 0
 
     async def deliver(self, events: Sequence[ChainedEvent]) -> Delivery:
@@ -39,7 +40,7 @@ class ToldSink:
                 raise answer
             if isinstance(answer, Undelivered):
                 return answer
-        refused = {each.event.event_id: "never" for each in events if self.refuses(each)}
+        refused = {each.event.event_id: self.says for each in events if self.refuses(each)}
         self.taken += [each for each in events if each.event.event_id not in refused]
         return Delivered(refused)
 

@@ -10,6 +10,7 @@ import pytest
 from audit.order import assert_chained_in_order
 from hypothesis import given
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
 from identity.audit.chain import GENESIS, link_after
 from identity.audit.event import Circumstances, Event, EventType, Outcome
@@ -18,6 +19,7 @@ from identity.audit.redelivery import Redelivery, redeliver
 from identity.audit.relay import relay as relay_module
 from identity.audit.relay.relay import share_of
 from identity.audit.sinks.ports import Undelivered
+from identity.cli.main import app
 from identity.errors import IdentityError
 from identity.store.redis.relay_outbox import MAX_DEAD_LETTERS
 
@@ -288,3 +290,18 @@ async def test_a_dead_letter_that_is_taken_at_last_has_the_place_it_had(
     assert not await box.letters()
     in_order = sorted(sink.taken, key=lambda each: (each.event.bucket, each.event.sequence))
     assert assert_chained_in_order(in_order) == len(in_order)
+
+
+async def test_what_a_backend_has_said_of_a_dead_letter_reaches_no_terminal_raw(
+    service: Any, issue: Any, relay_of: Any, told_sink: Any, wait_until: Any, waiting: Any
+) -> None:
+    sink = told_sink(refuses=lambda each: each.event.subject == "alice", says="\x1b[2J[red]no[/red]")
+    async with running(relay_of(service, sink)):
+        await issue(service)
+        await wait_until(lambda: is_empty(service, waiting))
+    answer = await asyncio.to_thread(
+        CliRunner().invoke, app, ["audit", "dead-letters", *service.store_options], env={"COLUMNS": "200"}
+    )
+    assert answer.exit_code == 0, answer.output
+    assert "[2J[red]no[/red]" in answer.output
+    assert "\x1b" not in answer.output

@@ -257,10 +257,16 @@ def test_a_query_finds_what_is_asked_for_once_and_by_time(exported_file: Any, tm
 
 
 def test_what_a_stranger_sent_does_not_reach_the_terminal_raw(exported_file: Any) -> None:
-    event = made.event(0, 1, user_agent="x", device_label="x", client_id="\x1b[2J\u202eevil\n")
+    event = made.event(0, 1, user_agent="x", device_label="x", client_id="\x1b[2J\u202e\x9bevil\n")
     file = exported_file([made.line_of(each) for each in made.chain_of([event])])
-    for answer in (identity("query", file), identity("tail", file, "--once")):
+    assert from_members(json.loads(identity("query", file, "--json").stdout)) == event
+    for answer in (
+        identity("query", file),
+        identity("query", file, "--json"),
+        identity("tail", file, "--once"),
+    ):
         assert "\x1b" not in answer.output
+        assert "\x9b" not in answer.output
         assert "\u202e" not in answer.output
         assert "evil" in answer.output
 
@@ -294,23 +300,12 @@ async def test_a_tail_of_a_file_follows_it_to_the_next(tmp_path: Path) -> None:
         await process.wait()
 
 
-def store_options(service: Any) -> list[str]:
-    redis = service.settings.redis
-    told = {
-        "issuer": service.settings.issuer,
-        "redis.url": redis.url.get_secret_value(),
-        "redis.key_prefix": redis.key_prefix,
-        "redis.buckets": redis.buckets,
-    }
-    return [item for name, value in told.items() for item in ("--set", f"{name}={value}")]
-
-
 async def test_what_waits_in_the_store_is_shown_and_stays(service: Any, new_session: Any) -> None:
     await new_session()
     before = await service.server.store.outbox.backlog(("otlp",))
     for command in (["query", "--outbox"], ["tail", "--once"]):
         answer = await asyncio.to_thread(
-            identity, *command, "--json", "--type", "tokens.issued", *store_options(service)
+            identity, *command, "--json", "--type", "tokens.issued", *service.store_options
         )
         assert answer.exit_code == 0, answer.output
         (told,) = [json.loads(line) for line in answer.stdout.splitlines()]
@@ -319,7 +314,7 @@ async def test_what_waits_in_the_store_is_shown_and_stays(service: Any, new_sess
 
 
 async def test_a_tail_of_the_store_shows_what_happens(service: Any, new_session: Any) -> None:
-    command = [sys.executable, "-m", "identity", "audit", "tail", "--json", *store_options(service)]
+    command = [sys.executable, "-m", "identity", "audit", "tail", "--json", *service.store_options]
     process = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE)
     assert process.stdout is not None
     try:
