@@ -74,7 +74,10 @@ async def _relayed(store_url: str, target: str, folder: Path) -> tuple[float, fl
     from identity.parts import StoreParts, audit_relay
 
     # The cases that may have run before have set theirs.
-    os.environ["OTEL_EXPORTER_OTLP_ENDPOINT"], os.environ["OTEL_EXPORTER_OTLP_PROTOCOL"] = target, "http/protobuf"
+    os.environ["OTEL_EXPORTER_OTLP_ENDPOINT"], os.environ["OTEL_EXPORTER_OTLP_PROTOCOL"] = (
+        target,
+        "http/protobuf",
+    )
     settings = Settings(
         issuer="https://id.example",
         environment="development",
