@@ -12,6 +12,7 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import grpc
 from opentelemetry.exporter.otlp.proto.grpc import metric_exporter as grpc_metrics
@@ -139,44 +140,37 @@ def _interval_ms(environ: Mapping[str, str]) -> int:
 
 def _metric_exporter(target: Target) -> MetricExporter:
     if target.protocol == "grpc":
-        return grpc_metrics.OTLPMetricExporter(
-            endpoint=target.endpoint,
-            insecure=not target.encrypted,
-            credentials=_credentials(target),
-            headers=target.headers or None,
-            timeout=target.timeout_seconds,
-            compression=_grpc_compression(target),
-        )
-    return http_metrics.OTLPMetricExporter(
-        endpoint=target.endpoint,
-        certificate_file=_text(target.ca_file),
-        client_key_file=_text(target.key_file),
-        client_certificate_file=_text(target.certificate_file),
-        headers=dict(target.headers),
-        timeout=target.timeout_seconds,
-        compression=Compression.Gzip if target.compressed else Compression.NoCompression,
-    )
+        return grpc_metrics.OTLPMetricExporter(**_grpc_arguments(target))
+    return http_metrics.OTLPMetricExporter(**_http_arguments(target))
 
 
 def _span_exporter(target: Target) -> SpanExporter:
     if target.protocol == "grpc":
-        return grpc_traces.OTLPSpanExporter(
-            endpoint=target.endpoint,
-            insecure=not target.encrypted,
-            credentials=_credentials(target),
-            headers=target.headers or None,
-            timeout=target.timeout_seconds,
-            compression=_grpc_compression(target),
-        )
-    return http_traces.OTLPSpanExporter(
-        endpoint=target.endpoint,
-        certificate_file=_text(target.ca_file),
-        client_key_file=_text(target.key_file),
-        client_certificate_file=_text(target.certificate_file),
-        headers=dict(target.headers),
-        timeout=target.timeout_seconds,
-        compression=Compression.Gzip if target.compressed else Compression.NoCompression,
-    )
+        return grpc_traces.OTLPSpanExporter(**_grpc_arguments(target))
+    return http_traces.OTLPSpanExporter(**_http_arguments(target))
+
+
+def _grpc_arguments(target: Target) -> dict[str, Any]:
+    return {
+        "endpoint": target.endpoint,
+        "insecure": not target.encrypted,
+        "credentials": _credentials(target),
+        "headers": target.headers or None,
+        "timeout": target.timeout_seconds,
+        "compression": grpc.Compression.Gzip if target.compressed else grpc.Compression.NoCompression,
+    }
+
+
+def _http_arguments(target: Target) -> dict[str, Any]:
+    return {
+        "endpoint": target.endpoint,
+        "certificate_file": _text(target.ca_file),
+        "client_key_file": _text(target.key_file),
+        "client_certificate_file": _text(target.certificate_file),
+        "headers": dict(target.headers),
+        "timeout": target.timeout_seconds,
+        "compression": Compression.Gzip if target.compressed else Compression.NoCompression,
+    }
 
 
 def _credentials(target: Target) -> grpc.ChannelCredentials | None:
@@ -187,10 +181,6 @@ def _credentials(target: Target) -> grpc.ChannelCredentials | None:
         for file in (target.ca_file, target.key_file, target.certificate_file)
     )
     return grpc.ssl_channel_credentials(roots, key, chain)
-
-
-def _grpc_compression(target: Target) -> grpc.Compression:
-    return grpc.Compression.Gzip if target.compressed else grpc.Compression.NoCompression
 
 
 def _text(file: object) -> str | None:
