@@ -11,13 +11,13 @@ from grpc_identity.v1 import identity_service_pb2 as pb
 from identity.audit.event import NOBODY, EndUser
 from identity.errors import field_invalid
 from identity.rpc.authentication import well_formed_traceparent
+from identity.rpc.validation import MAX_USER_AGENT_BYTES, unfit_text
 from identity.sessions.usage import ReportedLoss, ReportedUse
 from identity.telemetry.redaction import redacted
 
 SPOOL_ID_BYTES = 16
 MAX_RECORDS = 256
 MAX_TEXT_BYTES = 256
-MAX_USER_AGENT_BYTES = 512
 MAX_NUMBER = 2**53 - 1
 DAY_MS = 86_400_000
 MAX_AHEAD_MS = DAY_MS
@@ -109,10 +109,6 @@ def _end_user(at: str, record: pb.UsageRecord) -> EndUser:
 
 
 def _text(field: str, value: str, *, max_bytes: int = MAX_TEXT_BYTES, required: bool = False) -> str:
-    if required and not value:
-        raise field_invalid(field, "is required")
-    if len(value) > max_bytes or len(value.encode()) > max_bytes:
-        raise field_invalid(field, f"has more than {max_bytes} bytes")
-    if value and not value.isprintable():
-        raise field_invalid(field, "has characters that cannot be printed")
+    if unfit := unfit_text(value, max_bytes=max_bytes, required=required):
+        raise field_invalid(field, unfit)
     return value

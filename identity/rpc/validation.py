@@ -44,6 +44,17 @@ CLOCK_SKEW_SECONDS = 30
 _MISPLACED = "holds a token or a secret, which does not belong there"
 
 
+def unfit_text(value: str, *, max_bytes: int, required: bool) -> str:
+    """Why a field cannot hold this; empty where it can."""
+    if required and not value:
+        return "is required"
+    if len(value) > max_bytes or len(value.encode()) > max_bytes:
+        return f"has more than {max_bytes} bytes"
+    if value and not value.isprintable():
+        return "has characters that cannot be printed"
+    return ""
+
+
 class _Checker:
     """Gathers every violation, so that a caller sees them all at once."""
 
@@ -60,12 +71,8 @@ class _Checker:
         return self.text(field, value, required=required)
 
     def text(self, field: str, value: str, *, max_bytes: int = MAX_NAME_BYTES, required: bool = False) -> str:
-        if required and not value:
-            self.refuse(field, "is required")
-        elif len(value.encode()) > max_bytes:
-            self.refuse(field, f"has more than {max_bytes} bytes")
-        elif value and not value.isprintable():
-            self.refuse(field, "has characters that cannot be printed")
+        if unfit := unfit_text(value, max_bytes=max_bytes, required=required):
+            self.refuse(field, unfit)
         return value
 
     def names(self, field: str, values: Sequence[str], *, at_most: int, at_least: int = 0) -> tuple[str, ...]:
