@@ -20,7 +20,7 @@ from starlette.routing import BaseRoute
 from identity.audit.backlog_watch import BacklogWatch
 from identity.audit.recorder import RefusalRecorder
 from identity.audit.relay.relay import AuditRelay
-from identity.audit_sinks import subject_naming
+from identity.audit_sinks import naming_of
 from identity.clients.administration import ClientAdministration
 from identity.clients.registry import ClientRegistry
 from identity.clients.secrets import SecretHasher
@@ -146,7 +146,7 @@ class IdentityServer:
         with contextlib.suppress(IdentityError):
             await registry.refresh()
         watch = VerifierWatch(self._feed, self._roster, self.keys)
-        self._failures = FailureLog(registry, subject_naming(settings))
+        self._failures = FailureLog(registry, naming_of(settings))
         calls = Calls(
             CallerAuthenticator(registry),
             registry,

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from grpc_identity._version import __version__
 from identity.audit.event_types import EventType
-from identity.audit.pseudonym import PseudonymKey, PseudonymKeyError, pseudonym
+from identity.audit.pseudonym import Naming, PseudonymKey, PseudonymKeyError, pseudonym
 from identity.audit.recorded_event import RecordedEvent
 from identity.audit.sinks.file.sink import FileSink, Rotation
 from identity.audit.sinks.otlp.settings import OtlpSettingError
@@ -25,25 +25,23 @@ def audit_sinks(settings: Settings, instance_id: str) -> Sequence[AuditSink]:
 
 def shape_of(settings: Settings) -> Callable[[RecordedEvent], RecordedEvent]:
     """What becomes of an event before it is chained. Raises ``ConfigurationError``."""
-    file = settings.audit.pseudonym_key_file
-    if settings.audit.subject == "plain" or file is None:
-        return lambda event: event
-    try:
-        return pseudonym(PseudonymKey.from_file(file))
-    except PseudonymKeyError as error:
-        raise _wrong("audit.pseudonym_key_file", error) from None
+    key = _pseudonym_key(settings)
+    return (lambda event: event) if key is None else pseudonym(key)
 
 
-def subject_naming(settings: Settings) -> Callable[[str], tuple[str, str]]:
-    """How logs name a subject: as the audit does, so that neither tells what the other hides. Raises ``ConfigurationError``."""
+def naming_of(settings: Settings) -> Naming:
+    """How logs name people: as the audit does, so that neither tells what the other hides. Raises ``ConfigurationError``."""
+    return Naming(_pseudonym_key(settings))
+
+
+def _pseudonym_key(settings: Settings) -> PseudonymKey | None:
     file = settings.audit.pseudonym_key_file
     if settings.audit.subject == "plain" or file is None:
-        return lambda subject: ("user.id", subject)
+        return None
     try:
-        key = PseudonymKey.from_file(file)
+        return PseudonymKey.from_file(file)
     except PseudonymKeyError as error:
         raise _wrong("audit.pseudonym_key_file", error) from None
-    return lambda subject: ("user.hash", key.pseudonym_of(subject))
 
 
 def _sink(name: str, settings: Settings, instance_id: str) -> AuditSink:

@@ -70,6 +70,21 @@ class PseudonymKey:
         return SubjectTag(digest(self.secret, _TAG + tag, sha256)[:SUBJECT_TAG_BYTES])
 
 
+@dataclass(frozen=True, slots=True)
+class Naming:
+    """How people are named outside of events: as they are, or with a key as events name them."""
+
+    key: PseudonymKey | None = None
+
+    def subject(self, subject: str) -> tuple[str, str]:
+        """The attribute, and its value: ``user.id`` and the subject, or ``user.hash`` and its pseudonym."""
+        return ("user.id", subject) if self.key is None else ("user.hash", self.key.pseudonym_of(subject))
+
+    def session(self, session_id: str) -> str:
+        """The session id, or its pseudonym."""
+        return session_id if self.key is None else self.key.pseudonym_of_session(session_id)
+
+
 def names_of(subject: str, key: PseudonymKey | None) -> frozenset[str]:
     """Under what names events may tell of a subject: its own, that of its erasure, and the pseudonyms of both."""
     names = (subject, erased_subject(subject_tag(subject)))

@@ -16,15 +16,13 @@ import grpc
 
 from identity.audit.event import NOBODY, EndUser
 from identity.audit.folding import BEYOND, FOLD_WINDOW_SECONDS, Folding
+from identity.audit.pseudonym import Naming
 from identity.clients.registry import ClientRegistry
 from identity.errors import IdentityError, Reason
 from identity.rpc.authentication import claimed_client_id
 from identity.rpc.validation import end_user
 from identity.sessions.caller import Caller
 from identity.telemetry.redaction import redacted
-
-SubjectNaming: TypeAlias = Callable[[str], tuple[str, str]]
-"""How logs name a subject: ``user.id`` and itself, or ``user.hash`` and its pseudonym."""
 
 _LOGGED = frozenset(
     {
@@ -61,7 +59,7 @@ class FailureLog:
     def __init__(
         self,
         registry: ClientRegistry,
-        naming: SubjectNaming,
+        naming: Naming,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._registry = registry
@@ -92,11 +90,11 @@ class FailureLog:
             "network.peer.address": _host(context.peer()),
             "client.address": person.ip_address,
             "user_agent.original": person.user_agent or _user_agent(metadata),
-            "session.id": error.session_id,
+            "session.id": self._naming.session(error.session_id),
         }
         subject = getattr(request, "subject", "")
         if isinstance(subject, str) and subject:
-            name, value = self._naming(subject)
+            name, value = self._naming.subject(subject)
             fields[name] = value
         known = {
             name: redacted(value)[:MAX_CHARS] if isinstance(value, str) else value

@@ -95,6 +95,22 @@ async def test_a_subject_has_the_pseudonym_that_the_audit_gives_it(
     assert "alice" not in written_log.text
 
 
+async def test_a_session_has_the_pseudonym_that_the_audit_gives_it(
+    make_settings: Any, start_service: Any, written_log: Any, tmp_path: Path
+) -> None:
+    file = tmp_path / "pseudonym"
+    file.write_bytes(bytes(range(32)))
+    service = await start_service(make_settings(audit={"subject": "pseudonym", "pseudonym_key_file": file}))
+    request = pb.IssueTokensRequest(subject="alice", audience=["orders"])
+    tokens = (await service.identity.IssueTokens(request, metadata=service.login)).tokens
+    await service.identity.Revoke(pb.RevokeRequest(session_id=tokens.session_id), metadata=service.login)
+    refresh = pb.RefreshRequest(refresh_token=tokens.refresh_token)
+    await refused(service.identity.Refresh(refresh, metadata=service.login))
+    (line,) = written_log.of(AUTH)
+    assert line["session.id"] == PseudonymKey(bytes(range(32))).pseudonym_of_session(tokens.session_id)
+    assert tokens.session_id not in written_log.text
+
+
 async def test_what_is_no_failure_of_authentication_has_no_line(
     service: Any, written_log: Any, new_session: Any
 ) -> None:
