@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 
 import grpc
 
+from grpc_identity.usage.uses import address_of
 from identity.audit.event import NOBODY, EndUser
 from identity.audit.folding import BEYOND, FOLD_WINDOW_SECONDS, Folding
 from identity.audit.pseudonym import Naming
@@ -77,7 +78,7 @@ class FailureLog:
         """Writes the line, if the refusal is one of those."""
         if error.reason not in _LOGGED:
             return
-        metadata = context.invocation_metadata() or ()
+        metadata, peer = context.invocation_metadata() or (), context.peer()
         client_id = caller.client_id if caller else claimed_client_id(metadata, self._registry)
         if self._folding.folds((method, error.reason, client_id)):
             return
@@ -87,7 +88,7 @@ class FailureLog:
             "error.type": str(error.reason),
             "identity.client.id": client_id,
             "identity.client.authenticated": caller is not None,
-            "network.peer.address": _host(context.peer()),
+            "network.peer.address": address_of(peer) or peer.partition(":")[0],
             "client.address": person.ip_address,
             "user_agent.original": person.user_agent or _user_agent(metadata),
             "session.id": self._naming.session(error.session_id),
@@ -130,14 +131,6 @@ def _end_user(caller: Caller | None, request: Any) -> EndUser:
         return end_user(request.client_context)
     except (AttributeError, IdentityError):
         return NOBODY
-
-
-def _host(peer: str) -> str:
-    """Of ``ipv4:192.0.2.1:4711`` and ``ipv6:%5B::1%5D:4711``, the address."""
-    kind, _, address = peer.partition(":")
-    if kind not in ("ipv4", "ipv6"):
-        return kind
-    return address.rpartition(":")[0].replace("%5B", "").replace("%5D", "").strip("[]")
 
 
 def _user_agent(metadata: Any) -> str:
