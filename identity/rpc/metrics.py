@@ -40,6 +40,8 @@ Answered: TypeAlias = Callable[[Caller | None, str, str, float], None]
 """Notes an answered call: who called, as far as that is known, the name of its status, the reason where it was refused, and when it
 began (``perf_counter``)."""
 
+Counting: TypeAlias = Callable[[], None]
+
 _KINDS: dict[type[Target], str] = {
     TokenTarget: "token",
     SessionTarget: "session",
@@ -85,6 +87,7 @@ class RefreshMetrics:
         self._revocations = {kind: revocations.labels(kind) for kind in kinds}
         self._clients = meters.counter(CLIENT_REFRESHES)
         self._by_client: dict[tuple[str, bool], Counting] = {}
+        self._by_others: dict[bool, Counting] = {}
         self._failing = MostFrequent(monotonic)
         meters.observe_one(HIGHEST_ADDRESS_FAILURES, self._failing.highest)
 
@@ -114,17 +117,16 @@ class RefreshMetrics:
         self._revocations[ERASURE].inc()
 
     def _of_client(self, client_id: str, succeeded: bool) -> Counting:
-        known = {client for client, _ in self._by_client}
-        named = client_id if client_id in known or len(known) < MAX_CLIENTS else OTHER_CLIENTS
+        if len(self._by_client) < 2 * MAX_CLIENTS:
+            # Both from the start, for the rate's sake.
+            for outcome in (True, False):
+                self._by_client[client_id, outcome] = self._counting(client_id, outcome)
+            return self._by_client[client_id, succeeded]
+        if succeeded not in self._by_others:
+            self._by_others[succeeded] = self._counting(OTHER_CLIENTS, succeeded)
+        return self._by_others[succeeded]
+
+    def _counting(self, client_id: str, succeeded: bool) -> Counting:
         outcome = Outcome.SUCCESS if succeeded else Outcome.REFUSED
-        count: Counting = self._clients.labels(named, outcome.value).inc
-        if named == OTHER_CLIENTS:
-            return count
-        # Both from the start, for the rate's sake.
-        for other in (True, False):
-            each = Outcome.SUCCESS if other else Outcome.REFUSED
-            self._by_client[client_id, other] = self._clients.labels(client_id, each.value).inc
+        count: Counting = self._clients.labels(client_id, outcome.value).inc
         return count
-
-
-Counting: TypeAlias = Callable[[], None]
