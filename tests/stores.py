@@ -212,6 +212,11 @@ class Cluster:
 
         become(is_whole, "the cluster is whole")
 
+    def notice_after(self, *, milliseconds: int) -> None:
+        """How long a node has to be silent until the others take it for dead; ``NODE_TIMEOUT_MS`` at first."""
+        for node in self.nodes:
+            node.client.config_set("cluster-node-timeout", milliseconds)
+
     def begin_to_move(self, slot: int, target: Node, *keys: str) -> None:
         """Leaves a slot between two nodes, with these keys at the second already."""
         source = self.owner(slot)

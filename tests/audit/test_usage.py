@@ -155,14 +155,19 @@ async def test_an_auditor_learns_how_many_uses_are_missing(
     async with UsageRecorder(service.addresses.grpc_target, **options):
         pass
 
-    await wait_until(lambda: collector.of_type("token.uses_lost"))
+    def lost() -> int:
+        return sum(report["identity.event.count"] for report in collector.of_type("token.uses_lost"))
+
+    await wait_until(lambda: lost() >= 100)
     await wait_until(lambda: len(collector.of_type("token.used")) == answered - 100)
     account = account_of(collector.spans)
     (session,) = account.sessions.values()
     assert len(session.uses) + account.lost_uses["orders"] == answered
-    (lost,) = collector.of_type("token.uses_lost")
-    assert (lost["identity.event.severity"], lost["identity.event.count"]) == ("error", 100)
-    assert lost["identity.event.detail"].startswith("between 20")
+    # A report is small: one may find room beside a spool that is full for uses, while more are being lost.
+    reports = collector.of_type("token.uses_lost")
+    assert lost() == 100
+    assert {report["identity.event.severity"] for report in reports} == {"error"}
+    assert all(report["identity.event.detail"].startswith("between 20") for report in reports)
 
 
 async def test_no_token_is_in_what_is_kept_or_reported(
