@@ -241,6 +241,7 @@ class Cluster:
             *(node for node in self.nodes if node not in (target, source) and node.is_primary),
         ):
             node.client.execute_command("CLUSTER", "SETSLOT", slot, "NODE", self.id_of(target))
+        self._agree(target)
         return moved
 
     def move_at_once(self, slot: int, target: Node) -> None:
@@ -263,6 +264,26 @@ class Cluster:
     def end(self) -> None:
         for node in self.nodes:
             node.end()
+
+    def _agree(self, target: Node) -> None:
+        """Waits until every node that answers has heard how new the claims of a primary are.
+
+        One that has not takes its own for the newest when slots come to it, and claims them with a number that is lower: then
+        two nodes send callers to each other, for ever.
+        """
+
+        def epoch_at(node: Node) -> str | None:
+            try:
+                return next(
+                    line.split()[6] for line in self._lines(node) if line.startswith(self.id_of(target))
+                )
+            except redis.RedisError:
+                return None
+
+        def is_known() -> bool:
+            return {epoch_at(node) for node in self.nodes} - {None} == {epoch_at(target)}
+
+        become(is_known, "all know the epoch of the slot's new owner")
 
     def _known(self, node: Node) -> list[str]:
         return [line for line in self._lines(node) if "handshake" not in line and " connected" in line]
