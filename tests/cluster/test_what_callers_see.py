@@ -10,7 +10,8 @@ from typing import Any
 import httpx
 import pytest
 from google.protobuf.duration_pb2 import Duration
-from stores import NODE_TIMEOUT_MS, STORE, Node, become, open_client, slot_of
+from store_cluster import slot_of
+from stores import NODE_TIMEOUT_MS, STORE, Node, become, open_client
 
 from grpc_identity import Reason, TokenError, Verifier
 from grpc_identity.v1 import identity_service_pb2 as pb
