@@ -38,6 +38,15 @@ _WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
 PORTS = itertools.cycle(range(21_000 + 500 * _WORKER, 21_500 + 500 * _WORKER))
 
 
+class _Valkey(ValkeyServer):
+    def terminate(self) -> None:
+        """Waits for the end, however long the kernel takes for it on a busy machine."""
+        process = self._process
+        super().terminate()
+        if process is not None:
+            process.wait()
+
+
 def start_valkey(config: dict[str, str], *, data_dir: Path | None = None) -> ValkeyServer:
     """Starts a Valkey on a port that no other test worker looks at.
 
@@ -45,7 +54,7 @@ def start_valkey(config: dict[str, str], *, data_dir: Path | None = None) -> Val
     be that of a server which a test run beside this one has started.
     """
     for port in filter(is_free, PORTS):
-        server = ValkeyServer(port=port, config=config, data_dir=data_dir)
+        server = _Valkey(port=port, config=config, data_dir=data_dir)
         with contextlib.suppress(ValkeyServerStartupError, OSError):
             server.start()
             return server
