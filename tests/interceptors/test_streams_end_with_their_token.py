@@ -22,6 +22,7 @@ AIO_SHAPES = (
     "generator", "busy_generator", "writing", "busy_writing", "consuming", "both", "plain_generator",
     "busy_plain_generator", "plain_consuming", "plain_both",
 )  # fmt: skip
+LONG_BYTES = 20_000_000
 SYNC_SHAPES = ("generator", "consuming", "both", "silent")
 
 
@@ -40,6 +41,12 @@ async def busy_generator(request: bytes, context: Any) -> AsyncIterator[bytes]:
 async def busy_writing(request: bytes, context: Any) -> None:
     while True:
         await context.write(b"first" * 1000)
+
+
+async def long_writing(request: bytes, context: Any) -> None:
+    # More than is sent to a caller who does not read, so that it is still on its way when the token ends.
+    await context.write(bytes(LONG_BYTES))
+    await asyncio.Event().wait()
 
 
 def count(requests: Iterator[bytes], context: Any) -> bytes:
@@ -88,6 +95,7 @@ def aio_handlers(stopped: Stopped) -> dict[str, Any]:
         "busy_generator": grpc.unary_stream_rpc_method_handler(busy_generator),
         "writing": grpc.unary_stream_rpc_method_handler(writing),
         "busy_writing": grpc.unary_stream_rpc_method_handler(busy_writing),
+        "long_writing": grpc.unary_stream_rpc_method_handler(long_writing),
         "consuming": grpc.stream_unary_rpc_method_handler(consuming),
         "both": grpc.stream_stream_rpc_method_handler(both),
         "plain_generator": grpc.unary_stream_rpc_method_handler(plain_generator),
@@ -126,7 +134,8 @@ async def open_channel(serve: Callable[..., Any]) -> AsyncIterator[Callable[...,
 
     async def start(stack: str, verifier: Verifier, **options: Any) -> grpc.Channel:
         handlers = aio_handlers(stopped) if stack == "aio" else sync_handlers(stopped)
-        channels.append(grpc.insecure_channel(await serve(stack, handlers, verifier, **options)))
+        target = await serve(stack, handlers, verifier, **options)
+        channels.append(grpc.insecure_channel(target, [("grpc.max_receive_message_length", LONG_BYTES)]))
         return channels[-1]
 
     yield start
@@ -214,6 +223,18 @@ async def test_a_stream_ends_when_its_token_is_revoked(
     # Not by cancelling: on grpc.aio that leaves the thread of a plain generator waiting for ever.
     verifier.revoke("s-2")
     assert await other.outcome() == expected(stack, shape, "TOKEN_REVOKED")
+    await wait_until(lambda: len(verifier.leases) == 0)
+
+
+async def test_a_stream_ends_though_its_first_response_is_on_its_way(
+    open_channel: Any, wait_until: Any, revocable: Any
+) -> None:
+    issuer = InMemoryIssuer(audience="test")
+    verifier = revocable(issuer)
+    call = Call(await open_channel("aio", verifier), "long_writing", issuer.mint(session_id="s-1"))
+    await wait_until(lambda: len(verifier.leases) == 1)
+    verifier.revoke("s-1")
+    assert await call.outcome() == expected("aio", "long_writing", "TOKEN_REVOKED")
     await wait_until(lambda: len(verifier.leases) == 0)
 
 

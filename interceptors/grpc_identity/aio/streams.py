@@ -37,7 +37,7 @@ def limited(method: str, handler: _Handler, admitted: Admitted, *, grace_seconds
 
         async def generated(request: Any, context: Any) -> AsyncIterator[Any]:
             with _TokenLimit(admitted, grace_seconds) as limit:
-                responses = behaviour(request, context)
+                responses = behaviour(request, _Context(context, limit))
                 try:
                     while (response := await limit.wait_for(anext(responses, _END))) is not _END:
                         yield response
@@ -51,7 +51,7 @@ def limited(method: str, handler: _Handler, admitted: Admitted, *, grace_seconds
         async def awaited(request: Any, context: Any) -> Any:
             with _TokenLimit(admitted, grace_seconds) as limit:
                 try:
-                    return await limit.wait_for(behaviour(request, context))
+                    return await limit.wait_for(behaviour(request, _Context(context, limit)))
                 except _OverError:
                     await limit.refuse(method, context)
 
@@ -78,6 +78,7 @@ class _TokenLimit:
         self._loop = asyncio.get_running_loop()
         self._over_at = self._loop.time() + admitted.seconds_left() + grace_seconds
         self._waiting: asyncio.Timeout | None = None
+        self._uninterrupted = 0
         self._lease: Lease | None = None
 
     def __enter__(self) -> Self:
@@ -105,6 +106,18 @@ class _TokenLimit:
             raise _OverError
         return result
 
+    @contextlib.contextmanager
+    def uninterrupted(self) -> Iterator[None]:
+        """What is done meanwhile comes to its end, however long that takes."""
+        self._uninterrupted += 1
+        self._interrupt_at(None)
+        try:
+            yield
+        finally:
+            self._uninterrupted -= 1
+            if not self._uninterrupted:
+                self._interrupt_at(self._over_at)
+
     async def refuse(self, method: str, context: Any) -> None:
         """Ends the call."""
         lease = self._lease
@@ -121,8 +134,52 @@ class _TokenLimit:
 
     def _shorten(self) -> None:
         self._over_at = min(self._over_at, self._loop.time() + self._grace_seconds)
+        if not self._uninterrupted:
+            self._interrupt_at(self._over_at)
+
+    def _interrupt_at(self, when: float | None) -> None:
         if self._waiting is not None and not self._waiting.expired():
-            self._waiting.reschedule(self._over_at)
+            self._waiting.reschedule(when)
+
+
+class _Context:
+    """The context of a coroutine or an async generator. What gRPC does once in a call is not interrupted here.
+
+    It takes note that the metadata have left only afterwards. If it is interrupted before, it sends them again with the status,
+    which is an error: the status never leaves, and the caller waits for ever.
+    """
+
+    def __init__(self, context: Any, limit: _TokenLimit) -> None:
+        self._context = context
+        self._limit = limit
+        self._has_begun = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._context, name)
+
+    async def send_initial_metadata(self, metadata: Any) -> None:
+        """As gRPC has it."""
+        with self._limit.uninterrupted():
+            await self._context.send_initial_metadata(metadata)
+
+    async def write(self, message: Any) -> None:
+        """As gRPC has it."""
+        if self._has_begun:
+            await self._context.write(message)
+            return
+        with self._limit.uninterrupted():
+            await self._context.write(message)
+        self._has_begun = True
+
+    async def abort(self, code: Any, *details: Any, **more: Any) -> None:
+        """As gRPC has it."""
+        with self._limit.uninterrupted():
+            await self._context.abort(code, *details, **more)
+
+    async def abort_with_status(self, status: Any) -> None:
+        """As gRPC has it."""
+        with self._limit.uninterrupted():
+            await self._context.abort_with_status(status)
 
 
 class _PlainLimit:
