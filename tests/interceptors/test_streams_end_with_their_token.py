@@ -116,8 +116,9 @@ def sync_handlers(stopped: Stopped) -> dict[str, Any]:
         yield from requests
 
     def silent(request: bytes, context: Any) -> Iterator[bytes]:
-        yield b"first"
+        # From the start: a response that is handed over after the token has ended would tell of it.
         stopped.event.wait(30)
+        yield b"late"
 
     return {
         "generator": grpc.unary_stream_rpc_method_handler(generator),
