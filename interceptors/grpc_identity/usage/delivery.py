@@ -82,7 +82,7 @@ class UsageDelivery:
                 case _Answer.TAKEN:
                     self._tally.delivered += len(batch.records)
                     self._at_most = min(self._at_most * 2, MAX_BATCH_RECORDS)
-                    spool.acknowledge(batch)
+                    self._let_go(spool, batch)
                     self._tell_losses(spool)
                     if spool.waiting < leave:
                         return True
@@ -91,7 +91,7 @@ class UsageDelivery:
                 case _Answer.TOO_MUCH | _Answer.NEVER:
                     self._tally.refused += 1
                     self._lose(spool, batch.records[0][1])
-                    spool.acknowledge(batch)
+                    self._let_go(spool, batch)
                     self._tell_losses(spool)
                 case _Answer.LATER:
                     if self._wait(self._breaker.seconds_until_attempt()):
@@ -111,6 +111,17 @@ class UsageDelivery:
     def _tell_losses(self, spool: Spool) -> None:
         if self._tells_losses:
             spool.tell_losses()
+
+    def _let_go(self, spool: Spool, batch: Batch) -> None:
+        spool.acknowledge(batch)
+        if batch.unreadable:
+            self._tally.lost += batch.unreadable
+            _logger.error(
+                "%d uses of tokens are lost, up to number %d: %s is damaged",
+                batch.unreadable,
+                batch.last_number,
+                spool.path,
+            )
 
     def _lose(self, spool: Spool, record: bytes) -> None:
         if is_report_of_losses(record) and self._tells_losses:

@@ -19,7 +19,7 @@ from google.protobuf.message import DecodeError
 
 from grpc_identity.v1 import identity_service_pb2 as pb
 
-__all__ = ["NO_LOSSES", "LossLedger", "Losses", "is_report_of_losses", "losses_with"]
+__all__ = ["NO_LOSSES", "LossLedger", "Losses", "is_report_of_losses", "losses_between", "losses_with"]
 
 _PLACES = (1536, 2048)
 # Turn, number of the record that tells of it, records, first and last in milliseconds since 1970.
@@ -113,3 +113,10 @@ def losses_with(record: bytes, now_ms: int) -> Losses:
     if read.step == pb.USAGE_STEP_LOST:
         return Losses(read.lost_records, read.lost_since_ms, read.occurred_at_ms)
     return Losses.one(read.occurred_at_ms or now_ms)
+
+
+def losses_between(before: bytes | None, after: bytes | None, otherwise_ms: int) -> Losses:
+    """One that was lost between these records, as far as they are known: from when until when it may have been."""
+    until_ms = losses_with(after, otherwise_ms).until_ms if after is not None else otherwise_ms
+    since_ms = losses_with(before, until_ms).until_ms if before is not None else until_ms
+    return Losses(1, min(since_ms, until_ms), max(since_ms, until_ms))

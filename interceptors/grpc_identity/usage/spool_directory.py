@@ -57,13 +57,9 @@ class SpoolDirectory:
         return adopted
 
     def remove(self, spool: Spool) -> None:
-        """Deletes one that is delivered, as far as it can be read; what cannot be is kept for people, and one that could not tell
-        of its losses for the next who finds it."""
+        """Deletes one that is delivered; one that could not tell of its losses stays for the next who finds it."""
         with contextlib.suppress(OSError):
-            if spool.hides_more():
-                _logger.error("uses of tokens cannot be read after number %d: %s", spool.appended, spool.path)
-                spool.path.rename(spool.path.with_suffix(DAMAGED_SUFFIX))
-            elif not spool.untold.records:
+            if not spool.untold.records:
                 spool.path.unlink()
         spool.close()
 
