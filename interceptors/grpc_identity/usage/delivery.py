@@ -78,7 +78,7 @@ class UsageDelivery:
         is, or until the wait says to stop."""
         self._tell_losses(spool)
         while (batch := spool.oldest(at_most=self._at_most, max_bytes=MAX_BATCH_BYTES)) is not None:
-            match self._send(spool, batch):
+            match self._send(spool.spool_id, batch):
                 case _Answer.TAKEN:
                     self._tally.delivered += len(batch.records)
                     self._at_most = min(self._at_most * 2, MAX_BATCH_RECORDS)
@@ -96,7 +96,7 @@ class UsageDelivery:
                 case _Answer.LATER:
                     if self._wait(self._breaker.seconds_until_attempt()):
                         return False
-        return True
+        return self._report_losses(spool)
 
     def close(self) -> None:
         """Closes the channel."""
@@ -112,6 +112,19 @@ class UsageDelivery:
         if self._tells_losses:
             spool.tell_losses()
 
+    def _report_losses(self, spool: Spool) -> bool:
+        while self._tells_losses and (report := spool.report_of_losses()) is not None:
+            match self._send(*report):
+                case _Answer.TAKEN:
+                    self._tally.delivered += 1
+                    spool.losses_told()
+                case _Answer.LATER:
+                    if self._wait(self._breaker.seconds_until_attempt()):
+                        return False
+                case _:
+                    self._keep_losses()
+        return True
+
     def _let_go(self, spool: Spool, batch: Batch) -> None:
         spool.acknowledge(batch)
         if batch.unreadable:
@@ -125,16 +138,19 @@ class UsageDelivery:
 
     def _lose(self, spool: Spool, record: bytes) -> None:
         if is_report_of_losses(record) and self._tells_losses:
-            self._tells_losses = False
-            _logger.error(
-                "%s does not take reports of lost uses; they wait on disk for a start after it was updated",
-                self._factory.target,
-            )
+            self._keep_losses()
         spool.lose(losses_with(record, int(self._wall() * 1000)))
 
-    def _send(self, spool: Spool, batch: Batch) -> _Answer:
+    def _keep_losses(self) -> None:
+        self._tells_losses = False
+        _logger.error(
+            "%s does not take reports of lost uses; they wait on disk for a start after it was updated",
+            self._factory.target,
+        )
+
+    def _send(self, spool_id: bytes, batch: Batch) -> _Answer:
         try:
-            self._call(request_of(spool.spool_id, batch))
+            self._call(request_of(spool_id, batch))
         except grpc.RpcError as error:
             return self._failed(error, batch)
         except Exception as error:

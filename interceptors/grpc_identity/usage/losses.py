@@ -1,6 +1,8 @@
 """Records that could not be kept: counted in the head of a spool, until a record in its ring tells of them.
 
-The count survives the process as the records do, and is told once. Rules it keeps:
+The count survives the process as the records do, and is told once. A record of the ring tells of it only as long as the file is
+its maker's: another process may hold a copy, and both would give one number to two reports. Whoever finds a file tells of its
+count under an id of that count. Rules it keeps:
 
 - it stands in two places, written in turn, so that one of them is always whole;
 - before a record is made of it, the number that this will have is written beside it, and after that an empty count. Whoever opens
@@ -9,6 +11,7 @@ The count survives the process as the records do, and is told once. Rules it kee
 
 from __future__ import annotations
 
+import hashlib
 import mmap
 import struct
 from dataclasses import dataclass
@@ -90,6 +93,11 @@ class LossLedger:
     def told(self) -> None:
         """It is there."""
         self._write(NO_LOSSES, 0)
+
+    def identity(self, spool_id: bytes) -> bytes:
+        """The same for the same count of the same spool, also in a copy of it, and for no other; as long as the id of a spool."""
+        count = _COUNT.pack(self._turn, 0, self.untold.records, self.untold.since_ms, self.untold.until_ms)
+        return hashlib.sha256(spool_id + count).digest()[: len(spool_id)]
 
     def _write(self, losses: Losses, told_by: int) -> None:
         self._turn += 1

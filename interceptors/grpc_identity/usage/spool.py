@@ -88,7 +88,8 @@ class _Gap:
 
 
 class Spool:
-    """One file. Any thread may append; one reads and acknowledges."""
+    """One file. Any thread may append; one reads and acknowledges. To one that is left over, of another process, nothing is
+    appended."""
 
     def __init__(self, path: Path, descriptor: int) -> None:
         """Reads what the file holds; ``descriptor`` is open for reading and writing, and is closed with the spool."""
@@ -101,6 +102,7 @@ class Spool:
         # Entered again by `tell_losses`, which appends.
         self._lock = threading.RLock()
         self._is_sealed = False
+        self.is_left_over = True
         self.spool_id: bytes
         self._capacity: int
         magic, self.spool_id, self._capacity = _HEAD.unpack_from(self._map)
@@ -110,7 +112,8 @@ class Spool:
             raise SpoolDamagedError(f"{path} is no spool")
         self._mark, self._acknowledged, self._acknowledged_number = self._newest_mark()
         self._gaps: dict[int, _Gap] = {}
-        self._kept_bytes = 0
+        # Its maker may be alive, if this is a copy: a number that was given here would be another record's.
+        self._kept_bytes = _ALL_ROOM
         newest = self._find_gaps()
         self._end, self._last_number = newest.end, newest.last
         self._ledger = LossLedger(self._map, self._last_number)
@@ -125,6 +128,7 @@ class Spool:
         os.pwrite(descriptor, mark + _CRC.pack(crc32(mark)), _MARK_PLACES[0])
         os.pwrite(descriptor, head + _CRC.pack(crc32(head)), 0)
         spool = cls(path, descriptor)
+        spool.is_left_over, spool._kept_bytes = False, 0
         # The kernel makes its pages now, so that no call waits for them.
         with contextlib.suppress(OSError, ValueError):
             spool._map.madvise(_POPULATE_WRITE)
@@ -201,6 +205,17 @@ class Spool:
                 self._ledger.telling(self._last_number + 1)
                 self.append(record)
                 self._ledger.told()
+
+    def report_of_losses(self) -> tuple[bytes, Batch] | None:
+        """Of a spool that is left over: what tells of its losses, and under which id."""
+        if not self.is_left_over or not self.untold.records:
+            return None
+        return self._ledger.identity(self.spool_id), Batch([(1, self.untold.record())], 0)
+
+    def losses_told(self) -> None:
+        """``report_of_losses`` was recorded."""
+        with self._lock:
+            self._ledger.told()
 
     def seal(self) -> None:
         """Takes nothing from now on, so that what waits and what was lost is what there will be."""
