@@ -36,6 +36,7 @@ _SPOOL_ID = b"\x0a"
 _RECORD = b"\x12"
 _SEQUENCE = struct.Struct("<BQ")
 _SEQUENCE_TAG = 0x09
+_REFUSALS = frozenset({grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNAUTHENTICATED})
 
 _logger = logging.getLogger("grpc_identity.usage")
 
@@ -43,6 +44,7 @@ _logger = logging.getLogger("grpc_identity.usage")
 class _Answer(Enum):
     TAKEN = "taken"
     LATER = "later"
+    REFUSED = "refused"
     TOO_MUCH = "too much"
     NEVER = "never"
 
@@ -75,7 +77,7 @@ class UsageDelivery:
 
     def deliver(self, spool: Spool, *, leave: int = 0) -> bool:
         """Whether the spool was delivered, up to fewer than ``leave`` records that may still wait for others: tries until it
-        is, or until the wait says to stop."""
+        is, or until the wait says to stop. One that is left over is given up where the service refuses this client."""
         self._tell_losses(spool)
         while (batch := spool.oldest(at_most=self._at_most, max_bytes=MAX_BATCH_BYTES)) is not None:
             match self._send(spool.spool_id, batch):
@@ -93,8 +95,8 @@ class UsageDelivery:
                     self._lose(spool, batch.records[0][1])
                     self._let_go(spool, batch)
                     self._tell_losses(spool)
-                case _Answer.LATER:
-                    if self._wait(self._breaker.seconds_until_attempt()):
+                case answer:
+                    if self._gives_up(spool, answer):
                         return False
         return self._report_losses(spool)
 
@@ -118,12 +120,17 @@ class UsageDelivery:
                 case _Answer.TAKEN:
                     self._tally.delivered += 1
                     spool.losses_told()
-                case _Answer.LATER:
-                    if self._wait(self._breaker.seconds_until_attempt()):
-                        return False
-                case _:
+                case _Answer.TOO_MUCH | _Answer.NEVER:
                     self._keep_losses()
+                case answer:
+                    if self._gives_up(spool, answer):
+                        return False
         return True
+
+    def _gives_up(self, spool: Spool, answer: _Answer) -> bool:
+        if answer is _Answer.REFUSED and spool.is_left_over:
+            return True
+        return self._wait(self._breaker.seconds_until_attempt())
 
     def _let_go(self, spool: Spool, batch: Batch) -> None:
         spool.acknowledge(batch)
@@ -186,7 +193,7 @@ class UsageDelivery:
             return _Answer.TOO_MUCH
         self._breaker.failed(retry_after_seconds=retry_after_seconds(error))
         self._say(describe(error), batch)
-        return _Answer.LATER
+        return _Answer.REFUSED if code in _REFUSALS else _Answer.LATER
 
     def _say(self, what: str, batch: Batch) -> None:
         level = logging.DEBUG if self._is_failing else logging.WARNING

@@ -53,9 +53,9 @@ class UsageRecorder:
     ... )
 
     The client needs ``GRANT_REPORT_USAGE``. ``directory`` is on a local disk and belongs to this service; its processes share
-    it, each with a file of ``spool_bytes``, and take over what a process that died has left there. Use it as a context
-    manager, ``async with`` or ``with``: at the end what waits is delivered, for up to five seconds, and stays on disk
-    otherwise.
+    it, each with a file of ``spool_bytes``, and take over what a process that died has left there. With an ``authentication``
+    that has no ``client_id`` give that as well, so that the files say whose they are. Use it as a context manager, ``async
+    with`` or ``with``: at the end what waits is delivered, for up to five seconds, and stays on disk otherwise.
     """
 
     _is_awake: bool
@@ -83,13 +83,14 @@ class UsageRecorder:
         wall: Clock = wall_clock,
     ) -> None:
         self._name = f"{client_id!r} at {target}" if client_id else target
-        self._directory = SpoolDirectory(Path(directory))
         self._spool_bytes = spool_bytes
         self._linger_seconds = linger_seconds
         self._monotonic = monotonic
         self._wall = wall
         self._channel = ChannelFactory(target, credentials, allow_plaintext)
         self._authentication = authentication_of(client_id, client_secret, authentication)
+        known_id = client_id or getattr(self._authentication, "client_id", None)
+        self._directory = SpoolDirectory(Path(directory), known_id if isinstance(known_id, str) else "")
         self._timeout_seconds = timeout_seconds
         self._open_again_at = monotonic()
         self._begin()
@@ -285,6 +286,9 @@ class UsageRecorder:
                 self._wake.wait(ADOPT_EVERY_SECONDS)
             self._linger()
         self._delivery.close()
+        self._let_go_of_adopted()
+
+    def _let_go_of_adopted(self) -> None:
         for spool in self._adopted:
             spool.close()
         self._adopted.clear()
@@ -304,10 +308,12 @@ class UsageRecorder:
     def _deliver(self, *, is_last: bool) -> None:
         try:
             while self._adopted:
-                if not self._delivery.deliver(self._adopted[0]):
-                    return
-                self._directory.remove(self._adopted.pop(0))
-            if self._spool is not None:
+                if self._delivery.deliver(self._adopted[0]):
+                    self._directory.remove(self._adopted.pop(0))
+                else:
+                    # Others may be allowed to.
+                    self._let_go_of_adopted()
+            if self._spool is not None and not self._given_up.is_set():
                 self._delivery.deliver(self._spool, leave=0 if is_last else MAX_BATCH_RECORDS)
         except Exception:
             # Whatever it is, the thread must go on: without it nothing is delivered any more.

@@ -42,15 +42,25 @@ from grpc_identity.usage.frames import (
 )
 from grpc_identity.usage.losses import NO_LOSSES, Losses, LossLedger, losses_between
 
-__all__ = ["FRAME_BYTES", "MAX_RECORD_BYTES", "MIN_SPOOL_BYTES", "Batch", "Spool", "SpoolDamagedError"]
+__all__ = [
+    "FRAME_BYTES",
+    "MAX_RECORD_BYTES",
+    "MIN_SPOOL_BYTES",
+    "Batch",
+    "Spool",
+    "SpoolDamagedError",
+    "client_of",
+]
 
 SPOOL_ID_BYTES = 16
+MAX_CLIENT_ID_BYTES = 64
 MIN_SPOOL_BYTES = 64 * 1024
 _MAGIC = b"GIUSAGE1"
 _HEAD = struct.Struct("<8s16sQ")
 _CRC = struct.Struct("<I")
 _MARK = struct.Struct("<QQQ")
 _MARK_PLACES = (512, 1024)
+_CLIENT_PLACE = 3072
 # From Linux 5.14 on; the module does not name it.
 _POPULATE_WRITE = 23
 # More than any ring has: room that is kept from everybody.
@@ -119,12 +129,14 @@ class Spool:
         self._ledger = LossLedger(self._map, self._last_number)
 
     @classmethod
-    def create(cls, path: Path, descriptor: int, *, size_bytes: int) -> Spool:
-        """An empty one, in a file that is empty. Raises ``OSError``, where there is no room for all of it."""
+    def create(cls, path: Path, descriptor: int, *, size_bytes: int, client_id: str = "") -> Spool:
+        """An empty one of this client, in a file that is empty. Raises ``OSError``, where there is no room for all of it."""
         capacity = max(size_bytes, MIN_SPOOL_BYTES) // 8 * 8
         _allocate(descriptor, HEAD_BYTES + capacity)
         head = _HEAD.pack(_MAGIC, secrets.token_bytes(SPOOL_ID_BYTES), capacity)
         mark = _MARK.pack(0, 0, 0)
+        client = client_id.encode()[:MAX_CLIENT_ID_BYTES].ljust(MAX_CLIENT_ID_BYTES, b"\0")
+        os.pwrite(descriptor, client + _CRC.pack(crc32(client)), _CLIENT_PLACE)
         os.pwrite(descriptor, mark + _CRC.pack(crc32(mark)), _MARK_PLACES[0])
         os.pwrite(descriptor, head + _CRC.pack(crc32(head)), 0)
         spool = cls(path, descriptor)
@@ -313,6 +325,14 @@ class Spool:
             raise SpoolDamagedError(f"{self.path} does not say how far it is acknowledged")
         turn, position, number = max(marks)
         return turn, position, number
+
+
+def client_of(descriptor: int) -> str:
+    """Which client reports what is in this file; empty where it does not say so. Raises ``OSError``."""
+    said = os.pread(descriptor, MAX_CLIENT_ID_BYTES + _CRC.size, _CLIENT_PLACE)
+    client, crc = said[:MAX_CLIENT_ID_BYTES], said[MAX_CLIENT_ID_BYTES:]
+    # A spool of an earlier version has nothing there.
+    return client.rstrip(b"\0").decode(errors="replace") if crc == _CRC.pack(crc32(client)) else ""
 
 
 def _allocate(descriptor: int, size: int) -> None:

@@ -17,6 +17,7 @@ import pytest
 from grpc_identity import Policy, UsageAudit, UsageSpoolError, Verifier
 from grpc_identity.clock import wall_clock
 from grpc_identity.testing import InMemoryIssuer
+from grpc_identity.token_grants import ClientSecret
 from grpc_identity.usage.spool import MIN_SPOOL_BYTES
 from grpc_identity.v1 import identity_service_pb2 as pb
 
@@ -144,7 +145,9 @@ async def test_a_record_that_the_service_never_takes_holds_up_no_other(
 async def test_a_client_without_the_grant_keeps_its_records(
     service: Any, recorder_of: Any, wait_until: Any, tmp_path: Path
 ) -> None:
-    usage = recorder_of(client_id="login", client_secret=service.secrets["login"])
+    usage = recorder_of(
+        client_id="orders", authentication=ClientSecret("login", service.secrets["login"]), client_secret=None
+    )
     usage.start()
     usage.put(record("one"))
     await wait_until(lambda: usage._delivery._is_failing)
