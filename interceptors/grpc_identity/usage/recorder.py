@@ -24,7 +24,7 @@ from grpc_identity.errors import UsageSpoolError
 from grpc_identity.telemetry import observe_usage
 from grpc_identity.token_grants import ClientAuthentication, authentication_of
 from grpc_identity.usage.delivery import MAX_BATCH_RECORDS, UsageDelivery
-from grpc_identity.usage.losses import NO_LOSSES, Losses
+from grpc_identity.usage.losses import NO_LOSSES, Losses, losses_with
 from grpc_identity.usage.spool import Spool
 from grpc_identity.usage.spool_directory import SpoolDirectory
 from grpc_identity.usage.tally import UsageTally
@@ -143,7 +143,8 @@ class UsageRecorder:
                 thread.join(self._timeout_seconds)
             if thread.is_alive():
                 # It still reads the spool, which the next start finds.
-                _logger.warning("%d uses of tokens wait on disk for the next start", self.waiting)
+                if self._spool is not None:
+                    _say_what_is_left(self._spool)
                 return
         with self._lock:
             self._closed = True
@@ -152,12 +153,9 @@ class UsageRecorder:
             spool.seal()
             self.tally.recorded += spool.appended
             if spool.waiting or spool.untold.records:
-                _logger.warning(
-                    "%d uses of tokens, and that %d were lost, wait on disk for the next start: %s",
-                    spool.waiting,
-                    spool.untold.records,
-                    spool.path,
-                )
+                _say_what_is_left(spool)
+                if spool.is_deleted:
+                    self._lose_all_of(spool)
                 spool.close()
             else:
                 self._directory.remove(spool)
@@ -269,6 +267,16 @@ class UsageRecorder:
                 self._spool_bytes,
             )
 
+    def _lose_all_of(self, spool: Spool) -> None:
+        # As with those that came before there was a spool: told by the next one, if this process comes to that.
+        now_ms = int(self._wall() * 1000)
+        losses, batch = spool.untold, spool.oldest(at_most=spool.waiting, max_bytes=spool.capacity_bytes)
+        for _, record in batch.records if batch is not None else ():
+            losses = losses.and_also(losses_with(record, now_ms))
+        with self._lock:
+            self.tally.lost += spool.waiting
+            self._unplaced = self._unplaced.and_also(losses)
+
     def _run(self) -> None:
         adopt_at = self._monotonic()
         while True:
@@ -319,6 +327,23 @@ class UsageRecorder:
             # Whatever it is, the thread must go on: without it nothing is delivered any more.
             _logger.exception("delivering uses of tokens failed")
             self._stopping.wait(OPEN_AGAIN_SECONDS)
+
+
+def _say_what_is_left(spool: Spool) -> None:
+    if spool.is_deleted:
+        _logger.error(
+            "%d uses of tokens, and that %d were lost, are lost themselves: %s was deleted under this process",
+            spool.waiting,
+            spool.untold.records,
+            spool.path,
+        )
+    else:
+        _logger.warning(
+            "%d uses of tokens, and that %d were lost, wait on disk for the next start: %s",
+            spool.waiting,
+            spool.untold.records,
+            spool.path,
+        )
 
 
 _recorders: weakref.WeakSet[UsageRecorder] = weakref.WeakSet()

@@ -162,6 +162,11 @@ class Spool:
         return self._ledger.untold
 
     @property
+    def is_deleted(self) -> bool:
+        """Whether nobody will find the file once this process lets go of it."""
+        return os.fstat(self._descriptor).st_nlink == 0
+
+    @property
     def waiting_bytes(self) -> int:
         """How much of the ring they take."""
         return self._end - self._acknowledged

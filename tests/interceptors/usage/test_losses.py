@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import shutil
 import subprocess
@@ -225,6 +226,31 @@ async def test_losses_are_told_once_by_whatever_way(
     assert len(events) == kept + 1
     assert events.count(("token.uses_lost", 1)) == 1
     assert not list((tmp_path / "usage").glob("*.spool"))
+
+
+async def test_what_waits_in_a_deleted_file_is_not_said_to_wait_on_disk(
+    service: Any, recorder_of: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING, "grpc_identity.usage")
+    gate = Gate(service.addresses.grpc_target)
+    server = grpc.aio.server(handlers=[gate], options=[("grpc.so_reuseport", 0)])
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    usage = recorder_of(target=f"127.0.0.1:{port}")
+    usage.start()
+    for number in range(6):
+        assert usage.put(record(f"s{number}"))
+    shutil.rmtree(tmp_path / "usage")
+    await asyncio.to_thread(usage.close, flush_seconds=0.1)
+    assert "wait on disk" not in caplog.text
+    assert "6 uses of tokens" in caplog.text
+    assert "was deleted under this process" in caplog.text
+    assert usage.counts()["lost"] == 6
+    gate.is_open = True
+    async with usage:
+        pass
+    await server.stop(None)
+    assert await told(service) == [("token.uses_lost", 6)]
 
 
 class Gate(grpc.GenericRpcHandler):
