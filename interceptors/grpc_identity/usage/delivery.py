@@ -83,10 +83,12 @@ class UsageDelivery:
             match self._send(spool.spool_id, batch):
                 case _Answer.TAKEN:
                     self._tally.delivered += len(batch.records)
-                    self._at_most = min(self._at_most * 2, MAX_BATCH_RECORDS)
+                    # In small steps: doubled, every other attempt would be too much again.
+                    self._at_most = min(self._at_most + self._at_most // 8 + 1, MAX_BATCH_RECORDS)
                     self._let_go(spool, batch)
                     self._tell_losses(spool)
-                    if spool.waiting < leave:
+                    # What fills a batch has no others to wait for.
+                    if spool.waiting < min(leave, self._at_most):
                         return True
                 case _Answer.TOO_MUCH | _Answer.NEVER if len(batch.records) > 1:
                     self._at_most = len(batch.records) // 2
