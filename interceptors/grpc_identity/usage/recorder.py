@@ -207,10 +207,12 @@ class UsageRecorder:
 
     def reset(self) -> None:
         """For the child after a fork: what is held is the parent's."""
-        spool, delivery = self._spool, self._delivery
+        held, delivery = list(self._adopted), self._delivery
+        if self._spool is not None:
+            held.append(self._spool)
         self._begin()
         delivery.abandon()
-        if spool is not None:
+        for spool in held:
             spool.abandon()
 
     def _begin(self) -> None:
@@ -297,9 +299,9 @@ class UsageRecorder:
         self._let_go_of_adopted()
 
     def _let_go_of_adopted(self) -> None:
-        for spool in self._adopted:
-            spool.close()
-        self._adopted.clear()
+        # In this order: a child that is forked in between must not close again what is closed.
+        while self._adopted:
+            self._adopted.pop().close()
 
     def _linger(self) -> None:
         # Records come one by one; a call for each would cost more than all else.
