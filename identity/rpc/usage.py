@@ -54,6 +54,7 @@ def _loss(at: str, record: pb.UsageRecord, now_ms: int) -> ReportedLoss:
         raise field_invalid(f"{at}.lost_records", "is how many records were lost")
     return ReportedLoss(
         number=record.sequence,
+        as_reported=record.SerializeToString(),
         records=record.lost_records,
         # Of a use that was refused for its time as well; what is refused here nobody hears of.
         since_ms=_nearest_time(record.lost_since_ms, now_ms),
@@ -71,6 +72,7 @@ def _use(at: str, record: pb.UsageRecord, now_ms: int) -> ReportedUse:
         raise field_invalid(f"{at}.status_code", "is the name of a gRPC status when the call has ended")
     return ReportedUse(
         number=record.sequence,
+        as_reported=record.SerializeToString(),
         is_begun=is_begun,
         occurred_at_ms=_time(f"{at}.occurred_at_ms", record.occurred_at_ms, now_ms),
         method=_text(f"{at}.method", record.method, required=True),

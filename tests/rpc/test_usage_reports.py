@@ -178,6 +178,35 @@ async def test_what_is_reported_again_after_the_mark_is_gone_has_the_same_id(
     assert again.sequence == first.sequence + 1
 
 
+async def test_a_loss_has_the_same_id_whichever_call_reports_it(service: Any, report: Any) -> None:
+    spool, login = secrets.token_bytes(16), await service.new_client("watched", REPORTER)
+    store = service.server.store
+    mark = store.keys.of_name("watched").usage_mark("watched", spool)
+    for number in (1, 2):
+        trace = ("traceparent", f"00-{number:032x}-{number:016x}-01")
+        await report(lost(1), spool=spool, caller=(*login, trace))
+        await store.connection.command("DEL", mark, key=mark)
+    first, again = await recorded(service)
+    assert first.traceparent != again.traceparent
+    assert first.event_id == again.event_id
+
+
+async def test_another_record_under_a_number_that_was_taken_has_another_id(service: Any, report: Any) -> None:
+    spool, keys = secrets.token_bytes(16), service.server.store.keys
+    genuine = keys.of_name("genuine").index
+    cover = next(name for name in map(str, range(1000)) if keys.of_name(name).index != genuine)
+    await report(use(7, subject="genuine"), spool=spool)
+    # The mark is its bucket's, so that both are new.
+    assert (await report(use(7, subject=cover), spool=spool)).recorded == 1
+    mark = keys.of_name("genuine").usage_mark("orders", spool)
+    await service.server.store.connection.command("DEL", mark, key=mark)
+    for number, said in enumerate(({"status_code": "NOT_FOUND"}, {"token_id": "j2"}, {"ip_address": ""})):
+        assert (await report(use(7, subject="genuine", **said), spool=spool)).recorded == 1, number
+        await service.server.store.connection.command("DEL", mark, key=mark)
+    events = await recorded(service)
+    assert len({event.event_id for event in events}) == len(events) == 5
+
+
 async def test_no_client_takes_the_ids_of_another(service: Any, report: Any) -> None:
     spool = secrets.token_bytes(16)
     await report(use(1), spool=spool, caller=await service.new_client("mallory", REPORTER))
