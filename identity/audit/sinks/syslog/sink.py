@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from identity.audit.chain import ChainedEvent
+from identity.audit.sinks.certificates import why_refused
 from identity.audit.sinks.encoding import encoded_or_refused
 from identity.audit.sinks.ports import Delivered, Delivery, Undelivered
 from identity.audit.sinks.syslog.address import SyslogAddress, Way
@@ -120,6 +121,10 @@ def _problem(error: EndedError | OSError, address: SyslogAddress) -> str:
         case EndedError():
             return str(error)
         case ssl.SSLCertVerificationError():
-            return "its certificate is not trusted; check audit.syslog_ca_file"
+            return why_refused(
+                error, address_setting="audit.syslog_address", ca_setting="audit.syslog_ca_file"
+            )
+        case ssl.SSLError(reason=str(reason)):
+            return f"TLS fails ({reason}); check that audit.syslog_address speaks TLS"
         case _:
             return f"cannot be reached: {error.strerror or type(error).__name__}"
