@@ -23,7 +23,7 @@ from identity.audit.sinks.syslog.stream import Patience, TlsFiles
 # The relay runs on uvloop, whose transports forget their sockets; one inside the service runs on either.
 pytestmark = pytest.mark.asyncio(loop_factories=["asyncio", "uvloop"])
 
-LONG = Patience(settle=30.0)
+LONG = Patience(timeout=60.0, settle=30.0)
 """Longer than any collector here needs to hang up."""
 SHORT = Patience(settle=0.05)
 
@@ -89,7 +89,7 @@ async def test_a_collector_that_accepts_and_resets_has_taken_nothing() -> None:
         for event in chain(40):
             delivery = await sink.deliver([event])
             assert isinstance(delivery, Undelivered)
-        await sink.deliver(chain(500, detail="x" * 20_000))
+        assert isinstance(await sink.deliver(chain(500, detail="x" * 20_000)), Undelivered)
         hanging_up.cancel()
 
 
