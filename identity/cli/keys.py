@@ -144,7 +144,8 @@ def revoke(kid: Kid, data_dir: DataDir = None, target: Target = None, ca_file: C
 def reseal(data_dir: DataDir = None, target: Target = None, ca_file: CaFile = None) -> None:
     """Seal everything anew under `keys.kek_file`, so that `keys.previous_kek_file` is needed no more.
 
-    First give every server the new key-encryption key, with the old one as the previous.
+    First give every server the new key-encryption key, with the old one as the previous. A server without a previous
+    one refuses.
     """
     from grpc_identity.v1 import admin_service_pb2 as pb
     from grpc_identity.v1 import admin_service_pb2_grpc as pb_grpc
@@ -153,7 +154,11 @@ def reseal(data_dir: DataDir = None, target: Target = None, ca_file: CaFile = No
         answer = pb_grpc.AdminServiceStub(reached.channel).ResealKeyring(
             pb.ResealKeyringRequest(), metadata=reached.metadata
         )
-    typer.echo(f"{answer.resealed} seals were made anew; the previous key-encryption key opens nothing now")
+    done = f"{answer.resealed} seals were made anew" if answer.resealed else "nothing was to do"
+    typer.echo(
+        f"{done}: everything in the keyring is sealed under the key-encryption key {answer.kek_fingerprint}; "
+        f"the one before it, {answer.previous_kek_fingerprint}, opens nothing there"
+    )
 
 
 @app.command("export")
