@@ -15,6 +15,7 @@ import typer
 
 from identity.cli.connection import CaFile, Connection, DataDir, Json, Target, connection
 from identity.cli.failure import fail
+from identity.cli.ids import TakesId
 from identity.cli.settings import ConfigFile, Overrides, settings_of
 
 WAIT_FOR_VERIFIERS_SECONDS = 10.0
@@ -114,7 +115,7 @@ def rotate(
     typer.echo(f"{key.public_key.kid} is published, and signs from {at} UTC, by {by} at the latest")
 
 
-@app.command()
+@app.command(cls=TakesId)
 def revoke(kid: Kid, data_dir: DataDir = None, target: Target = None, ca_file: CaFile = None) -> None:
     """Take a key away at once: another one signs, tokens it signed die, sessions live on.
 

@@ -9,13 +9,14 @@ import typer
 
 from identity.cli.connection import CaFile, DataDir, Json, Target, connection
 from identity.cli.failure import fail
+from identity.cli.ids import TakesId
 
 app = typer.Typer(
     help="List a subject's sessions, explain what became of one, or end them.", no_args_is_help=True
 )
 
 
-@app.command("list")
+@app.command("list", cls=TakesId)
 def list_sessions(
     subject: Annotated[str, typer.Argument(help="The subject, such as `alice`.")],
     data_dir: DataDir = None,
@@ -133,7 +134,7 @@ def revoke(
             fail(f"not yet applied by {', '.join(answer.pending_verifiers)}")
 
 
-@app.command()
+@app.command(cls=TakesId)
 def explain(
     session_id: Annotated[str, typer.Argument(help="The session's id: the claim `sid`.")],
     data_dir: DataDir = None,
@@ -165,7 +166,7 @@ def explain(
         console.print(line)
 
 
-@app.command()
+@app.command(cls=TakesId)
 def erase(
     subject: Annotated[str, typer.Argument(help="The subject, such as `alice`.")],
     sure: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
