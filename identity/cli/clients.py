@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 import typer
 
 from identity.cli.connection import CaFile, DataDir, Json, Target, connection
+from identity.cli.files import members_of
 from identity.cli.settings import ConfigFile, Overrides, settings_of
 
 if TYPE_CHECKING:
@@ -235,7 +236,7 @@ def _policy(
 
     policy = clients_pb2.ClientPolicy()
     if file is not None:
-        members = json.loads(file.read_text())
+        members = members_of(file, "--policy")
         try:
             json_format.ParseDict(members.get("policy", members), policy)
         except json_format.ParseError as error:

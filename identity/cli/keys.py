@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import secrets
-import sys
 import time
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
@@ -15,6 +14,7 @@ import typer
 
 from identity.cli.connection import CaFile, Connection, DataDir, Json, Target, connection
 from identity.cli.failure import fail
+from identity.cli.files import text_of
 from identity.cli.ids import TakesId
 from identity.cli.settings import ConfigFile, Overrides, settings_of
 
@@ -197,10 +197,7 @@ def import_keys(
     """
     from identity.backup import import_keyring
 
-    try:
-        bundle = sys.stdin.read() if str(file) == "-" else file.read_text()
-    except OSError as error:
-        fail(f"cannot read {file}: {error.strerror}")
+    bundle = text_of(file)
     keyring = asyncio.run(import_keyring(settings_of(config, overrides), bundle))
     typer.echo(
         f"{len(keyring.published)} published keys are in the store; restart the services that share it"
