@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 
 from grpc_identity.v1 import admin_service_pb2 as admin_pb
@@ -40,7 +42,7 @@ async def test_a_server_that_was_not_restarted_does_not_call_the_key_it_still_us
     old, new = load_kek_file(leaked).fingerprint, load_kek_file(fresh).fingerprint
     code, output = await run_identity("keys", "reseal")
     assert code == 1, output
-    assert "FAILED_PRECONDITION" in output
+    assert output.startswith("identity: PREVIOUS_KEK_MISSING: ")
     assert old in output
     assert "keys.previous_kek_file" in output
     assert "opens nothing" not in output
@@ -60,8 +62,20 @@ async def test_a_server_that_was_not_restarted_does_not_call_the_key_it_still_us
         return [problem.name for problem in service.server.keys.problems()] == ["keyring_unavailable"]
 
     await wait_until(says_that_it_cannot_read_it)
-    code, output = await run_identity("keys", "reseal")
+
+    async def knows_the_new_secret() -> bool:
+        with contextlib.suppress(grpc.aio.AioRpcError):
+            await service.administration.ListClients(admin_pb.ListClientsRequest(), metadata=other.admin)
+            return True
+        return False
+
+    await wait_until(knows_the_new_secret)
+    code, output = await run_identity(
+        "keys", "rotate", at=other, IDENTITY_TARGET=service.addresses.grpc_target
+    )
     assert code == 1, output
+    assert output.startswith("identity: KEYRING_UNAVAILABLE: Nothing was changed: ")
+    assert "is it running" not in output
 
 
 async def test_a_previous_key_that_is_the_same_replaces_nothing(
