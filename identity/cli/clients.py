@@ -62,19 +62,21 @@ def list_clients(
         typer.echo(json.dumps([MessageToDict(client) for client in found], indent=2))
         return
     from rich.console import Console
-    from rich.table import Table
 
     from grpc_identity.v1 import clients_pb2
+    from identity.cli.listing import Column, show
 
-    table = Table("client", "name", "grants", "state")
-    for client in found:
-        grants = ", ".join(
-            clients_pb2.Grant.Name(grant).removeprefix("GRANT_") for grant in client.policy.grants
+    columns = (Column("client"), Column("name", folds=True), Column("grants", folds=True), Column("state"))
+    rows = [
+        (
+            client.client_id,
+            client.display_name,
+            ", ".join(clients_pb2.Grant.Name(grant).removeprefix("GRANT_") for grant in client.policy.grants),
+            "disabled" if client.disabled else "enabled",
         )
-        table.add_row(
-            client.client_id, client.display_name, grants, "disabled" if client.disabled else "enabled"
-        )
-    Console().print(table)
+        for client in found
+    ]
+    show(Console(), columns, rows)
 
 
 @app.command()

@@ -42,6 +42,7 @@ def list_keys(
     from rich.console import Console
 
     from identity.cli import timeline
+    from identity.cli.listing import show
     from identity.clock import SystemClock
 
     with connection(data_dir, target, ca_file, admin=True) as reached:
@@ -50,7 +51,7 @@ def list_keys(
         typer.echo(json.dumps([_row(MessageToDict(key)) for key in answer.keys], indent=2))
         return
     console = Console()
-    console.print(timeline.table_of(list(answer.keys), SystemClock().now()))
+    show(console, timeline.COLUMNS, list(timeline.rows_of(answer.keys, SystemClock().now())))
     console.print(timeline.LEGEND, style="dim")
 
 
@@ -69,7 +70,7 @@ def plan(
     if as_json:
         typer.echo(json.dumps([_row(MessageToDict(step)) for step in answer.steps], indent=2))
         return
-    console = Console()
+    console = Console(soft_wrap=True)
     for line in timeline.steps_of(answer):
         console.print(line)
 

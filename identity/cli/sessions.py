@@ -27,10 +27,10 @@ def list_sessions(
     """List the live sessions of a subject, newest first."""
     from google.protobuf.json_format import MessageToDict
     from rich.console import Console
-    from rich.table import Table
 
     from grpc_identity.v1 import identity_service_pb2 as pb
     from grpc_identity.v1 import identity_service_pb2_grpc as pb_grpc
+    from identity.cli.listing import Column, show
 
     found = []
     with connection(data_dir, target, ca_file, admin=True) as reached:
@@ -46,9 +46,16 @@ def list_sessions(
     if as_json:
         typer.echo(json.dumps([MessageToDict(session) for session in found], indent=2))
         return
-    table = Table("session", "client", "device", "address", "started", "last used")
-    for session in found:
-        table.add_row(
+    columns = (
+        Column("session"),
+        Column("client"),
+        Column("device", folds=True),
+        Column("address"),
+        Column("started"),
+        Column("last used"),
+    )
+    rows = [
+        (
             session.session_id,
             session.client_id,
             session.client_context.device_label,
@@ -56,7 +63,9 @@ def list_sessions(
             f"{session.created_at.ToDatetime():%Y-%m-%d %H:%M:%S}",
             f"{session.last_used_at.ToDatetime():%Y-%m-%d %H:%M:%S}",
         )
-    Console().print(table)
+        for session in found
+    ]
+    show(Console(), columns, rows)
 
 
 @app.command()
