@@ -14,6 +14,7 @@ from identity.audit.sinks.otlp.sink import otlp_sink
 from identity.audit.sinks.ports import AuditSink
 from identity.audit.sinks.syslog.address import SyslogAddress, SyslogAddressError
 from identity.audit.sinks.syslog.sink import SyslogSink
+from identity.audit.sinks.syslog.stream import TlsFiles
 from identity.config import ConfigurationError, Settings
 from identity.errors import FieldViolation
 
@@ -70,9 +71,9 @@ def _sink(name: str, settings: Settings, instance_id: str) -> AuditSink:
                 raise _wrong("audit.syslog_address", error) from None
             return SyslogSink(
                 address,
-                ca_file=audit.syslog_ca_file,
-                certificate_file=audit.syslog_certificate_file,
-                private_key_file=audit.syslog_private_key_file,
+                files=TlsFiles(
+                    audit.syslog_ca_file, audit.syslog_certificate_file, audit.syslog_private_key_file
+                ),
             )
         case _:
             raise AssertionError(name)

@@ -121,6 +121,8 @@ def load_settings(
             merged = tomllib.loads(file.read_text())
         except OSError as error:
             raise _error("--config", f"cannot read {file}: {error.strerror}") from None
+        except UnicodeDecodeError:
+            raise _error("--config", f"cannot read {file}: it is not text") from None
         except tomllib.TOMLDecodeError as error:
             raise _error(str(file), f"is not TOML: {error}") from None
     for name, value in environ.items():

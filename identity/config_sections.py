@@ -39,6 +39,8 @@ def _from_file(section: Any, name: str) -> Any:
         content = path.read_text().strip()
     except OSError as error:
         raise ValueError(f"cannot read {name}_file {path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ValueError(f"cannot read {name}_file {path}: it is not text") from None
     return {key: value for key, value in section.items() if key != f"{name}_file"} | {name: content}
 
 

@@ -24,6 +24,7 @@ _AUTHORITYS_USE = x509.KeyUsage(
     encipher_only=False,
     decipher_only=False,
 )
+_HERE = (x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1")))
 
 
 class Authority:
@@ -36,10 +37,14 @@ class Authority:
         self._certificate = self._sign(name, self._key, is_authority=True)
         self.file = self._write(f"{name}.pem", self._certificate.public_bytes(Encoding.PEM))
 
-    def issue(self, name: str, hosts: tuple[str, ...] = ()) -> tuple[Path, Path]:
+    def issue(
+        self, name: str, hosts: tuple[str, ...] = (), *, for_this_host: bool = True
+    ) -> tuple[Path, Path]:
         """Files of a certificate and its private key."""
         key = ec.generate_private_key(ec.SECP256R1())
-        certificate = self._sign(name, key, is_authority=False, hosts=hosts)
+        certificate = self._sign(
+            name, key, is_authority=False, hosts=hosts, addresses=_HERE if for_this_host else ()
+        )
         private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
         return (
             self._write(f"{name}.pem", certificate.public_bytes(Encoding.PEM)),
@@ -58,12 +63,12 @@ class Authority:
         *,
         is_authority: bool,
         hosts: tuple[str, ...] = (),
+        addresses: tuple[x509.GeneralName, ...] = _HERE,
     ) -> x509.Certificate:
         now = dt.datetime(2020, 1, 1, tzinfo=dt.UTC)
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         issuer = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, self._name)])
-        names = [x509.DNSName(host) for host in ("localhost", *hosts)]
-        address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
+        names = [*addresses, *(x509.DNSName(host) for host in hosts)]
         public, own = key.public_key(), self._key.public_key()
         builder = (
             x509.CertificateBuilder()
@@ -76,7 +81,7 @@ class Authority:
             .add_extension(x509.BasicConstraints(ca=is_authority, path_length=None), critical=True)
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
             .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(own), critical=False)
-            .add_extension(x509.SubjectAlternativeName([*names, address]), critical=False)
+            .add_extension(x509.SubjectAlternativeName(names), critical=False)
         )
         if is_authority:
             builder = builder.add_extension(_AUTHORITYS_USE, critical=True)

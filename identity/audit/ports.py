@@ -29,10 +29,7 @@ class EventOutbox(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class UsageReport:
-    """Uses of tokens on servers of the client ``reported_by``, by their rising numbers in the spool that kept them there.
-
-    An event's id follows from reporter, spool and number, so that it is the same however often it is reported.
-    """
+    """Uses of tokens on servers of the client ``reported_by``, by their rising numbers in the spool that kept them there."""
 
     reported_by: str
     spool_id: bytes

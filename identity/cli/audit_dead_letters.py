@@ -82,23 +82,23 @@ async def _seen_to(
 
 def _print(letters: Sequence[KeptLetter]) -> None:
     from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
 
-    from identity.cli.audit_shown import printable
+    from identity.cli.listing import Column, show
 
     if not letters:
         typer.echo("There are none.")
         return
-    table = Table()
-    for column in ("time", "sink", "type", "event", "what it has said"):
-        table.add_column(column, overflow="fold")
-    for letter in letters:
-        row = _row(letter)
-        # A backend has said it, and may have said anything.
-        shown = (printable(row[name]) for name in ("time", "sink", "type", "event_id", "problem"))
-        table.add_row(*(Text(text) for text in shown))
-    Console().print(table)
+    columns = (
+        Column("event"),
+        Column("time"),
+        Column("sink"),
+        Column("type"),
+        Column("what it has said", folds=True),
+    )
+    rows = [
+        [_row(letter)[name] for name in ("event_id", "time", "sink", "type", "problem")] for letter in letters
+    ]
+    show(Console(), columns, rows)
 
 
 def _row(letter: KeptLetter) -> dict[str, str]:

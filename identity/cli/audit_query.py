@@ -83,7 +83,7 @@ def query(
         identity audit query audit.jsonl --session 6Xb… --json | jq .type
         identity audit query --outbox --config identity.toml --type 'refresh.*' --outcome refused
 
-    Each event is shown once, by time. Whether they are all there, and as they were, is for `identity audit verify` to say.
+    Each event is shown once, by time, however often and by how many sinks it was exported. Whether they are all there, and as they were, is for `identity audit verify` to say.
     """
     chosen = event_files(files, otlp_files)
     if not chosen and not outbox:
@@ -137,9 +137,20 @@ def _found(
     selection: Selection,
 ) -> Iterator[RecordedEvent]:
     """What is asked for, each once, in the order of reading."""
+    # By the id alone two could be taken for one: a use that was reported again late has the id that it had.
+    seen: set[tuple[str, int, int]] = set()
+    for event in _read(files, outbox=outbox, config=config, overrides=overrides):
+        place = (event.event_id, event.bucket, event.sequence)
+        if selection.takes(event) and place not in seen:
+            seen.add(place)
+            yield event
+
+
+def _read(
+    files: Sequence[EventFile], *, outbox: bool, config: Path | None, overrides: Sequence[str] | None
+) -> Iterator[RecordedEvent]:
     from identity.audit.reading import ReadError
 
-    seen: set[str] = set()
     unreadable = 0
     try:
         with progress_over(files) as read:
@@ -147,16 +158,12 @@ def _found(
                 for item in read(file):
                     if item.event is None:
                         unreadable += not item.is_torn
-                    elif selection.takes(item.event.event) and item.event.event.event_id not in seen:
-                        seen.add(item.event.event.event_id)
+                    else:
                         yield item.event.event
     except ReadError as error:
         fail(str(error))
     if outbox:
-        for event in asyncio.run(_waiting(config, overrides)):
-            if selection.takes(event) and event.event_id not in seen:
-                seen.add(event.event_id)
-                yield event
+        yield from asyncio.run(_waiting(config, overrides))
     if unreadable:
         typer.secho(f"{unreadable} lines are no events; `identity audit verify` names them", err=True)
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 import typer
 
 from identity.cli.connection import CaFile, DataDir, Json, Target, connection
+from identity.cli.files import members_of
 from identity.cli.settings import ConfigFile, Overrides, settings_of
 
 if TYPE_CHECKING:
@@ -61,19 +62,21 @@ def list_clients(
         typer.echo(json.dumps([MessageToDict(client) for client in found], indent=2))
         return
     from rich.console import Console
-    from rich.table import Table
 
     from grpc_identity.v1 import clients_pb2
+    from identity.cli.listing import Column, show
 
-    table = Table("client", "name", "grants", "state")
-    for client in found:
-        grants = ", ".join(
-            clients_pb2.Grant.Name(grant).removeprefix("GRANT_") for grant in client.policy.grants
+    columns = (Column("client"), Column("name", folds=True), Column("grants", folds=True), Column("state"))
+    rows = [
+        (
+            client.client_id,
+            client.display_name,
+            ", ".join(clients_pb2.Grant.Name(grant).removeprefix("GRANT_") for grant in client.policy.grants),
+            "disabled" if client.disabled else "enabled",
         )
-        table.add_row(
-            client.client_id, client.display_name, grants, "disabled" if client.disabled else "enabled"
-        )
-    Console().print(table)
+        for client in found
+    ]
+    show(Console(), columns, rows)
 
 
 @app.command()
@@ -235,7 +238,7 @@ def _policy(
 
     policy = clients_pb2.ClientPolicy()
     if file is not None:
-        members = json.loads(file.read_text())
+        members = members_of(file, "--policy")
         try:
             json_format.ParseDict(members.get("policy", members), policy)
         except json_format.ParseError as error:

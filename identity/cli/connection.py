@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 import typer
 
 from identity.cli.failure import fail
+from identity.cli.files import content_of, members_of, text_of
 
 if TYPE_CHECKING:
     import grpc
@@ -61,7 +61,7 @@ def connection(
     if ca_file is None and host in {"127.0.0.1", "::1", "localhost"}:
         channel = grpc.insecure_channel(target)
     else:
-        roots = ca_file.read_bytes() if ca_file else None
+        roots = content_of(ca_file, "--ca-file") if ca_file else None
         channel = grpc.secure_channel(target, grpc.ssl_channel_credentials(roots))
     with channel:
         yield Connection(channel, basic_metadata(client_id, client_secret))
@@ -75,14 +75,13 @@ def basic_metadata(client_id: str, client_secret: str) -> tuple[tuple[str, str],
 
 def read_dev_file(data_dir: Path) -> Mapping[str, Any]:
     """What ``identity dev`` says of itself; ends the command where it does not run."""
-    try:
-        known: Mapping[str, Any] = json.loads((data_dir / DEV_FILE).read_text())
-    except FileNotFoundError:
+    file = data_dir / DEV_FILE
+    if not file.exists():
         fail(
-            f"there is no {data_dir / DEV_FILE}: start the service with `identity dev --data-dir {data_dir}`, or name "
+            f"there is no {file}: start the service with `identity dev --data-dir {data_dir}`, or name "
             "another one with --target"
         )
-    return known
+    return members_of(file)
 
 
 def _credentials_from_environment() -> tuple[str, str]:
@@ -90,10 +89,7 @@ def _credentials_from_environment() -> tuple[str, str]:
     client_secret = os.environ.get("IDENTITY_CLIENT_SECRET", "")
     secret_file = os.environ.get("IDENTITY_CLIENT_SECRET_FILE")
     if secret_file and not client_secret:
-        try:
-            client_secret = Path(secret_file).read_text().strip()
-        except OSError as error:
-            fail(f"cannot read IDENTITY_CLIENT_SECRET_FILE {secret_file}: {error.strerror}")
+        client_secret = text_of(Path(secret_file), "IDENTITY_CLIENT_SECRET_FILE").strip()
     if not client_id or not client_secret:
         fail("set IDENTITY_CLIENT_ID and IDENTITY_CLIENT_SECRET (or IDENTITY_CLIENT_SECRET_FILE)")
     return client_id, client_secret

@@ -16,6 +16,7 @@ import typer
 
 from identity.cli.connection import DEFAULT_DATA_DIR, DEV_FILE
 from identity.cli.failure import fail
+from identity.cli.files import members_of
 
 if TYPE_CHECKING:
     from starlette.routing import BaseRoute
@@ -117,7 +118,7 @@ async def _clients(settings: Settings, data_dir: Path) -> Mapping[str, str]:
     from identity.bootstrap import bootstrap_client
 
     path = data_dir / CLIENTS_FILE
-    kept: Mapping[str, str] = json.loads(path.read_text()) if path.exists() else {}
+    kept: Mapping[str, str] = members_of(path) if path.exists() else {}
     login_policy = clients_pb2.ClientPolicy(
         grants=[
             "GRANT_ISSUE",

@@ -1,4 +1,4 @@
-"""``identity kek``: a key-encryption key that a key provider has wrapped."""
+"""``identity kek``: key-encryption keys that a key provider has wrapped, and which one is which."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import typer
 from identity.cli.failure import fail
 from identity.cli.settings import ConfigFile, Overrides, settings_of
 
-app = typer.Typer(help="Make and wrap key-encryption keys.", no_args_is_help=True)
+app = typer.Typer(help="Make and wrap key-encryption keys, and tell them apart.", no_args_is_help=True)
 
 
 @app.command()
@@ -39,3 +39,17 @@ def new(
         typer.echo(wrapped_kek(uri, raw, remote_limits(settings)))
     except ProviderError as error:
         fail(f"keys.kek_provider: {error}")
+
+
+@app.command()
+def fingerprint(config: ConfigFile = None, overrides: Overrides = None) -> None:
+    """Print what tells the key-encryption key of the settings from another; it says nothing about the key.
+
+    Compare it with what `identity keys reseal` prints. With keys.previous_kek_file, that one is on a second line.
+    """
+    from identity.parts import key_encryption_key
+
+    kek = key_encryption_key(settings_of(config, overrides))
+    typer.echo(kek.fingerprint)
+    if kek.previous is not None:
+        typer.echo(f"{kek.previous.fingerprint} (previous)")

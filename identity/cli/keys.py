@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import secrets
-import sys
 import time
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
@@ -15,6 +14,8 @@ import typer
 
 from identity.cli.connection import CaFile, Connection, DataDir, Json, Target, connection
 from identity.cli.failure import fail
+from identity.cli.files import text_of
+from identity.cli.ids import TakesId
 from identity.cli.settings import ConfigFile, Overrides, settings_of
 
 WAIT_FOR_VERIFIERS_SECONDS = 10.0
@@ -41,6 +42,7 @@ def list_keys(
     from rich.console import Console
 
     from identity.cli import timeline
+    from identity.cli.listing import show
     from identity.clock import SystemClock
 
     with connection(data_dir, target, ca_file, admin=True) as reached:
@@ -49,7 +51,7 @@ def list_keys(
         typer.echo(json.dumps([_row(MessageToDict(key)) for key in answer.keys], indent=2))
         return
     console = Console()
-    console.print(timeline.table_of(list(answer.keys), SystemClock().now()))
+    show(console, timeline.COLUMNS, list(timeline.rows_of(answer.keys, SystemClock().now())))
     console.print(timeline.LEGEND, style="dim")
 
 
@@ -68,7 +70,7 @@ def plan(
     if as_json:
         typer.echo(json.dumps([_row(MessageToDict(step)) for step in answer.steps], indent=2))
         return
-    console = Console()
+    console = Console(soft_wrap=True)
     for line in timeline.steps_of(answer):
         console.print(line)
 
@@ -114,7 +116,7 @@ def rotate(
     typer.echo(f"{key.public_key.kid} is published, and signs from {at} UTC, by {by} at the latest")
 
 
-@app.command()
+@app.command(cls=TakesId)
 def revoke(kid: Kid, data_dir: DataDir = None, target: Target = None, ca_file: CaFile = None) -> None:
     """Take a key away at once: another one signs, tokens it signed die, sessions live on.
 
@@ -144,7 +146,8 @@ def revoke(kid: Kid, data_dir: DataDir = None, target: Target = None, ca_file: C
 def reseal(data_dir: DataDir = None, target: Target = None, ca_file: CaFile = None) -> None:
     """Seal everything anew under `keys.kek_file`, so that `keys.previous_kek_file` is needed no more.
 
-    First give every server the new key-encryption key, with the old one as the previous.
+    First give every server the new key-encryption key, with the old one as the previous. A server without a previous
+    one refuses.
     """
     from grpc_identity.v1 import admin_service_pb2 as pb
     from grpc_identity.v1 import admin_service_pb2_grpc as pb_grpc
@@ -153,7 +156,11 @@ def reseal(data_dir: DataDir = None, target: Target = None, ca_file: CaFile = No
         answer = pb_grpc.AdminServiceStub(reached.channel).ResealKeyring(
             pb.ResealKeyringRequest(), metadata=reached.metadata
         )
-    typer.echo(f"{answer.resealed} seals were made anew; the previous key-encryption key opens nothing now")
+    done = f"{answer.resealed} seals were made anew" if answer.resealed else "nothing was to do"
+    typer.echo(
+        f"{done}: everything in the keyring is sealed under the key-encryption key {answer.kek_fingerprint}; "
+        f"the one before it, {answer.previous_kek_fingerprint}, opens nothing there"
+    )
 
 
 @app.command("export")
@@ -191,10 +198,7 @@ def import_keys(
     """
     from identity.backup import import_keyring
 
-    try:
-        bundle = sys.stdin.read() if str(file) == "-" else file.read_text()
-    except OSError as error:
-        fail(f"cannot read {file}: {error.strerror}")
+    bundle = text_of(file)
     keyring = asyncio.run(import_keyring(settings_of(config, overrides), bundle))
     typer.echo(
         f"{len(keyring.published)} published keys are in the store; restart the services that share it"

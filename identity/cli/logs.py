@@ -9,6 +9,9 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
+_CHATTY = ("grpc._cython.cygrpc",)
+"""Loggers of libraries that would bury all else at ``DEBUG``: gRPC has a line for each look at the event loop."""
+
 
 class _JsonFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
@@ -46,3 +49,6 @@ def configure_logging(level: str, form: str, stream: TextIO | None = None) -> No
         else _ConsoleFormatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
     )
     logging.basicConfig(level=level, handlers=[handler], force=True)
+    root = logging.getLogger()
+    for name in _CHATTY:
+        logging.getLogger(name).setLevel(max(root.level, logging.INFO))

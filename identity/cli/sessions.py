@@ -9,13 +9,14 @@ import typer
 
 from identity.cli.connection import CaFile, DataDir, Json, Target, connection
 from identity.cli.failure import fail
+from identity.cli.ids import TakesId
 
 app = typer.Typer(
     help="List a subject's sessions, explain what became of one, or end them.", no_args_is_help=True
 )
 
 
-@app.command("list")
+@app.command("list", cls=TakesId)
 def list_sessions(
     subject: Annotated[str, typer.Argument(help="The subject, such as `alice`.")],
     data_dir: DataDir = None,
@@ -26,10 +27,10 @@ def list_sessions(
     """List the live sessions of a subject, newest first."""
     from google.protobuf.json_format import MessageToDict
     from rich.console import Console
-    from rich.table import Table
 
     from grpc_identity.v1 import identity_service_pb2 as pb
     from grpc_identity.v1 import identity_service_pb2_grpc as pb_grpc
+    from identity.cli.listing import Column, show
 
     found = []
     with connection(data_dir, target, ca_file, admin=True) as reached:
@@ -45,9 +46,16 @@ def list_sessions(
     if as_json:
         typer.echo(json.dumps([MessageToDict(session) for session in found], indent=2))
         return
-    table = Table("session", "client", "device", "address", "started", "last used")
-    for session in found:
-        table.add_row(
+    columns = (
+        Column("session"),
+        Column("client"),
+        Column("device", folds=True),
+        Column("address"),
+        Column("started"),
+        Column("last used"),
+    )
+    rows = [
+        (
             session.session_id,
             session.client_id,
             session.client_context.device_label,
@@ -55,7 +63,9 @@ def list_sessions(
             f"{session.created_at.ToDatetime():%Y-%m-%d %H:%M:%S}",
             f"{session.last_used_at.ToDatetime():%Y-%m-%d %H:%M:%S}",
         )
-    Console().print(table)
+        for session in found
+    ]
+    show(Console(), columns, rows)
 
 
 @app.command()
@@ -133,7 +143,7 @@ def revoke(
             fail(f"not yet applied by {', '.join(answer.pending_verifiers)}")
 
 
-@app.command()
+@app.command(cls=TakesId)
 def explain(
     session_id: Annotated[str, typer.Argument(help="The session's id: the claim `sid`.")],
     data_dir: DataDir = None,
@@ -165,7 +175,7 @@ def explain(
         console.print(line)
 
 
-@app.command()
+@app.command(cls=TakesId)
 def erase(
     subject: Annotated[str, typer.Argument(help="The subject, such as `alice`.")],
     sure: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,

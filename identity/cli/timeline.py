@@ -6,13 +6,13 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 
 from google.protobuf.timestamp_pb2 import Timestamp
-from rich.table import Table
 from rich.text import Text
 
 from grpc_identity.v1 import admin_service_pb2 as admin_pb
 from grpc_identity.v1 import keys_pb2
+from identity.cli.listing import Column
 
-__all__ = ["LEGEND", "state_of", "steps_of", "table_of"]
+__all__ = ["COLUMNS", "LEGEND", "rows_of", "state_of", "steps_of"]
 
 WIDTH = 40
 MAX_NAMED = 3
@@ -26,35 +26,36 @@ _DONE = {
 }
 
 
-def table_of(keys: list[keys_pb2.SigningKey], now: datetime) -> Table:
+COLUMNS = (
+    Column("kid"),
+    Column("state"),
+    Column("alg"),
+    Column("timeline"),
+    Column("signs from"),
+    Column("signs until"),
+    Column("needed until"),
+    Column("published until"),
+    Column("verifiers", folds=True),
+)
+
+
+def rows_of(keys: Sequence[keys_pb2.SigningKey], now: datetime) -> Iterator[Sequence[str | Text]]:
     """A row a key, newest first; what is over has no bar."""
     published = [key for key in keys if state_of(key.state) not in {"removed", "revoked"}]
     begins = min((key.created_at.ToDatetime(now.tzinfo) for key in published), default=now)
     ends = max((key.removed_at.ToDatetime(now.tzinfo) for key in published), default=now)
-    table = Table(
-        "alg",
-        "state",
-        "timeline",
-        "signs from",
-        "signs until",
-        "needed until",
-        "published until",
-        "verifiers",
-    )
-    table.add_column("kid", overflow="fold")
     for key in keys:
         state = state_of(key.state)
-        table.add_row(
-            key.public_key.alg,
+        yield (
+            key.public_key.kid,
             Text(state, style=_STYLES[state]),
+            key.public_key.alg,
             _bar(key, state, begins, ends, now) if key in published else "",
             *(_minute(moment) for moment in (key.activates_at, key.retires_at)),
             _minute(key.needed_until) if key.HasField("needed_until") else "",
             _minute(key.removed_at),
             _verifiers(key),
-            key.public_key.kid,
         )
-    return table
 
 
 def steps_of(answer: admin_pb.ListKeysResponse) -> Iterator[Text]:

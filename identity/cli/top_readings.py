@@ -118,6 +118,7 @@ class Reading:
     outbox_fullest: float | None
     outbox_oldest: float | None
     dead_letters: float | None
+    uses_lost: Counted
     sinks: Sequence[SinkReading]
     round_trips: float
     store_errors: float
@@ -160,6 +161,7 @@ def read(states: Sequence[ServerState]) -> Reading:
         outbox_fullest=_highest(looks, table.OUTBOX_FULLEST),
         outbox_oldest=_highest(looks, table.OUTBOX_OLDEST_AGE),
         dead_letters=_highest(looks, table.DEAD_LETTERS),
+        uses_lost=_counted(looks, intervals, table.USES_LOST, "").get("", Counted(0, 0)),
         sinks=_sinks(looks, intervals),
         round_trips=_sum(rates(intervals, _ROUND_TRIPS)),
         store_errors=_sum(rates(intervals, _ROUND_TRIPS, where=lambda labels: bool(labels.get(ERROR)))),

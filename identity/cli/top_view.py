@@ -182,10 +182,13 @@ def _keys(reading: Reading) -> RenderableType:
 
 def _audit(reading: Reading, trends: Trends) -> RenderableType:
     dead = reading.dead_letters or 0
+    lost = reading.uses_lost
+    uses = Text(f"{_rate(lost.rate)}/s, {lost.total:,.0f} in all", "bold red" if lost.rate else "yellow")
     facts = _facts(
         ("outbox", Text.assemble(_bar(reading.outbox_fullest), f"  {_number(reading.outbox_events)} events")),
         ("oldest", _lag(reading.outbox_oldest)),
         ("dead letters", Text(_number(reading.dead_letters), "bold yellow" if dead else "")),
+        *([("uses lost, hosts say", uses)] if lost.total else []),
     )
     rows = _table("sink", "", "delivered/s", "behind", "lag", "", right=("delivered/s", "behind", "lag"))
     for sink in reading.sinks:

@@ -18,10 +18,10 @@ def list_verifiers(
     """
     from google.protobuf.json_format import MessageToDict
     from rich.console import Console
-    from rich.table import Table
 
     from grpc_identity.v1 import admin_service_pb2 as pb
     from grpc_identity.v1 import admin_service_pb2_grpc as pb_grpc
+    from identity.cli.listing import Column, show
 
     with connection(data_dir, target, ca_file, admin=True) as reached:
         answer = pb_grpc.AdminServiceStub(reached.channel).ListVerifiers(
@@ -30,15 +30,20 @@ def list_verifiers(
     if as_json:
         typer.echo(json.dumps([MessageToDict(verifier) for verifier in answer.verifiers], indent=2))
         return
-    table = Table("client", "verifier", "version", "state", "behind", "last heard", "keys held")
-    for verifier in answer.verifiers:
-        table.add_row(
-            verifier.client_id,
+    columns = [
+        Column(name)
+        for name in ("verifier", "client", "version", "state", "behind", "last heard", "keys held")
+    ]
+    rows = [
+        (
             verifier.verifier_id,
+            verifier.client_id,
             verifier.verifier_version,
             "connected" if verifier.connected else "lost",
             str(verifier.behind),
             f"{verifier.last_seen_at.ToDatetime():%Y-%m-%d %H:%M:%S}",
             " ".join(kid[:8] for kid in verifier.held_kids),
         )
-    Console().print(table)
+        for verifier in answer.verifiers
+    ]
+    show(Console(), columns, rows)

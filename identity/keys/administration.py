@@ -23,6 +23,15 @@ _REQUEST_CHARS = 32
 
 
 @dataclass(frozen=True, slots=True)
+class Resealed:
+    """How many seals were made anew, and the fingerprints of the key that all are under now and of the one it replaces."""
+
+    count: int
+    kek: str
+    previous_kek: str
+
+
+@dataclass(frozen=True, slots=True)
 class KeyAdministration:
     """All of it raises ``KEYRING_UNAVAILABLE`` where the keyring cannot be read or written, or no key made."""
 
@@ -93,8 +102,17 @@ class KeyAdministration:
         await self._change(make, circumstances)
         return number[0]
 
-    async def reseal(self, circumstances: Circumstances) -> int:
-        """Seals everything anew under the key-encryption key in use, and returns how many seals that were."""
+    async def reseal(self, circumstances: Circumstances) -> Resealed:
+        """Seals everything anew under the key-encryption key in use. Raises ``PREVIOUS_KEK_MISSING``."""
+        kek = self.keys.custody.kek
+        if kek.replaced is None:
+            # What it could say, that all is sealed under the one it has, would be read as: the other one is worthless.
+            raise IdentityError(
+                Reason.PREVIOUS_KEK_MISSING,
+                f"Nothing was changed: the server that answered has no key-encryption key but {kek.fingerprint}. If that "
+                "is the one to be replaced, give this server the new one as keys.kek_file and it as "
+                "keys.previous_kek_file, restart it, and reseal again.",
+            )
         count: list[int] = []
 
         async def make(keyring: Keyring) -> tuple[Keyring, Sequence[Event]]:
@@ -104,7 +122,7 @@ class KeyAdministration:
             return wanted, [event_of(EventType.KEYRING_RESEALED, circumstances, detail)] if changed else ()
 
         await self._change(make, circumstances)
-        return count[0]
+        return Resealed(count[0], kek.fingerprint, kek.replaced.fingerprint)
 
     async def _change(self, make: KeyringChange, circumstances: Circumstances) -> Keyring:
         try:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import hashlib
+import hmac
 import os
 import secrets
 from dataclasses import dataclass, field
@@ -19,6 +21,8 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 KEK_BYTES = 32
 _NONCE_BYTES = 12
+_FINGERPRINT_OF = b"grpc-identity fingerprint of a key-encryption key"
+_FINGERPRINT_CHARS = 16
 _HOW_TO_MAKE = "head -c 32 /dev/urandom | base64"
 
 
@@ -47,6 +51,18 @@ class KeyEncryptionKey:
             return cls(base64.b64decode(text.strip(), validate=True))
         except ValueError:
             raise SealError(f"the key-encryption key is not base64; make one with: {_HOW_TO_MAKE}") from None
+
+    @property
+    def fingerprint(self) -> str:
+        """What people tell it from another by; it says nothing about the key."""
+        return hmac.new(self.raw, _FINGERPRINT_OF, hashlib.sha256).hexdigest()[:_FINGERPRINT_CHARS]
+
+    @property
+    def replaced(self) -> KeyEncryptionKey | None:
+        """The one that this one replaces: one that is the same replaces nothing."""
+        if self.previous is None or hmac.compare_digest(self.previous.raw, self.raw):
+            return None
+        return self.previous
 
     def seal(self, value: bytes, name: str) -> bytes:
         """Nonce and ciphertext."""

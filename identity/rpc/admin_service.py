@@ -178,7 +178,10 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
         self, caller: Caller, request: admin_pb2.ResealKeyringRequest
     ) -> admin_pb2.ResealKeyringResponse:
         del request
-        return admin_pb2.ResealKeyringResponse(resealed=await self._keys.reseal(caller.circumstances))
+        done = await self._keys.reseal(caller.circumstances)
+        return admin_pb2.ResealKeyringResponse(
+            resealed=done.count, kek_fingerprint=done.kek, previous_kek_fingerprint=done.previous_kek
+        )
 
     async def _list_verifiers(
         self, caller: Caller, request: admin_pb2.ListVerifiersRequest

@@ -12,7 +12,8 @@ from identity.errors import IdentityError, Reason
 from identity.sessions.caller import Caller
 
 MAX_CREDENTIALS_BYTES = 512
-_TRACEPARENT = compile_pattern(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+# W3C Trace Context: ids of zeros are none, and neither is version ff.
+_TRACEPARENT = compile_pattern(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 
 
 class CallerAuthenticator:

@@ -41,6 +41,7 @@ STATUS_CODES: Mapping[Reason, grpc.StatusCode] = MappingProxyType(
         Reason.CLIENT_NOT_FOUND: grpc.StatusCode.NOT_FOUND,
         Reason.KEY_NOT_FOUND: grpc.StatusCode.NOT_FOUND,
         Reason.SECRET_STILL_NEEDED: grpc.StatusCode.FAILED_PRECONDITION,
+        Reason.PREVIOUS_KEK_MISSING: grpc.StatusCode.FAILED_PRECONDITION,
         Reason.KEYRING_UNAVAILABLE: grpc.StatusCode.UNAVAILABLE,
         Reason.RATE_LIMITED: grpc.StatusCode.RESOURCE_EXHAUSTED,
         Reason.STORE_UNAVAILABLE: grpc.StatusCode.UNAVAILABLE,

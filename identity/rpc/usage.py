@@ -13,7 +13,7 @@ from identity.errors import field_invalid
 from identity.rpc.authentication import well_formed_traceparent
 from identity.rpc.validation import MAX_USER_AGENT_BYTES, unfit_text
 from identity.sessions.usage import ReportedLoss, ReportedUse
-from identity.telemetry.redaction import redacted
+from identity.telemetry.redaction import holds_secret, redacted
 
 SPOOL_ID_BYTES = 16
 MAX_RECORDS = 256
@@ -52,12 +52,17 @@ def usage_report(
 def _loss(at: str, record: pb.UsageRecord, now_ms: int) -> ReportedLoss:
     if not record.lost_records:
         raise field_invalid(f"{at}.lost_records", "is how many records were lost")
+    # Of a use that was refused for its time as well, and by a clock that may have been set back in between; what is refused here
+    # nobody hears of.
+    since_ms, until_ms = sorted(
+        _nearest_time(said, now_ms) for said in (record.lost_since_ms, record.occurred_at_ms)
+    )
     return ReportedLoss(
         number=record.sequence,
+        as_reported=record.SerializeToString(),
         records=record.lost_records,
-        # Of a use that was refused for its time as well; what is refused here nobody hears of.
-        since_ms=_nearest_time(record.lost_since_ms, now_ms),
-        until_ms=_nearest_time(record.occurred_at_ms, now_ms),
+        since_ms=since_ms,
+        until_ms=until_ms,
     )
 
 
@@ -71,14 +76,15 @@ def _use(at: str, record: pb.UsageRecord, now_ms: int) -> ReportedUse:
         raise field_invalid(f"{at}.status_code", "is the name of a gRPC status when the call has ended")
     return ReportedUse(
         number=record.sequence,
+        as_reported=record.SerializeToString(),
         is_begun=is_begun,
         occurred_at_ms=_time(f"{at}.occurred_at_ms", record.occurred_at_ms, now_ms),
-        method=_text(f"{at}.method", record.method, required=True),
-        subject=_text(f"{at}.subject", record.subject, required=True),
-        session_id=_text(f"{at}.session_id", record.session_id),
-        token_id=_text(f"{at}.token_id", record.token_id, required=True),
-        client_id=_text(f"{at}.client_id", record.client_id),
-        issuer=_text(f"{at}.issuer", record.issuer),
+        method=_name(f"{at}.method", record.method, required=True),
+        subject=_name(f"{at}.subject", record.subject, required=True),
+        session_id=_name(f"{at}.session_id", record.session_id),
+        token_id=_name(f"{at}.token_id", record.token_id, required=True),
+        client_id=_name(f"{at}.client_id", record.client_id),
+        issuer=_name(f"{at}.issuer", record.issuer),
         end_user=_end_user(at, record),
         status_code=record.status_code,
         reason=record.reason,
@@ -112,3 +118,10 @@ def _text(field: str, value: str, *, max_bytes: int = MAX_TEXT_BYTES, required: 
     if unfit := unfit_text(value, max_bytes=max_bytes, required=required):
         raise field_invalid(field, unfit)
     return value
+
+
+def _name(field: str, value: str, *, required: bool = False) -> str:
+    """Without a token, if one was put there. Elsewhere that is refused; here the use would be lost, and other issuers may give
+    names that look like ours of tokens."""
+    text = _text(field, value, required=required)
+    return redacted(text) if holds_secret(text) else text

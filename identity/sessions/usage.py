@@ -6,6 +6,7 @@ subject has used any token. So a record says who says it (``reported_by``), and 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -17,13 +18,16 @@ from identity.errors import audit_unavailable
 from identity.sessions.caller import Caller
 
 OK = "OK"
+REPORTED_ID_BYTES = 16
+"""More than other events have: who reports chooses what is hashed, and finds two that begin with the same ten bytes."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReportedUse:
-    """One use, or its beginning, as it is reported. ``number`` is its place in its spool."""
+    """One use, or its beginning, as it is reported. ``number`` is its place in its spool; ``as_reported`` is all that was sent."""
 
     number: int
+    as_reported: bytes
     is_begun: bool
     occurred_at_ms: int
     method: str
@@ -40,9 +44,11 @@ class ReportedUse:
 
 @dataclass(frozen=True, slots=True)
 class ReportedLoss:
-    """Records of uses that a host could not keep: how many, the first and the last of them when. ``number`` as with uses."""
+    """Records of uses that a host could not keep: how many, the first and the last of them when. ``number`` and
+    ``as_reported`` as with uses."""
 
     number: int
+    as_reported: bytes
     records: int
     since_ms: int
     until_ms: int
@@ -64,7 +70,9 @@ class RecordUsage:
         events = [
             (
                 item.number,
-                self._lost(caller, item) if isinstance(item, ReportedLoss) else self._event(caller, item),
+                self._lost(caller, spool_id, item)
+                if isinstance(item, ReportedLoss)
+                else self._event(caller, spool_id, item),
             )
             for item in reported
         ]
@@ -74,7 +82,7 @@ class RecordUsage:
             raise audit_unavailable()
         return taken
 
-    def _event(self, caller: Caller, use: ReportedUse) -> Event:
+    def _event(self, caller: Caller, spool_id: bytes, use: ReportedUse) -> Event:
         is_foreign = use.issuer not in {"", self.issuer}
         circumstances = Circumstances(
             use.client_id,
@@ -94,10 +102,11 @@ class RecordUsage:
             use.reason,
             use.subject,
             use.session_id,
+            event_id_of(caller.client_id, spool_id, use.as_reported),
         )
 
     @staticmethod
-    def _lost(caller: Caller, lost: ReportedLoss) -> Event:
+    def _lost(caller: Caller, spool_id: bytes, lost: ReportedLoss) -> Event:
         circumstances = replace(
             caller.circumstances,
             detail=f"between {timestamp(lost.since_ms)} and {timestamp(lost.until_ms)}",
@@ -105,7 +114,15 @@ class RecordUsage:
             reported_by=caller.client_id,
             occurred_at_ms=lost.until_ms,
         )
-        return Event(EventType.USES_LOST, Outcome.REFUSED, circumstances)
+        event_id = event_id_of(caller.client_id, spool_id, lost.as_reported)
+        return Event(EventType.USES_LOST, Outcome.REFUSED, circumstances, event_id=event_id)
+
+
+def event_id_of(reported_by: str, spool_id: bytes, as_reported: bytes) -> bytes:
+    """The same however often the record is reported, and another for anything else: for what says otherwise under the same number,
+    so that it takes no place of what was recorded before, and for what another client reports."""
+    named = b"\0".join((reported_by.encode(), spool_id, as_reported))
+    return hashlib.sha256(named).digest()[:REPORTED_ID_BYTES]
 
 
 def _outcome(use: ReportedUse) -> Outcome:

@@ -114,7 +114,12 @@ class TokenVerifier:
             return self._verify_claims(jws, claims, digest, audiences)
         except TokenError as error:
             error.attempted_subject = claims.subject
+            if isinstance(error, KeyNotHeldError):
+                self._look_for_key(error)
             raise
+
+    def _look_for_key(self, error: KeyNotHeldError) -> None:
+        """For verifiers that can get keys: called before the refusal, and must not wait."""
 
     def _verify_claims(
         self, jws: UnverifiedJws, claims: AccessTokenClaims, digest: bytes, audiences: frozenset[str] | None

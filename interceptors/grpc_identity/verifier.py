@@ -55,8 +55,8 @@ class Verifier(TokenVerifier):
     """Verifies the tokens of these issuers, and keeps their keys and revocations fresh in the background.
 
     ``with`` or ``async with`` it: the block is entered when the keys of every issuer are there, and the revocations of
-    those that push them, or an error says why they are not. ``verify`` never waits; ``verify_async`` and
-    ``verify_waiting`` may wait for what is not held yet.
+    those that push them, or an error says why they are not. ``verify`` never waits: a token whose key is not held yet is
+    refused, and the key is asked for in the background. ``verify_async`` and ``verify_waiting`` may wait for it.
 
     ``name`` is how ``identity verifiers`` lists this process; it should be the same after a restart, and no other
     process may have it. ``stale_revocations`` says what happens when nothing was heard of an issuer's revocations
@@ -201,6 +201,12 @@ class Verifier(TokenVerifier):
     def seconds_left(self, principal: Principal) -> float:
         """How long the token of a verified caller is still accepted."""
         return principal.expires_at.timestamp() + self._leeway_seconds - self._clock()
+
+    def _look_for_key(self, error: KeyNotHeldError) -> None:
+        # Who only ever calls ``verify`` would refuse the tokens of a new key until the set is next renewed.
+        refresher = self._refreshers.get(error.issuer)
+        if refresher is not None:
+            refresher.request()
 
     def _has_other_keys(self, error: KeyNotHeldError) -> bool:
         issuer = self._issuers.get(error.issuer)

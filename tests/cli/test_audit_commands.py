@@ -256,6 +256,13 @@ def test_a_query_finds_what_is_asked_for_once_and_by_time(exported_file: Any, tm
     assert "4 events" in shown
 
 
+def test_a_query_shows_two_events_that_have_one_id(exported_file: Any) -> None:
+    events = [made.event(bucket, 1, event_id="ab" * 10, subject=f"person-{bucket}") for bucket in (0, 1)]
+    lines = [made.line_of(each) for event in events for each in made.chain_of([event])]
+    answer = identity("query", exported_file([*lines, *lines]), "--json")
+    assert [json.loads(line)["subject"] for line in answer.stdout.splitlines()] == ["person-0", "person-1"]
+
+
 def test_what_a_stranger_sent_does_not_reach_the_terminal_raw(exported_file: Any) -> None:
     event = made.event(0, 1, user_agent="x", device_label="x", client_id="\x1b[2J\u202e\x9bevil\n")
     file = exported_file([made.line_of(each) for each in made.chain_of([event])])

@@ -106,7 +106,6 @@ async def test_dev_says_how_to_call_it_and_leaves_nothing_running(
         ("keys", "plan", "--data-dir", str(tmp_path)),
         ("keys", "rotate", "--data-dir", str(tmp_path)),
         ("keys", "rotate", "--secrets", "--data-dir", str(tmp_path)),
-        ("keys", "reseal", "--data-dir", str(tmp_path)),
         ("verifiers", "--data-dir", str(tmp_path)),
         ("doctor", "--data-dir", str(tmp_path)),
     ):

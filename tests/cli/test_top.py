@@ -133,6 +133,14 @@ def test_a_key_that_should_have_stopped_and_laggards_are_named() -> None:
     assert "left alone" in row(text, "claims source")
 
 
+def test_uses_that_hosts_say_are_lost_are_shown_where_there_are_any() -> None:
+    one, other = CountingProcess(), CountingProcess()
+    assert "uses lost" not in drawn(reading_of(one, other))
+    one.add(table.USES_LOST, count=800)
+    lost = reading_of(one, other, meanwhile=lambda: other.add(table.USES_LOST, count=47))
+    assert row(drawn(lost), "uses lost, hosts say") == "uses lost, hosts say 47.0/s, 847 in all"
+
+
 def test_what_is_not_there_is_not_made_up() -> None:
     look = Look.read("python_info 1\n", 0)
     text = drawn(read([ServerState("http://old:8080", "", look, Interval(look, Look.read("a 1\n", 1)))]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import subprocess
@@ -90,6 +91,33 @@ async def test_a_new_key_is_found_without_refusing_anybody(document: Any, issuer
         new = issuer.mint()
         answers = await asyncio.gather(*(verifier.verify_async(token) for token in [new, old] * 20))
         assert len(answers) == 40
+    assert document.requests == 2
+
+
+async def test_who_never_waits_has_a_new_key_soon_after_its_first_token(
+    document: Any, issuer: InMemoryIssuer, wait_until: Any
+) -> None:
+    time = Time()
+    async with Verifier(trusting(document), monotonic=time) as verifier:
+        issuer.rotate(keep_old=False)
+        document.body = json.dumps(issuer.jwks()).encode()
+        new, unknown = issuer.mint(), issuer.mint_broken(Flaw.UNKNOWN_KEY)
+
+        def accepts() -> bool:
+            with contextlib.suppress(TokenError):
+                return verifier.verify(new).subject == "alice"
+            return False
+
+        assert not accepts()
+        assert document.requests == 1  # within the cool-down of the first fetch
+        time.seconds += COOL_DOWN_SECONDS
+        document.hold.clear()
+        assert not any(accepts() for _ in range(100))
+        document.hold.set()
+        await wait_until(accepts)
+        for _ in range(100):
+            with pytest.raises(TokenError, match="KEY_UNKNOWN"):
+                verifier.verify(unknown)
     assert document.requests == 2
 
 

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import base64
 import json
-from collections.abc import Callable
+import os
+import secrets
+import sys
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -104,3 +109,41 @@ def make(
         return KeyService(FileKeyStore(keyring_file.path, recorded), custody, Schedule(), clock)
 
     return build
+
+
+@pytest.fixture
+def write_kek() -> Callable[[Path], Path]:
+    """Writes a new key-encryption key to a file."""
+
+    def write(path: Path) -> Path:
+        path.write_text(base64.b64encode(secrets.token_bytes(32)).decode())
+        path.chmod(0o600)
+        return path
+
+    return write
+
+
+@pytest.fixture
+def run_identity(service: Any) -> Callable[..., Awaitable[tuple[int, str]]]:
+    """Runs a command against the service, or another one, as its administrator."""
+
+    async def run(*arguments: str, at: Any = service, **environment: str) -> tuple[int, str]:
+        access = {
+            "IDENTITY_TARGET": at.addresses.grpc_target,
+            "IDENTITY_CLIENT_ID": "admin",
+            "IDENTITY_CLIENT_SECRET": at.secrets["admin"],
+        }
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "identity",
+            *arguments,
+            env=os.environ | access | environment,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        output, _ = await process.communicate()
+        assert process.returncode is not None
+        return process.returncode, output.decode()
+
+    return run

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import os
 import secrets
-import sys
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -40,12 +38,6 @@ class Ahead:
 
     def now(self) -> datetime:
         return datetime.now(UTC) + self.ahead  # noqa: TID251 - moved by the test
-
-
-def write_kek(path: Path) -> Path:
-    path.write_text(base64.b64encode(secrets.token_bytes(32)).decode())
-    path.chmod(0o600)
-    return path
 
 
 async def stop(service: Any) -> None:
@@ -163,7 +155,7 @@ async def test_what_is_done_to_a_keyring_without_a_service_is_recorded_wherever_
 
 
 async def test_a_bundle_that_was_altered_or_is_of_another_key_is_refused(
-    service: Any, make_settings: Any, tmp_path: Path
+    service: Any, make_settings: Any, tmp_path: Path, write_kek: Callable[[Path], Path]
 ) -> None:
     bundle = await export_keyring(service.settings)
     with pytest.raises(KeyStoreError, match="damaged"):
@@ -179,7 +171,12 @@ async def test_a_bundle_that_was_altered_or_is_of_another_key_is_refused(
 
 
 async def test_the_key_encryption_key_leaked(
-    service: Any, make_settings: Any, start_service: Any, new_session: Any, tmp_path: Path
+    service: Any,
+    make_settings: Any,
+    start_service: Any,
+    new_session: Any,
+    tmp_path: Path,
+    write_kek: Callable[[Path], Path],
 ) -> None:
     session = await new_session()
     leaked, (old,) = tmp_path / "kek", await kids_of(service)
@@ -342,29 +339,3 @@ async def _delete(settings: Any, *keys: str) -> None:
     parts = StoreParts(settings)
     await parts.connection.command("DEL", *keys)
     await parts.close()
-
-
-@pytest.fixture
-def run_identity(service: Any) -> Callable[..., Awaitable[tuple[int, str]]]:
-    """Runs a command against the service, as its administrator."""
-
-    async def run(*arguments: str) -> tuple[int, str]:
-        environment = os.environ | {
-            "IDENTITY_TARGET": service.addresses.grpc_target,
-            "IDENTITY_CLIENT_ID": "admin",
-            "IDENTITY_CLIENT_SECRET": service.secrets["admin"],
-        }
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "identity",
-            *arguments,
-            env=environment,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-        )
-        output, _ = await process.communicate()
-        assert process.returncode is not None
-        return process.returncode, output.decode()
-
-    return run

@@ -14,12 +14,18 @@ import pytest_asyncio
 from grpc_identity.clock import wall_clock
 from grpc_identity.v1 import clients_pb2
 from grpc_identity.v1 import identity_service_pb2 as pb
-from identity.audit.recorded_event import RecordedEvent, timestamp
+from identity.audit.recorded_event import RecordedEvent, canonical, timestamp
 from identity.telemetry import instruments
 
 REPORTER = clients_pb2.ClientPolicy(grants=["GRANT_REPORT_USAGE"])
 NOW_MS = int(wall_clock() * 1000)
 DAY_MS = 86_400_000
+NO_TRACES = [
+    "x" * 500,
+    f"00-{'0' * 32}-{'cd' * 8}-01",
+    f"00-{'ab' * 16}-{'0' * 16}-01",
+    f"ff-{'ab' * 16}-{'cd' * 8}-01",
+]
 
 
 def use(number: int, **said: Any) -> pb.UsageRecord:
@@ -144,6 +150,16 @@ async def test_a_loss_is_never_refused_for_its_times(service: Any, report: Any, 
     assert abs(event.occurred_at_ms - NOW_MS) < 367 * DAY_MS
 
 
+async def test_a_loss_whose_times_are_the_wrong_way_round_is_told_in_their_order(
+    service: Any, report: Any
+) -> None:
+    """A clock that was set back between the first and the last."""
+    await report(lost(1, lost_since_ms=NOW_MS + 60_000, occurred_at_ms=NOW_MS))
+    (event,) = await recorded(service)
+    assert event.detail == f"between {timestamp(NOW_MS)} and {timestamp(NOW_MS + 60_000)}"
+    assert event.occurred_at_ms == NOW_MS + 60_000
+
+
 async def test_a_batch_that_comes_again_makes_no_second_event(service: Any, report: Any) -> None:
     batch = [use(number, subject=f"person-{number % 20}") for number in range(1, 101)]
     await report(*batch)
@@ -176,6 +192,35 @@ async def test_what_is_reported_again_after_the_mark_is_gone_has_the_same_id(
     first, again = await recorded(service)
     assert first.event_id == again.event_id
     assert again.sequence == first.sequence + 1
+
+
+async def test_a_loss_has_the_same_id_whichever_call_reports_it(service: Any, report: Any) -> None:
+    spool, login = secrets.token_bytes(16), await service.new_client("watched", REPORTER)
+    store = service.server.store
+    mark = store.keys.of_name("watched").usage_mark("watched", spool)
+    for number in (1, 2):
+        trace = ("traceparent", f"00-{number:032x}-{number:016x}-01")
+        await report(lost(1), spool=spool, caller=(*login, trace))
+        await store.connection.command("DEL", mark, key=mark)
+    first, again = await recorded(service)
+    assert first.traceparent != again.traceparent
+    assert first.event_id == again.event_id
+
+
+async def test_another_record_under_a_number_that_was_taken_has_another_id(service: Any, report: Any) -> None:
+    spool, keys = secrets.token_bytes(16), service.server.store.keys
+    genuine = keys.of_name("genuine").index
+    cover = next(name for name in map(str, range(1000)) if keys.of_name(name).index != genuine)
+    await report(use(7, subject="genuine"), spool=spool)
+    # The mark is its bucket's, so that both are new.
+    assert (await report(use(7, subject=cover), spool=spool)).recorded == 1
+    mark = keys.of_name("genuine").usage_mark("orders", spool)
+    await service.server.store.connection.command("DEL", mark, key=mark)
+    for number, said in enumerate(({"status_code": "NOT_FOUND"}, {"token_id": "j2"}, {"ip_address": ""})):
+        assert (await report(use(7, subject="genuine", **said), spool=spool)).recorded == 1, number
+        await service.server.store.connection.command("DEL", mark, key=mark)
+    events = await recorded(service)
+    assert len({event.event_id for event in events}) == len(events) == 5
 
 
 async def test_no_client_takes_the_ids_of_another(service: Any, report: Any) -> None:
@@ -246,9 +291,38 @@ async def test_a_batch_is_bounded(report: Any, refused: Any, records: int) -> No
     assert list((await refused(report(*batch))).violations) == ["records"]
 
 
-async def test_a_trace_that_is_none_does_not_lose_the_record(service: Any, report: Any) -> None:
-    await report(use(1, traceparent="x" * 5000))
+@pytest.mark.parametrize("traceparent", NO_TRACES)
+async def test_a_trace_that_is_none_does_not_lose_the_record(
+    service: Any, report: Any, traceparent: str
+) -> None:
+    await report(use(1, traceparent=traceparent))
     assert [event.traceparent for event in await recorded(service)] == [""]
+
+
+@pytest.mark.parametrize("traceparent", NO_TRACES)
+async def test_a_trace_that_is_none_is_not_recorded_of_a_call_either(
+    service: Any, report: Any, traceparent: str
+) -> None:
+    caller = (*await service.new_client("watched", REPORTER), ("traceparent", traceparent))
+    await report(lost(1), caller=caller)
+    assert [event.traceparent for event in await recorded(service)] == [""]
+
+
+@pytest.mark.parametrize("field", ["method", "subject", "session_id", "token_id", "client_id", "issuer"])
+async def test_no_token_gets_into_an_event_and_its_use_is_not_lost(
+    service: Any, report: Any, new_session: Any, field: str
+) -> None:
+    tokens = (await new_session()).tokens
+    await report(use(1, **{field: tokens.refresh_token}), use(2, **{field: f"/x/{tokens.refresh_token}"}))
+    named = "detail" if field == "issuer" else field
+    for event in await recorded(service):
+        assert tokens.refresh_token not in canonical(event).decode()
+        assert getattr(event, named).endswith(f"…{tokens.refresh_token[-6:]}")
+
+
+async def test_a_name_that_only_begins_like_a_token_stays(service: Any, report: Any) -> None:
+    await report(use(1, subject="eyJohannes_Schmidt"))
+    assert [event.subject for event in await recorded(service)] == ["eyJohannes_Schmidt"]
 
 
 async def test_uses_leave_room_for_issuing_and_nothing_of_them_is_lost(

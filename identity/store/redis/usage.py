@@ -1,13 +1,12 @@
 """``UsageOutbox`` on Redis or Valkey: the uses of a report, one script call a bucket.
 
 A spool is recorded in the order of its numbers, so that one mark a bucket and spool tells what is recorded of it. The mark is
-forgotten a day after the last report; what is reported again after that is in the outbox again, with the same event id.
+forgotten a day after the last report; what is reported again after that is in the outbox again.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections import defaultdict
 from collections.abc import Sequence
 
@@ -17,7 +16,6 @@ from identity.store.redis import scripts
 from identity.store.redis.connection import Argument
 from identity.store.redis.keys import BucketKeys
 from identity.store.redis.scripted import ScriptedStore, recording
-from identity.tokens.access_token import EVENT_ID_BYTES
 
 MARK_LIVES_MS = 24 * 3600 * 1000
 _NO_EVENT = ("", "")
@@ -42,7 +40,7 @@ class RedisUsageOutbox(ScriptedStore):
     ) -> tuple[int, int, int, int]:
         arguments: list[Argument] = []
         for number, event in uses:
-            arguments += _arguments(report, number, event)
+            arguments += _arguments(number, event)
         recorded, already, left = await self._connection.run(
             scripts.RECORD_USAGE,
             (*recording(bucket), bucket.usage_mark(report.reported_by, report.spool_id)),
@@ -55,16 +53,10 @@ class RedisUsageOutbox(ScriptedStore):
         return recorded, already, left, lost
 
 
-def event_id_of(reported_by: str, spool_id: bytes, number: int) -> bytes:
-    """The same for the same record. The reporter is part of it, so that none can take the id of another's record."""
-    name = b"\0".join((reported_by.encode(), spool_id, b"%d" % number))
-    return hashlib.sha256(name).digest()[:EVENT_ID_BYTES]
-
-
-def _arguments(report: UsageReport, number: int, event: Event) -> tuple[Argument, ...]:
+def _arguments(number: int, event: Event) -> tuple[Argument, ...]:
     return (
         number,
-        event_id_of(report.reported_by, report.spool_id, number).hex(),
+        event.event_id.hex(),
         event.type.value,
         event.outcome.value,
         event.reason,

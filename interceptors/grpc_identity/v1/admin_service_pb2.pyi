@@ -157,10 +157,14 @@ class ResealKeyringRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class ResealKeyringResponse(_message.Message):
-    __slots__ = ("resealed",)
+    __slots__ = ("resealed", "kek_fingerprint", "previous_kek_fingerprint")
     RESEALED_FIELD_NUMBER: _ClassVar[int]
+    KEK_FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
+    PREVIOUS_KEK_FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
     resealed: int
-    def __init__(self, resealed: _Optional[int] = ...) -> None: ...
+    kek_fingerprint: str
+    previous_kek_fingerprint: str
+    def __init__(self, resealed: _Optional[int] = ..., kek_fingerprint: _Optional[str] = ..., previous_kek_fingerprint: _Optional[str] = ...) -> None: ...
 
 class ListVerifiersRequest(_message.Message):
     __slots__ = ()

@@ -199,9 +199,10 @@ class AdminServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ResealKeyring(self, request, context):
-        """Seals all private material anew, under the key-encryption key in use.
+        """Seals all private material anew, under the key-encryption key in use. When it has been answered, the previous one
+        opens nothing in the keyring.
 
-        Errors: KEYRING_UNAVAILABLE.
+        Errors: PREVIOUS_KEK_MISSING, KEYRING_UNAVAILABLE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -197,7 +197,8 @@ class IdentityServiceServicer(object):
     def RecordUsage(self, request, context):
         """Records how tokens were used on the caller's server, for methods whose rule asks for it. The caller is recorded as
         `reported_by`: what it says is its word, and nothing of it is proved. A record that comes again is not recorded again
-        for a day, and has the same event id for ever. When it fails, all of it is sent again. Needs GRANT_REPORT_USAGE.
+        for a day, and has the same event id for ever; another record under its number has another. When it fails, all of it is
+        sent again. Needs GRANT_REPORT_USAGE.
 
         Errors: AUDIT_UNAVAILABLE, where there is no room for some of it.
         """

@@ -140,6 +140,13 @@ def test_an_event_sent_twice_is_the_same_span_and_another_is_another() -> None:
     assert span_of(first).span_id != span_of(second).span_id
 
 
+def test_two_events_of_one_id_are_two_spans() -> None:
+    """Whoever names the trace, and can have an event recorded twice, does not make one replace the other."""
+    first, second = chain(2, event_id="ab" * 10)
+    assert span_of(first).trace_id == span_of(second).trace_id
+    assert span_of(first).span_id != span_of(second).span_id
+
+
 def test_times_are_those_of_the_event() -> None:
     (item,) = chain(1, time_ms=1_790_000_000_500, occurred_at_ms=1_790_000_000_123)
     span, log = span_of(item), log_of(item)

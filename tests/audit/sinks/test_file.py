@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import json
+import os
+import signal
 import stat
 import subprocess
 import sys
@@ -241,8 +243,18 @@ def test_a_folder_that_is_not_there_is_said(tmp_path: Path) -> None:
 
 def test_a_link_in_its_place_is_not_followed(path: Path, tmp_path: Path) -> None:
     path.symlink_to(tmp_path / "elsewhere")
-    assert isinstance(write(path, chain(1)), Undelivered)
+    delivery = write(path, chain(1))
+    assert isinstance(delivery, Undelivered)
+    assert f"{path} is a symbolic link" in delivery.problem
     assert not (tmp_path / "elsewhere").exists()
+
+
+def test_what_is_no_file_is_named_and_left_as_it_is(path: Path) -> None:
+    os.mkfifo(path, 0o644)
+    delivery = write(path, chain(1))
+    assert isinstance(delivery, Undelivered)
+    assert f"{path} is no regular file" in delivery.problem
+    assert stat.S_IMODE(path.stat().st_mode) == 0o644
 
 
 async def test_two_relays_write_to_one_file_in_turn(path: Path) -> None:
@@ -260,13 +272,41 @@ async def test_two_relays_write_to_one_file_in_turn(path: Path) -> None:
     assert sorted(read, key=lambda each: each.event.sequence) == events
 
 
-def test_a_file_that_another_process_does_not_let_go_of_takes_nothing(path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr("identity.audit.sinks.file.sink.LOCK_SECONDS", 0.1)
+HOLDER = """
+import fcntl, sys
+file = open(sys.argv[1], "ab")
+fcntl.flock(file, fcntl.LOCK_EX)
+print("locked", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_the_process_is_named_that_does_not_let_go_of_a_file(path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr("identity.audit.sinks.file.locking.LOCK_SECONDS", 0.1)
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as holder:
+        assert holder.stdout is not None
+        try:
+            assert holder.stdout.readline()
+            holder.send_signal(signal.SIGSTOP)
+            delivery = write(path, chain(1))
+        finally:
+            holder.kill()
+    assert isinstance(delivery, Undelivered)
+    assert f"is locked by process {holder.pid} " in delivery.problem
+    assert "continue or end that process" in delivery.problem
+    assert write(path, chain(1)) == Delivered()
+
+
+def test_a_lock_is_told_where_the_system_does_not_say_whose_it_is(path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr("identity.audit.sinks.file.locking.LOCK_SECONDS", 0.1)
+    monkeypatch.setattr("identity.audit.sinks.file.locking._LOCKS", path.with_name("none"))
     with path.open("wb") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         delivery = write(path, chain(1))
     assert isinstance(delivery, Undelivered)
-    assert "locked" in delivery.problem
+    assert "is locked by another process" in delivery.problem
     assert write(path, chain(1)) == Delivered()
 
 

@@ -305,7 +305,7 @@ async def test_what_a_backend_says_is_told_without_what_only_we_and_it_may_know(
         body=body if to.protocol == HTTP else b"",
         text=text,
     )
-    sink = to.sink(HEADERS="api-key=s3cr3t-value")
+    sink = to.sink(HEADERS="api-key=s3cr3t-value,x-empty=")
     problem = undelivered(await sink.deliver(chain(1))).problem
     assert "no such key …" in problem
     assert "s3cr3t" not in problem + repr(vars(sink)) + repr(sink._channels[0]._transport.target)

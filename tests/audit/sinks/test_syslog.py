@@ -3,81 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import socket
 import ssl
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_asyncio
+from audit.sinks.collectors import HEADER, Receiver, event_of
 from audit.sinks.samples import any_event, chain
 from certificates import Authority
 from hypothesis import given
 
-from identity.audit.chain import GENESIS, ChainedEvent, chained
+from identity.audit.chain import GENESIS, chained
 from identity.audit.recorded_event import RecordedEvent
-from identity.audit.sinks.file.reader import parse_any_line
 from identity.audit.sinks.ports import Delivered, Undelivered
 from identity.audit.sinks.syslog.address import SyslogAddress, SyslogAddressError, Way
 from identity.audit.sinks.syslog.message import Sender, framed
 from identity.audit.sinks.syslog.sink import SyslogSink
+from identity.audit.sinks.syslog.stream import Patience, TlsFiles
 
-HEADER = re.compile(
-    rb"<(\d{1,3})>1 (\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,6})?Z) ([!-~]{1,255}) (grpc-identity) (\d{1,128}) "
-    rb"([!-~]{1,32}) - (.*)",
-    re.DOTALL,
-)
 SENDER = Sender("host.example", 42)
-
-
-def event_of(message: bytes) -> ChainedEvent:
-    """What a message tells."""
-    matched = HEADER.fullmatch(message)
-    assert matched is not None
-    return parse_any_line(matched[7]).event
-
-
-class Receiver:
-    """Counts octets, as RFC 6587 says."""
-
-    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
-        self._tls = tls
-        self.messages: list[bytes] = []
-        self.port = 0
-        self._server: asyncio.Server | None = None
-        self._writers: list[asyncio.StreamWriter] = []
-        self.reads = asyncio.Event()
-        self.reads.set()
-
-    async def start(self) -> None:
-        self._server = await asyncio.start_server(
-            self._receive, "127.0.0.1", self.port, ssl=self._tls, limit=4096
-        )
-        self.port = self._server.sockets[0].getsockname()[1]
-
-    async def stop(self) -> None:
-        assert self._server is not None
-        self._server.close()
-        for writer in self._writers:
-            writer.close()
-        await asyncio.gather(*(writer.wait_closed() for writer in self._writers), return_exceptions=True)
-        self._writers.clear()
-
-    async def _receive(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._writers.append(writer)
-        try:
-            while True:
-                await self.reads.wait()
-                size = int(await reader.readuntil(b" "))
-                self.messages.append(await reader.readexactly(size))
-        except (asyncio.IncompleteReadError, ConnectionError):
-            writer.close()
-
-    @property
-    def events(self) -> Sequence[ChainedEvent]:
-        return [event_of(message) for message in self.messages]
+SHORT = Patience(settle=0.05)
 
 
 @pytest_asyncio.fixture
@@ -88,8 +36,8 @@ async def receiver() -> AsyncIterator[Receiver]:
     await running.stop()
 
 
-def sink_to(receiver: Receiver, **options: Any) -> SyslogSink:
-    return SyslogSink(SyslogAddress(Way.TCP, "127.0.0.1", receiver.port), **options)
+def sink_to(receiver: Receiver, patience: Patience = SHORT) -> SyslogSink:
+    return SyslogSink(SyslogAddress(Way.TCP, "127.0.0.1", receiver.port), patience=patience)
 
 
 @given(any_event)
@@ -152,7 +100,7 @@ async def test_one_that_reads_nothing_has_taken_nothing_and_half_a_message_does_
     receiver: Receiver, wait_until: Any
 ) -> None:
     receiver.reads.clear()
-    sink = sink_to(receiver, timeout_seconds=0.5)
+    sink = sink_to(receiver, Patience(timeout=0.5))
     events = chain(40, detail="x" * 500_000)
     delivery = await sink.deliver(events)
     assert isinstance(delivery, Undelivered)
@@ -177,12 +125,14 @@ async def test_tls_with_an_authority_of_ones_own_and_a_client_certificate(
     await receiver.start()
     address = SyslogAddress.parse(f"tls://127.0.0.1:{receiver.port}")
     own_certificate, own_key = ours.issue("relay")
-    own = {"certificate_file": own_certificate, "private_key_file": own_key}
-    untrusting = SyslogSink(address, ca_file=theirs.file, **own)
+    untrusting = SyslogSink(address, files=TlsFiles(theirs.file, own_certificate, own_key))
     delivery = await untrusting.deliver(chain(1))
     assert isinstance(delivery, Undelivered)
     assert "audit.syslog_ca_file" in delivery.problem
-    sink, events = SyslogSink(address, ca_file=ours.file, **own), chain(200)
+    sink, events = (
+        SyslogSink(address, files=TlsFiles(ours.file, own_certificate, own_key), patience=SHORT),
+        chain(200),
+    )
     assert await sink.deliver(events) == Delivered()
     await wait_until(lambda: len(receiver.messages) == 200)
     assert receiver.events == events

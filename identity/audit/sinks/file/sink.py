@@ -11,12 +11,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
+import errno
 import itertools
 import json
 import os
 import stat
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
@@ -28,14 +27,13 @@ from identity.audit.chain import ChainedEvent
 from identity.audit.line import line_of
 from identity.audit.recorded_event import NotAnEventError, RecordedEvent
 from identity.audit.sinks.encoding import encoded_or_refused
+from identity.audit.sinks.file.locking import LOCK_SECONDS, LockedError, lock
 from identity.audit.sinks.file.ocsf import ocsf_line_of
 from identity.audit.sinks.file.reader import parse_any_line
 from identity.audit.sinks.ports import Delivered, Delivery, Undelivered
 
 NAME = "file"
 MODE = 0o600
-LOCK_SECONDS = 5.0
-_LOCK_LOOK_SECONDS = 0.02
 _BLOCK_BYTES = 64 * 1024
 MAX_LINE_BYTES = 4 * 1024 * 1024
 """What is longer is no line of ours."""
@@ -95,14 +93,24 @@ class FileSink:
         try:
             with self._opened(newest_ms) as file:
                 _append(file, content)
-        except TimeoutError:
-            return Undelivered(f"{self._path} is locked by another process for {LOCK_SECONDS:.0f} s")
+        except LockedError as error:
+            holder = f"process {error.holder}" if error.holder else "another process"
+            return Undelivered(
+                f"{self._path} is locked by {holder} for {LOCK_SECONDS:.0f} s: continue or end that process, "
+                "or set another audit.file_path"
+            )
+        except _NotAFileError:
+            return Undelivered(f"{self._path} is no regular file: set another audit.file_path")
         except _NotOursError:
             return Undelivered(
                 f"{self._path} is there, and does not begin with an audit event: it is left as it is. "
                 "Move it away, or set another audit.file_path"
             )
         except OSError as error:
+            if error.errno == errno.ELOOP and self._path.is_symlink():
+                return Undelivered(
+                    f"{self._path} is a symbolic link, and is not followed: set audit.file_path to the file itself"
+                )
             return Undelivered(f"{self._path}: {error.strerror or type(error).__name__}")
         return Delivered(refused)
 
@@ -112,7 +120,8 @@ class FileSink:
         while True:
             file = _open(self._path)
             try:
-                _lock(file)
+                _require_regular(file)
+                lock(file)
                 # It may have been put away while the lock was waited for.
                 if not _is_at(file, self._path):
                     continue
@@ -146,18 +155,14 @@ def _open(path: Path) -> int:
     return file
 
 
-def _lock(file: int) -> None:
-    """Raises ``TimeoutError``: whoever has it hangs."""
-    give_up = time.monotonic() + LOCK_SECONDS
-    while True:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() >= give_up:
-                raise TimeoutError from None
-            time.sleep(_LOCK_LOOK_SECONDS)
-        else:
-            return
+class _NotAFileError(Exception):
+    """A pipe or a device: what is written there is not kept."""
+
+
+def _require_regular(file: int) -> None:
+    """Raises ``_NotAFileError``."""
+    if not stat.S_ISREG(os.fstat(file).st_mode):
+        raise _NotAFileError
 
 
 def _is_at(file: int, path: Path) -> bool:

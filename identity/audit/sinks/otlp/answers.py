@@ -34,10 +34,12 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
 from identity.audit.sinks.otlp.settings import Target
+from identity.audit.sinks.otlp.unreachable import NOT_CONNECTED, hint_over_grpc
 from identity.audit.sinks.ports import MAX_REFUSAL_CHARS
 
 MAX_RETRY_AFTER_SECONDS = 300.0
 """A backend may not silence the audit for longer."""
+MAX_QUOTED_CHARS = MAX_REFUSAL_CHARS // 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +118,10 @@ def of_grpc_success(target: Target, body: bytes) -> Answer:
 
 def of_grpc_status(target: Target, code: StatusCode, said: str, status: bytes | None) -> Answer:
     """What another status than OK means; ``status``: the trailing ``grpc-status-details-bin``."""
+    if code is StatusCode.UNAVAILABLE and said.startswith(NOT_CONNECTED):
+        hint = hint_over_grpc(target, said)
+        # Its reason is the end of it.
+        return NotNow(f"cannot be reached{_quoted(target, said, to_its_end=True)}{hint and f'; {hint}'}")
     problem = f"{code.name}{_quoted(target, said)}"
     if code is StatusCode.INVALID_ARGUMENT:
         return Rejected(problem, wholly=True)
@@ -183,12 +189,15 @@ def _message_of(headers: Mapping[str, str], body: bytes) -> str:
         return ""
 
 
-def _quoted(target: Target, said: str) -> str:
+def _quoted(target: Target, said: str, *, to_its_end: bool = False) -> str:
     """What the backend said, in bounds, in one line, and without what only we and it may know."""
     for _, value in target.headers:
-        said = said.replace(value, "…")
-    line = "".join(char if char.isprintable() else " " for char in said[:MAX_REFUSAL_CHARS])
-    return f": {line[: MAX_REFUSAL_CHARS // 2]}" if line.strip() else ""
+        if value:
+            said = said.replace(value, "…")
+    if len(said) > MAX_QUOTED_CHARS:
+        said = f"…{said[-MAX_QUOTED_CHARS:]}" if to_its_end else said[:MAX_QUOTED_CHARS]
+    line = "".join(char if char.isprintable() else " " for char in said)
+    return f": {line}" if line.strip() else ""
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:

@@ -11,6 +11,7 @@ import aiohttp
 
 from identity.audit.sinks.otlp.answers import Answer, NotNow, of_http
 from identity.audit.sinks.otlp.settings import Target
+from identity.audit.sinks.otlp.unreachable import why_not_over_http
 
 MAX_ANSWER_BYTES = 64 * 1024
 GZIP_LEVEL = 1  # half the size for a tenth of the time of the default
@@ -39,7 +40,7 @@ class HttpTransport:
                 f"no answer in {self.target.timeout_seconds:g} s (OTEL_EXPORTER_OTLP_TIMEOUT, in ms)"
             )
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            answer = NotNow(f"cannot be reached: {_problem(error)}")
+            answer = NotNow(f"cannot be reached: {why_not_over_http(self.target, error)}")
         else:
             return answer
         # The next try reads certificates anew: those of short life are replaced on disk.
@@ -86,15 +87,3 @@ def _tls(target: Target) -> ssl.SSLContext:
     if target.certificate_file is not None:
         context.load_cert_chain(target.certificate_file, target.key_file)
     return context
-
-
-def _problem(error: Exception) -> str:
-    match error:
-        case aiohttp.ClientConnectorCertificateError():
-            return "its certificate is not trusted; check OTEL_EXPORTER_OTLP_CERTIFICATE"
-        case aiohttp.ClientConnectorError(os_error=OSError(strerror=str(text))):
-            return text
-        case OSError(strerror=str(text)):
-            return text
-        case _:
-            return type(error).__name__

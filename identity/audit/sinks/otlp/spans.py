@@ -1,8 +1,9 @@
 """From an event to a span and a log record of OpenTelemetry's protocol, and back.
 
 Each event is one finished span in the trace of the call that caused it: a child of the caller's span where the caller is trusted,
-otherwise the root of a trace of its own with a link to what the caller said. Ids follow from the event's id, so that an event sent
-twice is the same span twice. Times are those of the event. Sampling flags, ``tracestate`` and baggage of the caller decide nothing.
+otherwise the root of a trace of its own with a link to what the caller said. Trace ids follow from the event's id, span ids from its
+link in the chain, so that an event sent twice is the same span twice, and no two events are one span: nobody outside can tell or
+choose a link, while who reports uses of tokens chooses what ids are made of. Times are those of the event. Sampling flags, ``tracestate`` and baggage of the caller decide nothing.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ class EncodedEvent:
 def encoded(chained: ChainedEvent, *, trusted: TrustInTrace, with_log: bool) -> EncodedEvent:
     """Both, with the same attributes and ids."""
     attributes = [attribute(name, value) for name, value in attributes_of(chained)]
-    span = _span(chained.event, trusted)
+    span = _span(chained, trusted)
     log = _log_record(chained.event, span).SerializeToString() if with_log else b""
     return EncodedEvent(
         chained.event.event_id,
@@ -67,12 +68,12 @@ def from_span(span: Span | LogRecord) -> ChainedEvent:
     return from_attributes(_plain(span.attributes))
 
 
-def _span(event: RecordedEvent, trusted: TrustInTrace) -> Span:
-    digest = sha256(event.event_id.encode()).digest()
+def _span(chained: ChainedEvent, trusted: TrustInTrace) -> Span:
+    event = chained.event
     time_ns = event.happened_at_ms * _NANOSECONDS
     span = Span(
-        trace_id=digest[:16],
-        span_id=digest[16:24],
+        trace_id=sha256(event.event_id.encode()).digest()[:16],
+        span_id=chained.link[:8],
         flags=_IS_LOCAL | _SAMPLED,
         name=event.type,
         kind=Span.SPAN_KIND_INTERNAL,
