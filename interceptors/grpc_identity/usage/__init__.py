@@ -1,7 +1,7 @@
 """Uses of tokens, recorded for audit: what a policy asks for with ``audit=UsageAudit.USE`` or ``MUST``.
 
-``uses`` makes a record of a call, ``spool`` keeps it on disk, ``spool_directory`` finds the spools of processes that died,
-``delivery`` brings records to the identity service, and ``recorder`` is what a service puts together with its interceptor.
+``uses`` makes a record of a call, ``spool`` keeps it on disk in ``frames``, ``spool_directory`` finds the spools of processes that
+died, ``delivery`` brings records to the identity service, and ``recorder`` is what a service puts together with its interceptor.
 """
 
 from __future__ import annotations

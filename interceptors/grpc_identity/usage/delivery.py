@@ -36,6 +36,7 @@ _SPOOL_ID = b"\x0a"
 _RECORD = b"\x12"
 _SEQUENCE = struct.Struct("<BQ")
 _SEQUENCE_TAG = 0x09
+_REFUSALS = frozenset({grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNAUTHENTICATED})
 
 _logger = logging.getLogger("grpc_identity.usage")
 
@@ -43,6 +44,7 @@ _logger = logging.getLogger("grpc_identity.usage")
 class _Answer(Enum):
     TAKEN = "taken"
     LATER = "later"
+    REFUSED = "refused"
     TOO_MUCH = "too much"
     NEVER = "never"
 
@@ -75,28 +77,30 @@ class UsageDelivery:
 
     def deliver(self, spool: Spool, *, leave: int = 0) -> bool:
         """Whether the spool was delivered, up to fewer than ``leave`` records that may still wait for others: tries until it
-        is, or until the wait says to stop."""
+        is, or until the wait says to stop. One that is left over is given up where the service refuses this client."""
         self._tell_losses(spool)
         while (batch := spool.oldest(at_most=self._at_most, max_bytes=MAX_BATCH_BYTES)) is not None:
-            match self._send(spool, batch):
+            match self._send(spool.spool_id, batch):
                 case _Answer.TAKEN:
                     self._tally.delivered += len(batch.records)
-                    self._at_most = min(self._at_most * 2, MAX_BATCH_RECORDS)
-                    spool.acknowledge(batch)
+                    # In small steps: doubled, every other attempt would be too much again.
+                    self._at_most = min(self._at_most + self._at_most // 8 + 1, MAX_BATCH_RECORDS)
+                    self._let_go(spool, batch)
                     self._tell_losses(spool)
-                    if spool.waiting < leave:
+                    # What fills a batch has no others to wait for.
+                    if spool.waiting < min(leave, self._at_most):
                         return True
                 case _Answer.TOO_MUCH | _Answer.NEVER if len(batch.records) > 1:
                     self._at_most = len(batch.records) // 2
                 case _Answer.TOO_MUCH | _Answer.NEVER:
                     self._tally.refused += 1
                     self._lose(spool, batch.records[0][1])
-                    spool.acknowledge(batch)
+                    self._let_go(spool, batch)
                     self._tell_losses(spool)
-                case _Answer.LATER:
-                    if self._wait(self._breaker.seconds_until_attempt()):
+                case answer:
+                    if self._gives_up(spool, answer):
                         return False
-        return True
+        return self._report_losses(spool)
 
     def close(self) -> None:
         """Closes the channel."""
@@ -112,18 +116,50 @@ class UsageDelivery:
         if self._tells_losses:
             spool.tell_losses()
 
+    def _report_losses(self, spool: Spool) -> bool:
+        while self._tells_losses and (report := spool.report_of_losses()) is not None:
+            match self._send(*report):
+                case _Answer.TAKEN:
+                    self._tally.delivered += 1
+                    spool.losses_told()
+                case _Answer.TOO_MUCH | _Answer.NEVER:
+                    self._keep_losses()
+                case answer:
+                    if self._gives_up(spool, answer):
+                        return False
+        return True
+
+    def _gives_up(self, spool: Spool, answer: _Answer) -> bool:
+        if answer is _Answer.REFUSED and spool.is_left_over:
+            return True
+        return self._wait(self._breaker.seconds_until_attempt())
+
+    def _let_go(self, spool: Spool, batch: Batch) -> None:
+        spool.acknowledge(batch)
+        if batch.unreadable:
+            self._tally.lost += batch.unreadable
+            _logger.error(
+                "%d uses of tokens are lost, up to number %d: %s is damaged",
+                batch.unreadable,
+                batch.last_number,
+                spool.path,
+            )
+
     def _lose(self, spool: Spool, record: bytes) -> None:
         if is_report_of_losses(record) and self._tells_losses:
-            self._tells_losses = False
-            _logger.error(
-                "%s does not take reports of lost uses; they wait on disk for a start after it was updated",
-                self._factory.target,
-            )
+            self._keep_losses()
         spool.lose(losses_with(record, int(self._wall() * 1000)))
 
-    def _send(self, spool: Spool, batch: Batch) -> _Answer:
+    def _keep_losses(self) -> None:
+        self._tells_losses = False
+        _logger.error(
+            "%s does not take reports of lost uses; they wait on disk for a start after it was updated",
+            self._factory.target,
+        )
+
+    def _send(self, spool_id: bytes, batch: Batch) -> _Answer:
         try:
-            self._call(request_of(spool.spool_id, batch))
+            self._call(request_of(spool_id, batch))
         except grpc.RpcError as error:
             return self._failed(error, batch)
         except Exception as error:
@@ -159,7 +195,7 @@ class UsageDelivery:
             return _Answer.TOO_MUCH
         self._breaker.failed(retry_after_seconds=retry_after_seconds(error))
         self._say(describe(error), batch)
-        return _Answer.LATER
+        return _Answer.REFUSED if code in _REFUSALS else _Answer.LATER
 
     def _say(self, what: str, batch: Batch) -> None:
         level = logging.DEBUG if self._is_failing else logging.WARNING

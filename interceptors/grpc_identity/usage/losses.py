@@ -1,6 +1,8 @@
 """Records that could not be kept: counted in the head of a spool, until a record in its ring tells of them.
 
-The count survives the process as the records do, and is told once. Rules it keeps:
+The count survives the process as the records do, and is told once. A record of the ring tells of it only as long as the file is
+its maker's: another process may hold a copy, and both would give one number to two reports. Whoever finds a file tells of its
+count under an id of that count. Rules it keeps:
 
 - it stands in two places, written in turn, so that one of them is always whole;
 - before a record is made of it, the number that this will have is written beside it, and after that an empty count. Whoever opens
@@ -9,6 +11,7 @@ The count survives the process as the records do, and is told once. Rules it kee
 
 from __future__ import annotations
 
+import hashlib
 import mmap
 import struct
 from dataclasses import dataclass
@@ -19,7 +22,7 @@ from google.protobuf.message import DecodeError
 
 from grpc_identity.v1 import identity_service_pb2 as pb
 
-__all__ = ["NO_LOSSES", "LossLedger", "Losses", "is_report_of_losses", "losses_with"]
+__all__ = ["NO_LOSSES", "LossLedger", "Losses", "is_report_of_losses", "losses_between", "losses_with"]
 
 _PLACES = (1536, 2048)
 # Turn, number of the record that tells of it, records, first and last in milliseconds since 1970.
@@ -91,6 +94,11 @@ class LossLedger:
         """It is there."""
         self._write(NO_LOSSES, 0)
 
+    def identity(self, spool_id: bytes) -> bytes:
+        """The same for the same count of the same spool, also in a copy of it, and for no other; as long as the id of a spool."""
+        count = _COUNT.pack(self._turn, 0, self.untold.records, self.untold.since_ms, self.untold.until_ms)
+        return hashlib.sha256(spool_id + count).digest()[: len(spool_id)]
+
     def _write(self, losses: Losses, told_by: int) -> None:
         self._turn += 1
         count = _COUNT.pack(self._turn, told_by, losses.records, losses.since_ms, losses.until_ms)
@@ -113,3 +121,10 @@ def losses_with(record: bytes, now_ms: int) -> Losses:
     if read.step == pb.USAGE_STEP_LOST:
         return Losses(read.lost_records, read.lost_since_ms, read.occurred_at_ms)
     return Losses.one(read.occurred_at_ms or now_ms)
+
+
+def losses_between(before: bytes | None, after: bytes | None, otherwise_ms: int) -> Losses:
+    """One that was lost between these records, as far as they are known: from when until when it may have been."""
+    until_ms = losses_with(after, otherwise_ms).until_ms if after is not None else otherwise_ms
+    since_ms = losses_with(before, until_ms).until_ms if before is not None else until_ms
+    return Losses(1, min(since_ms, until_ms), max(since_ms, until_ms))

@@ -24,7 +24,7 @@ from grpc_identity.errors import UsageSpoolError
 from grpc_identity.telemetry import observe_usage
 from grpc_identity.token_grants import ClientAuthentication, authentication_of
 from grpc_identity.usage.delivery import MAX_BATCH_RECORDS, UsageDelivery
-from grpc_identity.usage.losses import NO_LOSSES, Losses
+from grpc_identity.usage.losses import NO_LOSSES, Losses, losses_with
 from grpc_identity.usage.spool import Spool
 from grpc_identity.usage.spool_directory import SpoolDirectory
 from grpc_identity.usage.tally import UsageTally
@@ -53,9 +53,9 @@ class UsageRecorder:
     ... )
 
     The client needs ``GRANT_REPORT_USAGE``. ``directory`` is on a local disk and belongs to this service; its processes share
-    it, each with a file of ``spool_bytes``, and take over what a process that died has left there. Use it as a context
-    manager, ``async with`` or ``with``: at the end what waits is delivered, for up to five seconds, and stays on disk
-    otherwise.
+    it, each with a file of ``spool_bytes``, and take over what a process that died has left there. With an ``authentication``
+    that has no ``client_id`` give that as well, so that the files say whose they are. Use it as a context manager, ``async
+    with`` or ``with``: at the end what waits is delivered, for up to five seconds, and stays on disk otherwise.
     """
 
     _is_awake: bool
@@ -83,13 +83,14 @@ class UsageRecorder:
         wall: Clock = wall_clock,
     ) -> None:
         self._name = f"{client_id!r} at {target}" if client_id else target
-        self._directory = SpoolDirectory(Path(directory))
         self._spool_bytes = spool_bytes
         self._linger_seconds = linger_seconds
         self._monotonic = monotonic
         self._wall = wall
         self._channel = ChannelFactory(target, credentials, allow_plaintext)
         self._authentication = authentication_of(client_id, client_secret, authentication)
+        known_id = client_id or getattr(self._authentication, "client_id", None)
+        self._directory = SpoolDirectory(Path(directory), known_id if isinstance(known_id, str) else "")
         self._timeout_seconds = timeout_seconds
         self._open_again_at = monotonic()
         self._begin()
@@ -142,7 +143,8 @@ class UsageRecorder:
                 thread.join(self._timeout_seconds)
             if thread.is_alive():
                 # It still reads the spool, which the next start finds.
-                _logger.warning("%d uses of tokens wait on disk for the next start", self.waiting)
+                if self._spool is not None:
+                    _say_what_is_left(self._spool)
                 return
         with self._lock:
             self._closed = True
@@ -151,12 +153,9 @@ class UsageRecorder:
             spool.seal()
             self.tally.recorded += spool.appended
             if spool.waiting or spool.untold.records:
-                _logger.warning(
-                    "%d uses of tokens, and that %d were lost, wait on disk for the next start: %s",
-                    spool.waiting,
-                    spool.untold.records,
-                    spool.path,
-                )
+                _say_what_is_left(spool)
+                if spool.is_deleted:
+                    self._lose_all_of(spool)
                 spool.close()
             else:
                 self._directory.remove(spool)
@@ -208,10 +207,12 @@ class UsageRecorder:
 
     def reset(self) -> None:
         """For the child after a fork: what is held is the parent's."""
-        spool, delivery = self._spool, self._delivery
+        held, delivery = list(self._adopted), self._delivery
+        if self._spool is not None:
+            held.append(self._spool)
         self._begin()
         delivery.abandon()
-        if spool is not None:
+        for spool in held:
             spool.abandon()
 
     def _begin(self) -> None:
@@ -268,6 +269,16 @@ class UsageRecorder:
                 self._spool_bytes,
             )
 
+    def _lose_all_of(self, spool: Spool) -> None:
+        # As with those that came before there was a spool: told by the next one, if this process comes to that.
+        now_ms = int(self._wall() * 1000)
+        losses, batch = spool.untold, spool.oldest(at_most=spool.waiting, max_bytes=spool.capacity_bytes)
+        for _, record in batch.records if batch is not None else ():
+            losses = losses.and_also(losses_with(record, now_ms))
+        with self._lock:
+            self.tally.lost += spool.waiting
+            self._unplaced = self._unplaced.and_also(losses)
+
     def _run(self) -> None:
         adopt_at = self._monotonic()
         while True:
@@ -285,9 +296,12 @@ class UsageRecorder:
                 self._wake.wait(ADOPT_EVERY_SECONDS)
             self._linger()
         self._delivery.close()
-        for spool in self._adopted:
-            spool.close()
-        self._adopted.clear()
+        self._let_go_of_adopted()
+
+    def _let_go_of_adopted(self) -> None:
+        # In this order: a child that is forked in between must not close again what is closed.
+        while self._adopted:
+            self._adopted.pop().close()
 
     def _linger(self) -> None:
         # Records come one by one; a call for each would cost more than all else.
@@ -304,15 +318,34 @@ class UsageRecorder:
     def _deliver(self, *, is_last: bool) -> None:
         try:
             while self._adopted:
-                if not self._delivery.deliver(self._adopted[0]):
-                    return
-                self._directory.remove(self._adopted.pop(0))
-            if self._spool is not None:
+                if self._delivery.deliver(self._adopted[0]):
+                    self._directory.remove(self._adopted.pop(0))
+                else:
+                    # Others may be allowed to.
+                    self._let_go_of_adopted()
+            if self._spool is not None and not self._given_up.is_set():
                 self._delivery.deliver(self._spool, leave=0 if is_last else MAX_BATCH_RECORDS)
         except Exception:
             # Whatever it is, the thread must go on: without it nothing is delivered any more.
             _logger.exception("delivering uses of tokens failed")
             self._stopping.wait(OPEN_AGAIN_SECONDS)
+
+
+def _say_what_is_left(spool: Spool) -> None:
+    if spool.is_deleted:
+        _logger.error(
+            "%d uses of tokens, and that %d were lost, are lost themselves: %s was deleted under this process",
+            spool.waiting,
+            spool.untold.records,
+            spool.path,
+        )
+    else:
+        _logger.warning(
+            "%d uses of tokens, and that %d were lost, wait on disk for the next start: %s",
+            spool.waiting,
+            spool.untold.records,
+            spool.path,
+        )
 
 
 _recorders: weakref.WeakSet[UsageRecorder] = weakref.WeakSet()

@@ -3,6 +3,8 @@
 The one lock is ``flock``, which ends with the process that holds it, however that ends: on each spool for as long as it is used,
 and on the file ``lock`` while one is made or looked for. A spool that nobody holds is left over, and whoever finds it delivers
 it. A fork inherits the lock with the descriptor; so the child closes what it has inherited (``abandon``).
+
+A file says which client reports it: what another service has left in the same directory is not reported in this one's name.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from grpc_identity.usage.spool import Spool, SpoolDamagedError
+from grpc_identity.usage.spool import Spool, SpoolDamagedError, client_of
 
 __all__ = ["SpoolDirectory"]
 
@@ -28,10 +30,12 @@ _logger = logging.getLogger("grpc_identity.usage")
 
 
 class SpoolDirectory:
-    """Makes, finds and removes spools."""
+    """Makes, finds and removes the spools of one client. Those that name none are everybody's."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, client_id: str = "") -> None:
         self.path = path
+        self._client_id = client_id
+        self._said: set[str] = set()
 
     def create(self, *, size_bytes: int) -> Spool:
         """A new spool, held by this process. Raises ``OSError``."""
@@ -41,7 +45,7 @@ class SpoolDirectory:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return Spool.create(path, descriptor, size_bytes=size_bytes)
+                return Spool.create(path, descriptor, size_bytes=size_bytes, client_id=self._client_id)
             except BaseException:
                 os.close(descriptor)
                 path.unlink()
@@ -49,23 +53,41 @@ class SpoolDirectory:
 
     def adopt(self) -> list[Spool]:
         """Those that nobody holds, oldest first, at most 64 at a time; held by this process from now on."""
-        adopted: list[Spool] = []
+        taken: list[tuple[Path, int]] = []
         with contextlib.suppress(OSError), self._locked():
             for path in sorted(self.path.glob(f"*{SUFFIX}"), key=_age):
-                if len(adopted) < MAX_ADOPTED and (spool := _take(path)) is not None:
-                    adopted.append(spool)
-        return adopted
+                if len(taken) < MAX_ADOPTED and (descriptor := self._take(path)) is not None:
+                    taken.append((path, descriptor))
+        # To read them takes a while, and who makes a spool waits for the lock.
+        return [spool for path, descriptor in taken if (spool := _opened(path, descriptor)) is not None]
 
     def remove(self, spool: Spool) -> None:
-        """Deletes one that is delivered, as far as it can be read; what cannot be is kept for people, and one that could not tell
-        of its losses for the next who finds it."""
+        """Deletes one that is delivered; one that could not tell of its losses stays for the next who finds it."""
         with contextlib.suppress(OSError):
-            if spool.hides_more():
-                _logger.error("uses of tokens cannot be read after number %d: %s", spool.appended, spool.path)
-                spool.path.rename(spool.path.with_suffix(DAMAGED_SUFFIX))
-            elif not spool.untold.records:
+            if not spool.untold.records:
                 spool.path.unlink()
         spool.close()
+
+    def _take(self, path: Path) -> int | None:
+        try:
+            descriptor = os.open(path, os.O_RDWR)
+        except OSError:
+            return None
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            client_id = client_of(descriptor)
+        except OSError:
+            os.close(descriptor)
+            return None
+        if client_id and client_id != self._client_id:
+            os.close(descriptor)
+            if client_id not in self._said:
+                self._said.add(client_id)
+                _logger.warning(
+                    "uses of tokens wait for the client %r and are left to it: %s", client_id, path
+                )
+            return None
+        return descriptor
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
@@ -84,13 +106,8 @@ def _age(path: Path) -> float:
         return 0.0
 
 
-def _take(path: Path) -> Spool | None:
+def _opened(path: Path, descriptor: int) -> Spool | None:
     try:
-        descriptor = os.open(path, os.O_RDWR)
-    except OSError:
-        return None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return Spool(path, descriptor)
     except OSError:
         os.close(descriptor)

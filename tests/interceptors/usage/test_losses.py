@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -103,12 +105,20 @@ def test_whoever_dies_while_telling_has_told_once(
     with pytest.raises(KeyboardInterrupt):
         spool.tell_losses()
     found = reopened(spool)
-    for _ in range(2):
-        found.tell_losses()
-        assert steps_of(found) == [pb.USAGE_STEP_ENDED, pb.USAGE_STEP_LOST]
-        assert found.untold == reopened(found).untold == NO_LOSSES
+    report = found.report_of_losses()
+    in_ring = steps_of(found).count(pb.USAGE_STEP_LOST)
+    assert in_ring + (report is not None) == 1
+    if report is not None:
+        assert pb.UsageRecord.FromString(report[1].records[0][1]).lost_records == 3
+        # Whoever dies before it is noted that they are told tells the same under the same id.
+        assert reopened(found).report_of_losses() == report
+        found.losses_told()
+    assert found.untold == reopened(found).untold == NO_LOSSES
     found.lose(Losses.one(NOW_MS))
     assert reopened(found).untold.records == 1
+    again = found.report_of_losses()
+    assert again is not None
+    assert report is None or again[0] != report[0]
 
 
 def test_a_sealed_spool_takes_nothing_and_counts_nothing(spool: Spool) -> None:
@@ -216,6 +226,85 @@ async def test_losses_are_told_once_by_whatever_way(
     assert len(events) == kept + 1
     assert events.count(("token.uses_lost", 1)) == 1
     assert not list((tmp_path / "usage").glob("*.spool"))
+
+
+async def test_what_waits_in_a_deleted_file_is_not_said_to_wait_on_disk(
+    service: Any, recorder_of: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING, "grpc_identity.usage")
+    gate = Gate(service.addresses.grpc_target)
+    server = grpc.aio.server(handlers=[gate], options=[("grpc.so_reuseport", 0)])
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    usage = recorder_of(target=f"127.0.0.1:{port}")
+    usage.start()
+    for number in range(6):
+        assert usage.put(record(f"s{number}"))
+    shutil.rmtree(tmp_path / "usage")
+    await asyncio.to_thread(usage.close, flush_seconds=0.1)
+    assert "wait on disk" not in caplog.text
+    assert "6 uses of tokens" in caplog.text
+    assert "was deleted under this process" in caplog.text
+    assert usage.counts()["lost"] == 6
+    gate.is_open = True
+    async with usage:
+        pass
+    await server.stop(None)
+    assert await told(service) == [("token.uses_lost", 6)]
+
+
+class Gate(grpc.GenericRpcHandler):
+    """Between a host and the service, which is away until it is said to be back."""
+
+    def __init__(self, target: str) -> None:
+        self._channel = grpc.aio.insecure_channel(target)
+        self.is_open = False
+
+    def service(self, handler_call_details: Any) -> Any:
+        method, metadata = handler_call_details.method, handler_call_details.invocation_metadata
+
+        async def passed_on(request: bytes, context: Any) -> bytes:
+            if not self.is_open:
+                await context.abort(grpc.StatusCode.UNAVAILABLE, "away")
+            who = [(key, value) for key, value in metadata if key == "authorization"]
+            answer: bytes = await self._channel.unary_unary(method)(request, metadata=who)
+            return answer
+
+        return grpc.unary_unary_rpc_method_handler(passed_on)
+
+
+async def test_whoever_adopts_a_copy_swallows_nothing_of_what_its_living_host_tells(
+    service: Any, recorder_of: Any, tmp_path: Path
+) -> None:
+    gate = Gate(service.addresses.grpc_target)
+    server = grpc.aio.server(handlers=[gate], options=[("grpc.so_reuseport", 0)])
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    host = recorder_of(target=f"127.0.0.1:{port}", directory=tmp_path / "host", spool_bytes=MIN_SPOOL_BYTES)
+    host.start()
+    kept = 0
+    while host.put(record(f"s{kept}")):
+        kept += 1
+    (path,) = (tmp_path / "host").glob("*.spool")
+    for name in ("usage", "another"):
+        (tmp_path / name).mkdir()
+        shutil.copy(path, tmp_path / name)
+    for name in ("usage", "another"):
+        async with recorder_of(directory=tmp_path / name):
+            pass
+    events = await told(service)
+    assert events.count(("token.used", 0)) == kept
+    # The same count, though two have told of it.
+    assert [event for event in events if event[0] != "token.used"] == [("token.uses_lost", 1)]
+    for _ in range(49):
+        assert not host.put(record("lost"))
+    gate.is_open = True
+    await asyncio.to_thread(host.close, flush_seconds=30.0)
+    await server.stop(None)
+    events = await told(service)
+    assert events.count(("token.used", 0)) == kept
+    # What the copy has told is told once more by its host: rather too much than nothing.
+    assert sorted(count for kind, count in events if kind == "token.uses_lost") == [1, 50]
 
 
 async def test_a_record_that_the_service_never_takes_is_told_as_lost(service: Any, recorder_of: Any) -> None:

@@ -17,6 +17,7 @@ import pytest
 from grpc_identity import Policy, UsageAudit, UsageSpoolError, Verifier
 from grpc_identity.clock import wall_clock
 from grpc_identity.testing import InMemoryIssuer
+from grpc_identity.token_grants import ClientSecret
 from grpc_identity.usage.spool import MIN_SPOOL_BYTES
 from grpc_identity.v1 import identity_service_pb2 as pb
 
@@ -144,7 +145,9 @@ async def test_a_record_that_the_service_never_takes_holds_up_no_other(
 async def test_a_client_without_the_grant_keeps_its_records(
     service: Any, recorder_of: Any, wait_until: Any, tmp_path: Path
 ) -> None:
-    usage = recorder_of(client_id="login", client_secret=service.secrets["login"])
+    usage = recorder_of(
+        client_id="orders", authentication=ClientSecret("login", service.secrets["login"]), client_secret=None
+    )
     usage.start()
     usage.put(record("one"))
     await wait_until(lambda: usage._delivery._is_failing)
@@ -335,3 +338,44 @@ async def test_forked_processes_have_spools_of_their_own_and_orphans_are_adopted
     assert len(events) == len({event.event_id for event in events}) == len(expected)
     assert {event.session_id for event in events} == expected
     assert not list((tmp_path / "usage").glob("*.spool"))
+
+
+INHERITING = """
+import os, sys, threading
+from pathlib import Path
+from grpc_identity import UsageRecorder
+from grpc_identity.usage.spool import MIN_SPOOL_BYTES
+from grpc_identity.usage.spool_directory import SpoolDirectory
+
+directory = Path(sys.argv[1])
+left = SpoolDirectory(directory, "orders").create(size_bytes=MIN_SPOOL_BYTES)
+left.append(b"waits")
+left.close()
+usage = UsageRecorder("127.0.0.1:1", client_id="orders", client_secret="s", directory=directory)
+usage.start()
+while not usage._adopted:
+    threading.Event().wait(0.01)
+is_over, end = os.pipe()
+child = os.fork()
+if child == 0:
+    os.close(end)
+    os.read(is_over, 1)
+    os._exit(0)
+usage.close(flush_seconds=0.1)
+found = [spool.path for spool in SpoolDirectory(directory, "orders").adopt()]
+os.close(end)
+os.waitpid(child, 0)
+print(found == [left.path])
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_a_child_holds_nothing_that_its_parent_has_taken_over(tmp_path: Path) -> None:
+    ran = subprocess.run(
+        [sys.executable, "-c", INHERITING, str(tmp_path / "usage")],
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=50,
+    )
+    assert ran.stdout == "True\n"

@@ -1,4 +1,4 @@
-"""The spool by itself: first in, first out, whatever the sizes, the round, the end of the process, and the damage."""
+"""The spool by itself: first in, first out, whatever the sizes, the round, and the end of the process."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ import shutil
 import threading
 from collections import deque
 from pathlib import Path
-from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -121,34 +120,6 @@ TestSpoolModel = SpoolModel.TestCase
 TestSpoolModel.settings = settings(max_examples=60, stateful_step_count=60)
 
 
-@given(st.data())
-@settings(max_examples=200)
-def test_whatever_is_damaged_no_record_is_made_up(tmp_path_factory: Any, data: st.DataObject) -> None:
-    folder = tmp_path_factory.mktemp("usage")
-    spool = SpoolDirectory(folder).create(size_bytes=MIN_SPOOL_BYTES)
-    records = [(number, b"%d" % number * 7) for number in range(1, 40)]
-    for _, record in records:
-        spool.append(record)
-    end = HEAD_BYTES + spool.waiting_bytes
-    spool.close()
-    content = bytearray(spool.path.read_bytes())
-    at = data.draw(st.integers(HEAD_BYTES, end - 1))
-    length = data.draw(st.integers(1, 64))
-    content[at : at + length] = data.draw(st.binary(min_size=length, max_size=length))
-    spool.path.write_bytes(content)
-    found = opened(spool.path)
-    held = everything(found)
-    assert held == records[: len(held)]
-    whole = [number for number, _ in records if HEAD_BYTES + _end_of(records, number) <= at]
-    assert len(held) >= len(whole)
-    found.close()
-    shutil.rmtree(folder)
-
-
-def _end_of(records: list[tuple[int, bytes]], number: int) -> int:
-    return sum((FRAME_BYTES + len(record) + 7) // 8 * 8 for _, record in records[:number])
-
-
 @pytest.mark.parametrize("cut", range(1, FRAME_BYTES + 24))
 def test_a_record_that_was_not_finished_is_left_out(directory: SpoolDirectory, cut: int) -> None:
     spool = directory.create(size_bytes=MIN_SPOOL_BYTES)
@@ -228,23 +199,6 @@ def test_what_is_no_spool_is_put_aside_and_said(
     assert [each.suffix for each in directory.path.iterdir() if each.name != "lock"] == [".damaged"]
     with pytest.raises(SpoolDamagedError):
         opened(path.with_suffix(".damaged"))
-
-
-def test_a_spool_with_a_damaged_record_in_the_middle_is_put_aside(
-    directory: SpoolDirectory, caplog: pytest.LogCaptureFixture
-) -> None:
-    spool = directory.create(size_bytes=MIN_SPOOL_BYTES)
-    for name in (b"one", b"two", b"three"):
-        spool.append(name)
-    spool.close()
-    content = bytearray(spool.path.read_bytes())
-    content[content.index(b"two")] ^= 1
-    spool.path.write_bytes(content)
-    (adopted,) = directory.adopt()
-    assert everything(adopted) == [(1, b"one")]
-    directory.remove(adopted)
-    assert "cannot be read after number 1" in caplog.text
-    assert [each.suffix for each in directory.path.iterdir() if each.name != "lock"] == [".damaged"]
 
 
 def test_files_are_for_their_owner_alone(directory: SpoolDirectory) -> None:
