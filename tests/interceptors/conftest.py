@@ -115,6 +115,24 @@ async def serve() -> AsyncIterator[Callable[..., Awaitable[str]]]:
 Call = Callable[..., Awaitable[list[bytes]]]
 
 
+class _Requests:
+    """No generator: one that waits cannot be closed when the loop is."""
+
+    def __init__(self, *, is_silent: bool) -> None:
+        self._is_silent = is_silent
+        self._left = [b"2", b"1"]
+
+    def __aiter__(self) -> _Requests:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if self._is_silent:
+            await asyncio.Event().wait()
+        if not self._left:
+            raise StopAsyncIteration
+        return self._left.pop()
+
+
 @pytest.fixture
 def call() -> Call:
     """Makes one call and returns its answers. Of a stream of requests two are sent; none if ``is_silent``, since a
@@ -130,16 +148,10 @@ def call() -> Call:
         is_silent: bool = False,
         seconds: float = 20,
     ) -> list[bytes]:
-        async def requests() -> AsyncIterator[bytes]:
-            if is_silent:
-                await asyncio.Event().wait()
-            yield b"1"
-            yield b"2"
-
         metadata = (("authorization", f"Bearer {token}"),) if token is not None else ()
         async with grpc.aio.insecure_channel(target) as channel:
             multi = getattr(channel, kind)(path or f"/t.S/{kind}")
-            argument = b"1" if kind.startswith("unary") else requests()
+            argument = b"1" if kind.startswith("unary") else _Requests(is_silent=is_silent)
             started = multi(argument, metadata=metadata, timeout=seconds)
             if kind.endswith("unary"):
                 return [await started]

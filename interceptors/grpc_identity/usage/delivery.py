@@ -30,6 +30,8 @@ __all__ = ["MAX_BATCH_BYTES", "MAX_BATCH_RECORDS", "UsageDelivery", "request_of"
 MAX_BATCH_RECORDS = 256
 # The service takes requests of 65,536 bytes unless it is told otherwise.
 MAX_BATCH_BYTES = 56_000
+# As gRPC says itself. Of another who stands before the service and has too much to do, the same code means: later.
+_TOO_LARGE = "larger than max"
 _METHOD = "/grpc_identity.v1.IdentityService/RecordUsage"
 _OPTIONS = (("grpc.enable_retries", 0),)
 _SPOOL_ID = b"\x0a"
@@ -190,8 +192,11 @@ class UsageDelivery:
                     describe(error),
                 )
             return _Answer.NEVER
-        if code is grpc.StatusCode.RESOURCE_EXHAUSTED and not reason:
-            # gRPC itself says so: the service takes smaller requests only.
+        if (
+            code is grpc.StatusCode.RESOURCE_EXHAUSTED
+            and not reason
+            and _TOO_LARGE in (error.details() or "")
+        ):
             return _Answer.TOO_MUCH
         self._breaker.failed(retry_after_seconds=retry_after_seconds(error))
         self._say(describe(error), batch)

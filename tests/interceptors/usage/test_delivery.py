@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+
+import grpc
 
 from grpc_identity.channels import ChannelFactory
 from grpc_identity.circuit_breaker import CircuitBreaker
@@ -47,6 +51,18 @@ class Counted:
         return self._secret.metadata()
 
 
+def delivery_to(target: str, authentication: Any, *, wait: Callable[[float], bool]) -> UsageDelivery:
+    return UsageDelivery(
+        ChannelFactory(target),
+        authentication,
+        UsageTally(),
+        CircuitBreaker(monotonic=monotonic_clock),
+        timeout_seconds=30.0,
+        wait=wait,
+        wall=wall_clock,
+    )
+
+
 async def test_a_service_that_takes_little_at_once_is_sent_that_without_pauses(
     make_settings: Any, start_service: Any, tmp_path: Path
 ) -> None:
@@ -54,15 +70,7 @@ async def test_a_service_that_takes_little_at_once_is_sent_that_without_pauses(
     service = await start_service(make_settings(grpc=small))
     await service.new_client("orders", clients_pb2.ClientPolicy(grants=["GRANT_REPORT_USAGE"]))
     counted = Counted(ClientSecret("orders", service.secrets["orders"]))
-    delivery = UsageDelivery(
-        ChannelFactory(service.addresses.grpc_target),
-        counted,
-        UsageTally(),
-        CircuitBreaker(monotonic=monotonic_clock),
-        timeout_seconds=30.0,
-        wait=lambda seconds: True,
-        wall=wall_clock,
-    )
+    delivery = delivery_to(service.addresses.grpc_target, counted, wait=lambda seconds: True)
     spool = SpoolDirectory(tmp_path / "usage").create(size_bytes=1 << 20)
     for n in range(RECORDS):
         assert spool.append(record(f"s{n:03}"))
@@ -74,3 +82,34 @@ async def test_a_service_that_takes_little_at_once_is_sent_that_without_pauses(
     assert counted.calls <= 2 * RECORDS / at_once
     delivery.close()
     spool.close()
+
+
+def test_who_is_overloaded_before_the_service_costs_no_record(tmp_path: Path) -> None:
+    """A balancer may answer with the code that gRPC has for requests that are too large."""
+    taken: list[Any] = []
+
+    def record_usage(request: bytes, context: Any) -> bytes:
+        if not waits:
+            context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many requests")
+        taken.extend(record.session_id for record in pb.RecordUsageRequest.FromString(request).records)
+        return b""
+
+    waits: list[float] = []
+    server = grpc.server(ThreadPoolExecutor(1), options=[("grpc.so_reuseport", 0)])
+    handlers = {"RecordUsage": grpc.unary_unary_rpc_method_handler(record_usage)}
+    server.add_generic_rpc_handlers(
+        (grpc.method_handlers_generic_handler("grpc_identity.v1.IdentityService", handlers),)
+    )
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    # What `append` returns says: go on.
+    delivery = delivery_to(
+        f"127.0.0.1:{port}", ClientSecret("orders", "s3cret"), wait=lambda s: bool(waits.append(s))
+    )
+    spool = SpoolDirectory(tmp_path / "usage").create(size_bytes=1 << 20)
+    assert spool.append(record("s1"))
+    assert delivery.deliver(spool)
+    assert (taken, spool.waiting) == (["s1"], 0)
+    delivery.close()
+    spool.close()
+    server.stop(None)
