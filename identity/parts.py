@@ -145,7 +145,7 @@ def checkpoint_writer(settings: Settings, store: StoreParts, keys: KeyService, n
         store.outbox,
         store.outbox,
         RedisCheckpointTurns(store.connection, store.keys, instance_id=name),
-        Signing(settings.issuer, keys.active_signer, public_jwk, keys.clock),
+        Signing(settings.issuer, keys.active_signer, public_jwk),
         settings.audit.sinks,
         settings.audit.checkpoint_seconds,
     )

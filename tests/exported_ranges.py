@@ -147,9 +147,10 @@ def verified(
     is_ordered: bool = True,
     sinks: Iterable[str] = (),
     span: Span | None = None,
+    now_seconds: float | None = None,
 ) -> Report:
     """The report over these files, with the first key trusted."""
-    with Evidence(frozenset(sinks)) as evidence:
+    with Evidence(frozenset(sinks), now_seconds=now_seconds) as evidence:
         for number, lines in enumerate(files):
             source = evidence.new_source(f"audit-{number}.jsonl", is_ordered=is_ordered)
             for line_number, line in enumerate(lines, 1):

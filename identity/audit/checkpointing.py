@@ -13,11 +13,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from identity.audit import checkpoints
-from identity.audit.chain import ChainHead
 from identity.audit.checkpoint_turns import CheckpointTurns, LastCheckpoint
 from identity.audit.event import Circumstances, Event, EventType, Outcome
-from identity.audit.ports import EventOutbox, OutboxGauge
-from identity.clock import Clock
+from identity.audit.ports import EventOutbox, OutboxGauge, SinkHeads
 from identity.errors import IdentityError
 from identity.keys.ports import NoActiveKeyError, Signer, SignerUnavailableError
 
@@ -34,7 +32,6 @@ class Signing:
     issuer: str
     signer: Callable[[], Signer]
     public_jwk: Callable[[str], Mapping[str, Any] | None]
-    clock: Clock
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +70,8 @@ class CheckpointWriter:
         last = await self.turns.take(round(self.period_seconds * 1000))
         if last is None:
             return 0
-        heads = await self.gauge.heads(self.sinks)
-        news = {sink: told for sink, told in heads.items() if told and last.is_news(sink, told)}
+        found = await self.gauge.heads(self.sinks)
+        news = {sink: told for sink, told in found.items() if told.heads and last.is_news(sink, told.heads)}
         if not news:
             return 0
         events = [event for sink, told in news.items() for event in await self._signed(sink, told)]
@@ -83,21 +80,23 @@ class CheckpointWriter:
             _log.warning("%d checkpoints found no room in the outbox", len(refused))
             return len(events) - len(refused)
         sequences = {
-            sink: {bucket: head.sequence for bucket, head in told.items()} for sink, told in heads.items()
+            sink: {bucket: head.sequence for bucket, head in told.heads.items()}
+            for sink, told in found.items()
         }
         await self.turns.done(LastCheckpoint(sequences, len(events)))
         return len(events)
 
-    async def _signed(self, sink: str, heads: Mapping[int, ChainHead]) -> Sequence[Event]:
+    async def _signed(self, sink: str, told: SinkHeads) -> Sequence[Event]:
         signer = self.signing.signer()
         public_jwk = self.signing.public_jwk(signer.kid)
         if public_jwk is None:
             raise NoActiveKeyError
         signing_inputs = checkpoints.signing_inputs(
             issuer=self.signing.issuer,
-            issued_at_seconds=int(self.signing.clock.now().timestamp()),
+            # A whole second that was over.
+            issued_at_seconds=(told.until_ms - 1) // 1000,
             sink=sink,
-            heads=heads,
+            heads=told.heads,
             algorithm=signer.algorithm,
             public_jwk=public_jwk,
         )

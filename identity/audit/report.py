@@ -9,6 +9,7 @@ from enum import IntEnum
 from identity.audit.evidence import Evidence
 from identity.audit.explanations import Numbers
 from identity.audit.findings import EVER, Doubt, Fault, Finding, Findings, Span
+from identity.audit.recorded_event import timestamp
 from identity.audit.suspects import Suspect
 from identity.audit.trust import Proved, Trust, trust
 from identity.audit.verification import Walked, walk
@@ -51,7 +52,8 @@ class ChainReport:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """``remarks`` are no faults, and what a reader has to know; ``checked_until_seconds``: by sink, the newest checkpoints that count of all buckets."""
+    """``remarks`` are no faults, and what a reader has to know; ``checked_until_seconds``: by sink, the newest checkpoints that count of all buckets;
+    0 where they are all later than now."""
 
     chains: Sequence[ChainReport]
     findings: Sequence[Finding]
@@ -90,6 +92,12 @@ def report_of(evidence: Evidence, keys: Collection[str], span: Span = EVER) -> R
     remarks += [
         f"{place}: the last line has no end, and was left out: a crash has left it, or it is being written"
         for place in evidence.torn
+    ]
+    remarks += [
+        f"sink {sink}: the checkpoint of {timestamp(seconds * 1000)} is later than now; it proves events, and no time. Whoever "
+        "signed it had a wrong clock, or the one here is wrong"
+        for (sink, kid), seconds in sorted(evidence.still_to_come.items())
+        if sink in sinks and kid in judged.counting
     ]
     unproved = [name for name, places in evidence.asked_for.items() if not any(map(judged.proves, places))]
     remarks += [

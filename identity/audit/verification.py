@@ -49,7 +49,10 @@ MAX_VARIANTS = 16
 
 
 class Claim(NamedTuple):
-    """That the chain had this link at this number, signed by ``kid`` at ``issued_at_seconds``, and for the last time later."""
+    """That the chain had this link at this number, signed by ``kid`` at ``issued_at_seconds``, and for the last time later.
+
+    ``last_issued_at_seconds``: 0 where all that was signed is dated later than now.
+    """
 
     sequence: int
     link: bytes

@@ -82,12 +82,14 @@ def verify(
     from identity.audit.evidence import Evidence
     from identity.audit.reading import ReadError
     from identity.audit.report import report_of
+    from identity.clock import SystemClock
 
     chosen = event_files(files, otlp_files)
     if not chosen:
         raise typer.BadParameter("name at least one FILE, or --otlp-json FILE")
     trusted = trusted_keys(keys, kids)
-    with Evidence(frozenset(sinks or ())) as evidence:
+    now_seconds = SystemClock().now().timestamp()
+    with Evidence(frozenset(sinks or ()), now_seconds=now_seconds) as evidence:
         try:
             with progress_over(chosen) as read:
                 for file in chosen:
@@ -202,8 +204,10 @@ def _sentence(report: Report) -> str:
     events = sum(chain.events for chain in report.chains)
     match report.verdict:
         case 0:
-            last = max(report.checked_until_seconds.values())
-            return f"{events} events are complete and unaltered, as far as the checkpoint of {_time(last * 1000)} goes"
+            # Of several sinks, only so much is proved of all.
+            last = min(report.checked_until_seconds.values())
+            told = f"the checkpoint of {_time(last * 1000)} goes" if last else "the checkpoints go"
+            return f"{events} events are complete and unaltered, as far as {told}"
         case 1:
             return f"{len(report.findings) + report.more_findings} faults in {events} events"
         case _:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from identity.audit.checkpoints import read
 from identity.audit.evidence import Evidence
 from identity.audit.exported import exported
 from identity.audit.report import Report, Verdict, report_of
+from identity.clock import SystemClock
 from identity.keys.ports import NoActiveKeyError
 from identity.parts import checkpoint_writer
 
@@ -151,3 +153,35 @@ async def test_a_server_signs_by_itself(
     finally:
         relaying.cancel()
     assert audited(sink.taken, published(service), sink.name).verdict is Verdict.GOOD
+
+
+async def test_a_server_whose_clock_is_ahead_vouches_for_no_time_that_has_not_been(
+    service: Any, issue: Any, writer_of: Any, drained: Any, monkeypatch: Any
+) -> None:
+    class TwoHoursAhead:
+        def now(self) -> datetime:
+            return SystemClock().now() + timedelta(hours=2)
+
+    await issue(service)
+    await drained()
+    monkeypatch.setattr(service.server.keys, "clock", TwoHoursAhead())
+    await writer_of().take_turn()
+    (told,) = [each.event for each in await drained() if each.event.checkpoint]
+    # The times of events are the store's.
+    assert read(told.checkpoint).issued_at_seconds * 1000 <= told.time_ms
+
+
+async def test_a_checkpoint_is_from_before_the_first_event_that_the_sink_did_not_have(
+    service: Any, issue: Any, writer_of: Any, drained: Any
+) -> None:
+    await issue(service, "alice")
+    await drained()
+    clock = service.server.store.clock
+    clock.offset_ms = 3_600_000
+    await issue(service, "bob")
+    clock.offset_ms = 7_200_000
+    assert await writer_of().take_turn() == 1
+    events = [each.event for each in await drained()]
+    (checkpoint,) = [read(event.checkpoint) for event in events if event.checkpoint]
+    (late,) = [event for event in events if event.subject == "bob"]
+    assert late.time_ms - 1_000 <= checkpoint.issued_at_seconds * 1000 < late.time_ms

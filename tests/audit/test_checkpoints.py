@@ -133,6 +133,36 @@ def test_a_sink_is_checked_as_far_as_the_bucket_that_is_checked_least() -> None:
     assert verdict(early, some, kept=3) is Verdict.CANNOT_TELL
 
 
+def test_a_checkpoint_from_later_than_now_proves_events_and_no_time() -> None:
+    lines, now = made.twice_checked_lines(), made.START_MS // 1000 + 7
+    signed = [6, 10]  # seconds after the start
+    early, late = (Span(until_ms=made.START_MS + second * made.SECOND_MS) for second in signed)
+
+    def verdict(span: Span, now_seconds: float) -> Verdict:
+        return made.verified(lines, span=span, now_seconds=now_seconds).verdict
+
+    assert verdict(late, now) is Verdict.GOOD  # give or take a leeway
+    assert verdict(late, now - 30) is Verdict.CANNOT_TELL
+    assert verdict(early, now - 30) is Verdict.GOOD
+    report = made.verified(lines, now_seconds=now - 30)
+    assert report.verdict is Verdict.GOOD
+    assert [str(chain.proved.numbers) for chain in report.chains if chain.proved] == ["1-9"]
+    assert any("is later than now" in remark for remark in report.remarks)
+    # One that nobody trusts is not worth a word.
+    untrusted = made.verified(lines, keys=[OTHER.kid], now_seconds=now - 30)
+    assert not any("is later than now" in remark for remark in untrusted.remarks)
+    assert made.verified(lines, now_seconds=0).checked_until_seconds == {"file": 0}
+
+
+@pytest.mark.parametrize(
+    ("bucket", "sequence", "at_ms"),
+    [(2**70, 1, made.START_MS), (1, 2**70, made.START_MS), (1, 1, 10**20), (1, 1, -1000)],
+)
+def test_what_cannot_be_is_no_checkpoint(bucket: int, sequence: int, at_ms: int) -> None:
+    with pytest.raises(NotACheckpointError):
+        read(OURS.checkpoint("file", {bucket: ChainHead(sequence, bytes(32))}, at_ms))
+
+
 def test_a_checkpoint_of_a_key_that_nobody_trusts_proves_nothing() -> None:
     report = made.verified(made.checked_range(signer=OTHER))
     assert report.verdict is Verdict.CANNOT_TELL
