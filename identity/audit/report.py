@@ -53,11 +53,15 @@ class ChainReport:
 @dataclass(frozen=True, slots=True)
 class Report:
     """``remarks`` are no faults, and what a reader has to know; ``checked_until_seconds``: by sink, the newest checkpoints that count of all buckets;
-    0 where they are all later than now."""
+    0 where they are all later than now. ``left_out``: faults outside of the time asked for (``span``); ``doubts_left_out``: numbers there
+    that are in doubt."""
 
     chains: Sequence[ChainReport]
     findings: Sequence[Finding]
     more_findings: int
+    left_out: int
+    doubts_left_out: int
+    span: Span
     remarks: Sequence[str]
     checkpoints: int
     checked_until_seconds: dict[str, int]
@@ -76,7 +80,7 @@ def report_of(evidence: Evidence, keys: Collection[str], span: Span = EVER) -> R
         walks = [
             walk(chain, span, known[chain.sink, chain.bucket]) for chain in evidence.chains(judged.proves)
         ]
-    findings, more = _findings(evidence, walks, judged, span)
+    found = _findings(evidence, walks, judged, span)
     chains = [_chain_report(walked, judged) for walked in walks]
     sinks = sorted({walked.sink for walked in walks})
     checked: dict[str, int] = {}
@@ -105,25 +109,29 @@ def report_of(evidence: Evidence, keys: Collection[str], span: Span = EVER) -> R
     ]
     return Report(
         chains,
-        findings,
-        more,
+        found.kept,
+        found.more,
+        found.left_out,
+        sum(walked.reported.doubts_left_out for walked in walks),
+        span,
         remarks,
         evidence.checkpoints,
         checked,
         sorted(signers & judged.counting),
         unknown,
-        _verdict(bool(findings or more), bool(doubts or unproved), chains, sinks, checked, span),
+        _verdict(bool(found.kept or found.more), bool(doubts or unproved), chains, sinks, checked, span),
     )
 
 
-def _findings(
-    evidence: Evidence, walks: Sequence[Walked], judged: Trust, span: Span
-) -> tuple[Sequence[Finding], int]:
+def _findings(evidence: Evidence, walks: Sequence[Walked], judged: Trust, span: Span) -> Findings:
     together = Findings(span)
-    more = evidence.more_suspects + evidence.findings.more
     for finding in _all_findings(evidence, walks, judged):
         together.add(finding)
-    return together.kept, together.more + more + sum(walked.reported.findings.more for walked in walks)
+    together.more += evidence.more_suspects + evidence.findings.more
+    for walked in walks:
+        together.more += walked.reported.findings.more
+        together.left_out += walked.reported.findings.left_out
+    return together
 
 
 def _all_findings(evidence: Evidence, walks: Sequence[Walked], judged: Trust) -> Iterator[Finding]:
@@ -192,6 +200,8 @@ def _remarks(
             )
         if sink in checked and span.until_ms is not None and checked[sink] * 1000 < span.until_ms:
             yield f"sink {sink}: the last checkpoint is from before the end of the time asked for"
+        if sink in checked and span.since_ms is not None and checked[sink] * 1000 < span.since_ms:
+            yield f"sink {sink}: the last checkpoint is from before the time asked for, of which nothing is proved"
     if unknown:
         yield f"checkpoints of unknown keys were left out of account: {', '.join(unknown)}; name a JWK set with --keys"
     for chain in chains:
@@ -224,6 +234,7 @@ def _verdict(
         return Verdict.FAULTS
     if has_doubts or not chains or any(sink not in checked for sink in sinks):
         return Verdict.CANNOT_TELL
-    if span.until_ms is not None and min(checked.values()) * 1000 < span.until_ms:
+    # Of a time that no checkpoint reaches nothing is known, not even that there was none of it.
+    if min(checked.values()) * 1000 < max(span.since_ms or 0, span.until_ms or 0):
         return Verdict.CANNOT_TELL
     return Verdict.GOOD
