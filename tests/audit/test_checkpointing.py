@@ -104,6 +104,23 @@ async def test_of_several_servers_one_signs_in_a_period(
     assert sorted(await asyncio.gather(*(writer.take_turn() for writer in writers))) == [0, 0, 1]
 
 
+async def test_a_turn_that_ends_later_than_any_does_is_taken(
+    service: Any, issue: Any, writer_of: Any, drained: Any
+) -> None:
+    """As it is where the clock of the store was set back: a key expires at a moment of it."""
+    await issue(service)
+    await drained()
+    store = service.server.store
+    turn = ("SET", store.keys.checkpoint_turn, "two", "PX")
+    await store.connection.command(*turn, round(A_WHILE * 1000) - 1)
+    assert await writer_of().take_turn() == 0
+    await store.connection.command(*turn, 7_200_000)
+    assert await writer_of().take_turn() == 1
+    left_ms = await store.connection.command("PTTL", store.keys.checkpoint_turn)
+    assert 0 < left_ms <= A_WHILE * 1000
+    assert await writer_of("two").take_turn() == 0
+
+
 async def test_nothing_is_signed_when_nothing_has_happened_but_checkpoints(
     service: Any, issue: Any, writer_of: Any, drained: Any
 ) -> None:

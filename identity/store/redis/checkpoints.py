@@ -6,25 +6,27 @@ A turn is a key that expires with its period. The period is counted by the store
 from __future__ import annotations
 
 from identity.audit.checkpoint_turns import LastCheckpoint
-from identity.store.redis.keys import KeySpace
-from identity.store.redis.topology import StoreConnection
+from identity.store.redis import scripts
+from identity.store.redis.scripted import ScriptContext, ScriptedStore, recording
+
+_NO_EVENT = ("", "")
 
 
-class RedisCheckpointTurns:
+class RedisCheckpointTurns(ScriptedStore):
     """Two strings: whose turn it is, and what the last one has left."""
 
-    def __init__(self, connection: StoreConnection, keys: KeySpace, *, instance_id: str) -> None:
-        self._connection = connection
-        self._keys = keys
+    def __init__(self, context: ScriptContext, *, instance_id: str) -> None:
+        super().__init__(context)
         self._instance_id = instance_id
 
     async def take(self, period_ms: int) -> LastCheckpoint | None:
         """See ``CheckpointTurns``."""
-        turn = ("SET", self._keys.checkpoint_turn, self._instance_id, "NX", "PX", period_ms)
-        if await self._connection.command(*turn) is None:
-            return None
-        last = await self._connection.command("GET", self._keys.last_checkpoint)
-        return LastCheckpoint() if last is None else LastCheckpoint.parse(last)
+        answer = await self._connection.run(
+            scripts.TAKE_TURN,
+            (*recording(self._keys.buckets[0]), self._keys.checkpoint_turn, self._keys.last_checkpoint),
+            (*_NO_EVENT, self._outbox_bound, self._clock.as_argument(), self._instance_id, period_ms),
+        )
+        return None if answer is None else LastCheckpoint.parse(answer)
 
     async def done(self, last: LastCheckpoint) -> None:
         """See ``CheckpointTurns``."""
