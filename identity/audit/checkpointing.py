@@ -21,6 +21,7 @@ from identity.keys.ports import NoActiveKeyError, Signer, SignerUnavailableError
 
 ASK_SHARE_OF_PERIOD = 10
 MIN_ASK_SECONDS = 0.1
+MAX_BUCKETS_TOLD = 10
 
 _log = logging.getLogger(__name__)
 
@@ -71,20 +72,34 @@ class CheckpointWriter:
         if last is None:
             return 0
         found = await self.gauge.heads(self.sinks)
+        for sink, told in found.items():
+            if lost := last.went_back(sink, told.heads):
+                _log.warning(
+                    "sink %s: the chain is not what was signed of it in %d buckets (%s): the store has lost writes",
+                    sink,
+                    len(lost),
+                    ", ".join(map(str, lost[:MAX_BUCKETS_TOLD])),
+                )
         news = {sink: told for sink, told in found.items() if told.heads and last.is_news(sink, told.heads)}
         if not news:
+            await self._note_quiet(last, found)
             return 0
         events = [event for sink, told in news.items() for event in await self._signed(sink, told)]
         refused = await self.outbox.append(events)
         if refused:
             _log.warning("%d checkpoints found no room in the outbox", len(refused))
             return len(events) - len(refused)
-        sequences = {
-            sink: {bucket: head.sequence for bucket, head in told.heads.items()}
-            for sink, told in found.items()
-        }
-        await self.turns.done(LastCheckpoint(sequences, len(events)))
+        heads = {sink: told.heads for sink, told in found.items()}
+        await self.turns.done(LastCheckpoint(heads, dict.fromkeys(heads, len(events))))
         return len(events)
+
+    async def _note_quiet(self, last: LastCheckpoint, found: Mapping[str, SinkHeads]) -> None:
+        """That sinks have got what tells of checkpoints, with its place in their chains."""
+        noted = last
+        for sink, told in found.items():
+            noted = noted.with_heads(sink, told.heads)
+        if noted != last:
+            await self.turns.done(noted)
 
     async def _signed(self, sink: str, told: SinkHeads) -> Sequence[Event]:
         signer = self.signing.signer()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -46,6 +46,38 @@ def drained(service: Any, relay_of: Any, told_sink: Any) -> Any:
         return list(sink.taken)
 
     return drain
+
+
+@pytest.fixture
+def next_turn(service: Any, writer_of: Any) -> Any:
+    """When the period of the turn before is over."""
+    writer = writer_of()
+
+    async def take() -> int:
+        await service.server.store.connection.command("DEL", service.server.store.keys.checkpoint_turn)
+        return int(await writer.take_turn())
+
+    return take
+
+
+@pytest.fixture
+def remembered(service: Any) -> Any:
+    """A bucket as it is now, to be put back: as a replica is that becomes the primary and did not have the last writes."""
+    connection = service.server.store.connection
+
+    async def remember(bucket: Any) -> Any:
+        keys = (bucket.outbox, bucket.ledger, bucket.relays)
+        kept = {key: await connection.command("DUMP", key) for key in keys}
+
+        async def put_back() -> None:
+            for key, dump in kept.items():
+                await connection.command("DEL", key)
+                if dump is not None:
+                    await connection.command("RESTORE", key, 0, dump)
+
+        return put_back
+
+    return remember
 
 
 def audited(events: Sequence[ChainedEvent], keys: Sequence[str], sink: str = "told") -> Report:
@@ -122,17 +154,10 @@ async def test_a_turn_that_ends_later_than_any_does_is_taken(
 
 
 async def test_nothing_is_signed_when_nothing_has_happened_but_checkpoints(
-    service: Any, issue: Any, writer_of: Any, drained: Any
+    service: Any, issue: Any, next_turn: Any, drained: Any
 ) -> None:
     await issue(service)
     await drained()
-    writer = writer_of()
-
-    async def next_turn() -> int:
-        """When the period of the turn before is over."""
-        await service.server.store.connection.command("DEL", service.server.store.keys.checkpoint_turn)
-        return await writer.take_turn()
-
     assert await next_turn() == 1
     assert await next_turn() == 0
     await drained()
@@ -141,6 +166,59 @@ async def test_nothing_is_signed_when_nothing_has_happened_but_checkpoints(
     assert await next_turn() == 0  # the sink does not have it yet
     await drained()
     assert await next_turn() == 1
+
+
+async def test_a_chain_that_went_back_is_signed_at_once_and_told_of(
+    service: Any, issue: Any, next_turn: Any, drained: Any, remembered: Any, caplog: Any
+) -> None:
+    buckets = service.server.store.keys
+    checkpoints = buckets.of_name("")
+    loses, other = two_subjects(lambda name: buckets.of_name(name) != checkpoints, buckets)
+    await issue(service, loses)
+    await drained()
+    put_back = await remembered(buckets.of_name(loses))
+    for _ in range(3):
+        await issue(service, loses)
+    await drained()
+    assert await next_turn() == 1
+    await drained()
+    assert await next_turn() == 0
+    assert "lost writes" not in caplog.text
+    await put_back()
+    # As many as were lost come elsewhere: nothing cancels out.
+    await issue(service, other)
+    await drained()
+    assert await next_turn() == 1
+    assert f"in 1 buckets ({buckets.of_name(loses).index})" in caplog.text
+
+
+@pytest.mark.parametrize("of_checkpoints", [False, True])
+async def test_other_events_under_the_numbers_of_lost_ones_are_news(
+    service: Any, issue: Any, next_turn: Any, drained: Any, remembered: Any, of_checkpoints: bool
+) -> None:
+    buckets = service.server.store.keys
+    checkpoints = buckets.of_name("")
+    subject, _ = two_subjects(lambda name: (buckets.of_name(name) == checkpoints) is of_checkpoints, buckets)
+    await issue(service, subject)
+    await drained()
+    put_back = await remembered(buckets.of_name(subject))
+    if not of_checkpoints:
+        await issue(service, subject)
+        await drained()
+    assert await next_turn() == 1
+    await drained()
+    assert await next_turn() == 0
+    await put_back()
+    await issue(service, subject)
+    await drained()
+    assert await next_turn() == 1
+
+
+def two_subjects(fits: Callable[[str], bool], buckets: Any) -> tuple[str, str]:
+    """In buckets of their own, where there are more than one that fit."""
+    names = [name for name in (f"subject-{number}" for number in range(1_000)) if fits(name)]
+    first = names[0]
+    return first, next((name for name in names if buckets.of_name(name) != buckets.of_name(first)), first)
 
 
 async def test_without_a_key_that_signs_nothing_is_recorded(
