@@ -242,13 +242,30 @@ def test_a_line_that_a_crash_has_torn_is_left_out_and_hides_nothing(
     assert "are no events" not in identity("query", str(file)).output
 
 
-def test_a_damaged_archive_cannot_be_told_about(exported_file: Any, keys_file: str) -> None:
-    file = Path(exported_file(GOOD, "audit.jsonl.gz"))
-    packed = file.read_bytes()
-    file.write_bytes(packed[:40] + bytes(60) + packed[100:])
-    answer = identity("verify", str(file), "--keys", keys_file)
-    assert answer.exit_code == 2
-    assert "cannot read" in answer.output
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda packed: packed[:40] + bytes(60) + packed[100:],
+        lambda packed: packed[:-20],
+        lambda packed: packed[:-6] + b"\xff" + packed[-5:],
+        lambda packed: packed + b"not packed",
+    ],
+    ids=["overwritten", "truncated", "another sum", "more behind it"],
+)
+def test_a_damaged_archive_is_a_fault_and_the_others_are_verified(
+    exported_file: Any, keys_file: str, damage: Callable[[bytes], bytes]
+) -> None:
+    damaged, sound = Path(exported_file(GOOD, "audit.jsonl.gz")), exported_file(GOOD, "copy.jsonl")
+    damaged.write_bytes(damage(damaged.read_bytes()))
+    answer = verified(str(damaged), sound, "--keys", keys_file)
+    assert answer["exit_code"] == 1
+    (finding,) = answer["findings"]
+    assert finding["fault"] == "unreadable"
+    assert finding["place"].startswith(f"{damaged}:")
+    assert sum(chain["events"] for chain in answer["chains"]) == len(GOOD)
+    queried = identity("query", str(damaged), sound)
+    assert queried.exit_code == 0, queried.output
+    assert "are no events" in queried.output
 
 
 CAROLS = str(FamilyId.generate("carol"))
