@@ -149,6 +149,7 @@ def checkpoint_writer(settings: Settings, store: StoreParts, keys: KeyService, n
     return CheckpointWriter(
         store.outbox,
         store.outbox,
+        store.relay_outbox,
         store.checkpoint_turns(name),
         Signing(settings.issuer, keys.active_signer, public_jwk),
         settings.audit.sinks,

@@ -15,7 +15,8 @@ from typing import Any
 from identity.audit import checkpoints
 from identity.audit.checkpoint_turns import CheckpointTurns, LastCheckpoint
 from identity.audit.event import Circumstances, Event, EventType, Outcome
-from identity.audit.ports import EventOutbox, OutboxGauge, SinkHeads
+from identity.audit.ports import EventOutbox, OutboxGauge, RelayRoster, SinkHeads
+from identity.audit.sink_agreement import all_sinks
 from identity.errors import IdentityError
 from identity.keys.ports import NoActiveKeyError, Signer, SignerUnavailableError
 
@@ -37,10 +38,11 @@ class Signing:
 
 @dataclass(frozen=True, slots=True)
 class CheckpointWriter:
-    """``sinks`` are the names of those whose chains are signed."""
+    """Signs the chains of ``sinks``, and of every other that a relay names: whoever verifies one needs checkpoints of it."""
 
     gauge: OutboxGauge
     outbox: EventOutbox
+    roster: RelayRoster
     turns: CheckpointTurns
     signing: Signing
     sinks: Sequence[str]
@@ -71,7 +73,8 @@ class CheckpointWriter:
         last = await self.turns.take(round(self.period_seconds * 1000))
         if last is None:
             return 0
-        found = await self.gauge.heads(self.sinks)
+        sinks = sorted({*self.sinks, *all_sinks(await self.roster.living())})
+        found = await self.gauge.heads(sinks)
         for sink, told in found.items():
             if lost := last.went_back(sink, told.heads):
                 _log.warning(

@@ -168,6 +168,15 @@ async def test_nothing_is_signed_when_nothing_has_happened_but_checkpoints(
     assert await next_turn() == 1
 
 
+async def test_a_sink_that_only_a_relay_names_is_signed_as_well(
+    service: Any, issue: Any, writer_of: Any, drained: Any
+) -> None:
+    await issue(service)
+    await drained()
+    assert await replace(writer_of(), sinks=("file",)).take_turn() == 1
+    assert audited(await drained(), published(service)).verdict is Verdict.GOOD
+
+
 async def test_a_chain_that_went_back_is_signed_at_once_and_told_of(
     service: Any, issue: Any, next_turn: Any, drained: Any, remembered: Any, caplog: Any
 ) -> None:
