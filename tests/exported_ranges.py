@@ -32,10 +32,12 @@ class Key:
         self.public_jwk = to_jwk(self.private.public_key())
         self.kid = self.public_jwk["kid"]
 
-    def checkpoint(self, sink: str, heads: Mapping[int, ChainHead], at_ms: int) -> str:
+    def checkpoint(
+        self, sink: str, heads: Mapping[int, ChainHead], at_ms: int, *, issuer: str = ISSUER
+    ) -> str:
         """One checkpoint of all heads."""
         (signing_input,) = checkpoints.signing_inputs(
-            issuer=ISSUER,
+            issuer=issuer,
             issued_at_seconds=at_ms // 1000,
             sink=sink,
             heads=heads,

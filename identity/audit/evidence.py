@@ -34,6 +34,8 @@ from identity.audit.verification import MAX_VARIANTS, ChainEvidence, Claim
 
 BATCH = 1_000
 CACHE_KIB = 16 * 1024
+MAX_ISSUERS = 100
+"""Somebody may have put in checkpoints of any issuer."""
 
 _TABLES = """
 CREATE TABLE event (
@@ -75,6 +77,7 @@ class Evidence:
         self._sources: list[tuple[str, bool]] = []
         self.findings = Findings()
         self.signers: set[tuple[str, str]] = set()
+        self.issuers: set[str] = set()
         self.still_to_come: dict[tuple[str, str], int] = {}
         """When checkpoints say they were signed that is later than now; the latest of each sink and key."""
         self.torn: list[str] = []
@@ -247,6 +250,8 @@ class Evidence:
         self.checkpoints += 1
         signer, issued_at = (checkpoint.sink, checkpoint.kid), checkpoint.issued_at_seconds
         self.signers.add(signer)
+        if len(self.issuers) < MAX_ISSUERS:
+            self.issuers.add(checkpoint.issuer)
         is_to_come = self._latest_seconds is not None and issued_at > self._latest_seconds
         if is_to_come:
             self.still_to_come[signer] = max(issued_at, self.still_to_come.get(signer, 0))

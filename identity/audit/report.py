@@ -92,7 +92,10 @@ def report_of(evidence: Evidence, keys: Collection[str], span: Span = EVER) -> R
     unknown = sorted(signers - judged.counting)
     doubts = [doubt for walked in walks for doubt in walked.reported.doubts]
     more_doubts = sum(walked.reported.more_doubts for walked in walks)
-    remarks = [*_remarks(chains, sinks, checked, unknown, span), *_doubtful(doubts, more_doubts)]
+    remarks = [
+        *_remarks(chains, sinks, checked, unknown, span, named=bool(keys)),
+        *_doubtful(doubts, more_doubts),
+    ]
     remarks += [
         f"{place}: the last line has no end, and was left out: a crash has left it, or it is being written"
         for place in evidence.torn
@@ -103,6 +106,12 @@ def report_of(evidence: Evidence, keys: Collection[str], span: Span = EVER) -> R
         for (sink, kid), seconds in sorted(evidence.still_to_come.items())
         if sink in sinks and kid in judged.counting
     ]
+    issuers = sorted(evidence.issuers)
+    if len(issuers) > 1:
+        remarks.append(
+            f"checkpoints of {len(issuers)} issuers ({', '.join(issuers[:MAX_PLACES])}): what services export that do not share "
+            "a store has the same numbers; verify what each has exported by itself"
+        )
     unproved = [name for name, places in evidence.asked_for.items() if not any(map(judged.proves, places))]
     remarks += [
         f"no checkpoint that counts proves event {name}, by which the time is told" for name in unproved
@@ -184,6 +193,8 @@ def _remarks(
     checked: dict[str, int],
     unknown: Sequence[str],
     span: Span,
+    *,
+    named: bool,
 ) -> Iterator[str]:
     if not chains:
         yield "there are no events"
@@ -203,7 +214,12 @@ def _remarks(
         if sink in checked and span.since_ms is not None and checked[sink] * 1000 < span.since_ms:
             yield f"sink {sink}: the last checkpoint is from before the time asked for, of which nothing is proved"
     if unknown:
-        yield f"checkpoints of unknown keys were left out of account: {', '.join(unknown)}; name a JWK set with --keys"
+        name = (
+            "none of the keys that were named vouches for them: name the JWK set of their time"
+            if named
+            else "name a JWK set"
+        )
+        yield f"checkpoints of unknown keys were left out of account: {', '.join(unknown)}; {name} with --keys"
     for chain in chains:
         if chain.begins_at > 1:
             yield f"sink {chain.sink}, bucket {chain.bucket}: its chain begins with {chain.begins_at}; the sink was new then"

@@ -171,6 +171,33 @@ def test_a_checkpoint_of_a_key_that_nobody_trusts_proves_nothing() -> None:
     assert made.verified(made.checked_range(signer=OTHER), keys=[OTHER.kid]).verdict is Verdict.GOOD
 
 
+def test_exports_of_two_services_are_told_from_a_store_that_lost_writes() -> None:
+    def of_another_service(token: str) -> str:
+        return OTHER.checkpoint("file", read(token).heads, made.START_MS, issuer="https://other.example")
+
+    others = with_checkpoint(made.checked_range(), of_another_service)
+    (remark,) = [each for each in made.verified(made.checked_range(), others).remarks if "issuers" in each]
+    assert "2 issuers (https://id.example, https://other.example)" in remark
+    assert not any("issuers" in each for each in made.verified(made.checked_range()).remarks)
+
+
+def test_whoever_has_named_keys_is_told_that_these_do_not_vouch_for_a_checkpoint() -> None:
+    (unnamed,) = [each for each in made.verified(made.checked_range(), keys=[]).remarks if "unknown" in each]
+    assert unnamed.endswith("name a JWK set with --keys")
+    named = made.verified(made.checked_range(), keys=[OTHER.kid]).remarks
+    assert any("none of the keys that were named vouches" in each for each in named)
+
+
+def test_when_a_checkpoint_that_differs_was_signed_is_told_as_a_time() -> None:
+    chain = made.checked_chain([made.event(1, number + 1) for number in range(3)])
+    others = made.chain_of([made.event(1, number + 1, subject="bob") for number in range(3)])
+    told = chain[-1].event
+    forged = [*others, *made.chain_of([told], head=made.head_of(others))]
+    (finding,) = made.verified(made.lines_of(forged)).findings
+    assert finding.fault == "checkpoint_differs"
+    assert "has signed at 2026-09-21T" in finding.text
+
+
 def test_a_checkpoint_of_another_sink_proves_nothing_of_this_one() -> None:
     def of_another_sink(token: str) -> str:
         checkpoint = read(token)

@@ -98,6 +98,23 @@ def test_a_last_line_without_its_end_is_known_as_torn(tmp_path: Path, torn: byte
     ]
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("outcome", 7, "its outcome cannot be read"),
+        ("time", "noon", "its time cannot be read"),
+        ("reuse", 1, "its reuse cannot be read"),
+        ("time", None, "it has no time"),
+    ],
+)
+def test_what_is_wrong_with_a_line_is_said(name: str, value: object, said: str) -> None:
+    members = {key: item for key, item in json.loads(LINE).items() if key != name}
+    if value is not None:
+        members[name] = value
+    with pytest.raises(NotAnEventError, match=said):
+        from_line(json.dumps(members).encode())
+
+
 def test_what_cannot_be_unpacked_is_no_event_and_a_file_that_is_not_there_cannot_be_read(
     tmp_path: Path,
 ) -> None:
