@@ -145,8 +145,15 @@ class Reported:
 
     def pass_by(self, time_ms: int) -> None:
         """A proved event of that time, or the end of all times."""
-        between_ms = (min(self._since_ms, time_ms), max(self._since_ms, time_ms))
-        self._since_ms = time_ms
+        since_ms, self._since_ms = self._since_ms, time_ms
+        self._tell(since_ms, time_ms)
+
+    def is_from_before(self, time_ms: int) -> None:
+        """All that waits is; what follows may be as well."""
+        self._tell(self._since_ms, time_ms)
+
+    def _tell(self, one_ms: int, other_ms: int) -> None:
+        between_ms = (min(one_ms, other_ms), max(one_ms, other_ms))
         if not self.findings.span.meets(between_ms):
             self.findings.left_out += len(self._waiting) + self._more_waiting
             self.doubts_left_out += sum(each.count for each in self._waiting_doubts)

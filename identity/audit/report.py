@@ -78,7 +78,8 @@ def report_of(evidence: Evidence, keys: Collection[str], span: Span = EVER) -> R
         # What explains it, and when it was, can be told now that it is known what is proved.
         known = {(walked.sink, walked.bucket): judged.known(walked) for walked in walks}
         walks = [
-            walk(chain, span, known[chain.sink, chain.bucket]) for chain in evidence.chains(judged.proves)
+            walk(chain, span, known[chain.sink, chain.bucket], judged.counting)
+            for chain in evidence.chains(judged.proves)
         ]
     found = _findings(evidence, walks, judged, span)
     chains = [_chain_report(walked, judged) for walked in walks]

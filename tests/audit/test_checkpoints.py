@@ -18,7 +18,7 @@ from identity.audit import checkpoints
 from identity.audit.chain import GENESIS, ChainedEvent, ChainHead
 from identity.audit.checkpoints import NotACheckpointError, read
 from identity.audit.findings import Span
-from identity.audit.report import Verdict
+from identity.audit.report import Report, Verdict
 
 OURS, OTHER, NEXT = made.key(1), made.key(2), made.key(3)
 HEADS = {3: ChainHead(17, bytes(range(32))), 0: ChainHead(4, bytes(32))}
@@ -131,6 +131,29 @@ def test_a_sink_is_checked_as_far_as_the_bucket_that_is_checked_least() -> None:
     assert verdict(early, some, others, kept=4) is Verdict.GOOD
     assert verdict(early, some, others, kept=3) is Verdict.FAULTS
     assert verdict(early, some, kept=3) is Verdict.CANNOT_TELL
+
+
+def test_what_a_checkpoint_says_was_there_is_missed_from_before_that() -> None:
+    """An old file was removed, and a bucket was idle from then to well after the time that is asked for begins."""
+    idle = made.chain_of([made.event(2, sequence) for sequence in (1, 2, 3)])
+    late = made.event(2, 4, time_ms=made.START_MS + 100 * made.SECOND_MS)
+    idle += made.chain_of([late], head=made.head_of(idle))
+    chain: list[ChainedEvent] = []
+    for sequence, (seconds, had) in enumerate([(10, 3), (200, 4)], 1):
+        heads = {2: made.head_of(idle[:had])} | ({1: made.head_of(chain)} if chain else {})
+        token = OURS.checkpoint("file", heads, made.START_MS + seconds * made.SECOND_MS)
+        event = made.event(1, sequence, type="audit.checkpoint", checkpoint=token)
+        chain += made.chain_of([event], head=made.head_of(chain) if chain else GENESIS)
+    kept = made.lines_of([*chain, idle[3]])
+
+    def asked_from(seconds: int, **options: Any) -> Report:
+        return made.verified(kept, span=Span(since_ms=made.START_MS + seconds * made.SECOND_MS), **options)
+
+    report = asked_from(50)
+    assert (made.told(report), report.left_out, report.verdict) == ([], 1, Verdict.GOOD)
+    assert made.told(asked_from(5)) == [("missing", 2, "1-3")]
+    # Whoever takes away what is younger has no such checkpoint, and one that nobody trusts says nothing.
+    assert made.told(asked_from(50, keys=[OTHER.kid])) == [("missing", 2, "1-3")]
 
 
 def test_a_checkpoint_from_later_than_now_proves_events_and_no_time() -> None:
