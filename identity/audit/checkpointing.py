@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from identity.audit import checkpoints
-from identity.audit.checkpoint_turns import CheckpointTurns, LastCheckpoint
+from identity.audit.checkpoint_turns import CheckpointTurns, LastCheckpoint, OverdueWatch
 from identity.audit.event import Circumstances, Event, EventType, Outcome
 from identity.audit.ports import EventOutbox, OutboxGauge, RelayRoster, SinkHeads
 from identity.audit.sink_agreement import all_sinks
@@ -47,6 +47,7 @@ class CheckpointWriter:
     signing: Signing
     sinks: Sequence[str]
     period_seconds: float
+    overdue: OverdueWatch = field(default_factory=OverdueWatch)
 
     async def run(self) -> None:
         """Takes turns until cancelled."""
@@ -70,9 +71,11 @@ class CheckpointWriter:
 
         Raises ``NoActiveKeyError``, ``SignerUnavailableError`` and ``IdentityError``.
         """
-        last = await self.turns.take(round(self.period_seconds * 1000))
-        if last is None:
+        turn = await self.turns.take(round(self.period_seconds * 1000))
+        self.overdue.look(turn, self.period_seconds)
+        if not turn.is_taken:
             return 0
+        last = turn.last
         sinks = sorted({*self.sinks, *all_sinks(await self.roster.living())})
         found = await self.gauge.heads(sinks)
         for sink, told in found.items():
@@ -101,8 +104,7 @@ class CheckpointWriter:
         noted = last
         for sink, told in found.items():
             noted = noted.with_heads(sink, told.heads)
-        if noted != last:
-            await self.turns.done(noted)
+        await self.turns.done(noted)
 
     async def _signed(self, sink: str, told: SinkHeads) -> Sequence[Event]:
         signer = self.signing.signer()

@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
+import httpx
 import pytest
 
 from grpc_identity.jwk import KeySet
@@ -243,6 +244,65 @@ async def test_without_a_key_that_signs_nothing_is_recorded(
     with pytest.raises(NoActiveKeyError):
         await replace(writer, signing=replace(writer.signing, signer=no_signer)).take_turn()
     assert len(await drained()) == count
+
+
+async def test_that_no_server_has_signed_for_long_is_a_problem_of_each(
+    service: Any, issue: Any, writer_of: Any, drained: Any
+) -> None:
+    def no_signer() -> Any:
+        raise NoActiveKeyError
+
+    async def later() -> None:
+        """The period of the turn before is over, and more."""
+        await service.server.store.connection.command("DEL", service.server.store.keys.checkpoint_turn)
+        service.server.store.clock.offset_ms += 200_000
+
+    one, two = writer_of(), writer_of("two")
+    cannot = replace(one, signing=replace(one.signing, signer=no_signer))
+    await issue(service)
+    await drained()
+    assert await one.take_turn() == 1
+    assert await two.take_turn() == 0
+    await issue(service)
+    await drained()
+    for _ in range(2):
+        await later()
+        with pytest.raises(NoActiveKeyError):
+            await cannot.take_turn()
+        assert await two.take_turn() == 0
+    for writer in (cannot, two):
+        (problem,) = writer.overdue.problems()
+        assert (problem.name, problem.blocks) == ("audit_checkpoints_overdue", False)
+    # Whoever starts now has not waited yet; and one that can sign ends it, for all.
+    await later()
+    three = writer_of("three")
+    assert await three.take_turn() == 1
+    assert await two.take_turn() == 0
+    assert three.overdue.problems() == two.overdue.problems() == []
+    for _ in range(2):
+        # Nothing to sign is no failure.
+        await drained()
+        await later()
+        assert await one.take_turn() == 0
+    assert await two.take_turn() == 0
+    assert two.overdue.problems() == []
+
+
+async def test_readiness_names_overdue_checkpoints(service: Any, wait_until: Any) -> None:
+    store = service.server.store
+    # Another server has the turns, and none of them ends well.
+    await store.connection.command("SET", store.keys.checkpoint_turn, "other", "PX", 86_000_000)
+    for _ in range(2):
+        assert await service.server._checkpoints.take_turn() == 0
+        store.clock.offset_ms += 6 * 86_400_000
+
+    async def is_named() -> bool:
+        async with httpx.AsyncClient(base_url=service.addresses.http_url) as http:
+            answer = await http.get("/readyz")
+        assert answer.status_code == 200
+        return "audit_checkpoints_overdue" in [each["name"] for each in answer.json()["problems"]]
+
+    await wait_until(is_named)
 
 
 async def test_a_server_signs_by_itself(

@@ -5,7 +5,9 @@ A turn is a key that expires with its period. The period is counted by the store
 
 from __future__ import annotations
 
-from identity.audit.checkpoint_turns import LastCheckpoint
+from dataclasses import replace
+
+from identity.audit.checkpoint_turns import LastCheckpoint, Turn
 from identity.store.redis import scripts
 from identity.store.redis.scripted import ScriptContext, ScriptedStore, recording
 
@@ -19,15 +21,16 @@ class RedisCheckpointTurns(ScriptedStore):
         super().__init__(context)
         self._instance_id = instance_id
 
-    async def take(self, period_ms: int) -> LastCheckpoint | None:
+    async def take(self, period_ms: int) -> Turn:
         """See ``CheckpointTurns``."""
-        answer = await self._connection.run(
+        taken, last, now_ms = await self._connection.run(
             scripts.TAKE_TURN,
             (*recording(self._keys.buckets[0]), self._keys.checkpoint_turn, self._keys.last_checkpoint),
             (*_NO_EVENT, self._outbox_bound, self._clock.as_argument(), self._instance_id, period_ms),
         )
-        return None if answer is None else LastCheckpoint.parse(answer)
+        return Turn(bool(taken), LastCheckpoint.parse(last), int(now_ms))
 
     async def done(self, last: LastCheckpoint) -> None:
         """See ``CheckpointTurns``."""
-        await self._connection.command("SET", self._keys.last_checkpoint, last.serialised())
+        noted = replace(last, at_ms=await self._now_ms(self._keys.buckets[0]))
+        await self._connection.command("SET", self._keys.last_checkpoint, noted.serialised())
