@@ -99,6 +99,10 @@ class OverdueWatch:
         bound = max(OVERDUE_PERIODS * period_seconds, OVERDUE_MIN_SECONDS)
         self.overdue_seconds = waited_seconds if waited_seconds > bound else 0.0
 
+    def has_ended_well(self) -> None:
+        """The turn of this server."""
+        self.overdue_seconds = 0.0
+
     def problems(self) -> Sequence[Problem]:
         """It does not block: what was exported is only not proved yet."""
         if not self.overdue_seconds:

@@ -96,15 +96,19 @@ class CheckpointWriter:
             _log.warning("%d checkpoints found no room in the outbox", len(refused))
             return len(events) - len(refused)
         heads = {sink: told.heads for sink, told in found.items()}
-        await self.turns.done(LastCheckpoint(heads, dict.fromkeys(heads, len(events))))
+        await self._end(LastCheckpoint(heads, dict.fromkeys(heads, len(events))))
         return len(events)
+
+    async def _end(self, last: LastCheckpoint) -> None:
+        await self.turns.done(last)
+        self.overdue.has_ended_well()
 
     async def _note_quiet(self, last: LastCheckpoint, found: Mapping[str, SinkHeads]) -> None:
         """That sinks have got what tells of checkpoints, with its place in their chains."""
         noted = last
         for sink, told in found.items():
             noted = noted.with_heads(sink, told.heads)
-        await self.turns.done(noted)
+        await self._end(noted)
 
     async def _signed(self, sink: str, told: SinkHeads) -> Sequence[Event]:
         signer = self.signing.signer()
