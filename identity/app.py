@@ -110,6 +110,7 @@ class IdentityServer:
         self._problems: Sequence[Problem] = (Problem("starting", "The service is starting."),)
         self._tasks = BackgroundTasks()
         self._backlog = BacklogWatch(self.store.outbox, self.store.relay_outbox, settings.audit.sinks)
+        self._checkpoints = checkpoint_writer(settings, self.store, self.keys, self._instance_id)
         self._sessions = RecentSessions(self.store.session_tally)
         self._refreshes = RefreshMetrics(self.meters)
         self._count_lost_uses = self.meters.counter(USES_LOST).inc
@@ -201,7 +202,7 @@ class IdentityServer:
         await self._look_at_readiness()
         self._tasks.start(
             self._backlog.run(),
-            checkpoint_writer(settings, self.store, self.keys, self._instance_id).run(),
+            self._checkpoints.run(),
             registry.run(),
             self._recorder.run(),
             self.keys.run(),
@@ -298,6 +299,7 @@ class IdentityServer:
 
     async def _look_at_readiness(self) -> None:
         problems = [*await self.store.problems(), *self.keys.problems(), *self._backlog.problems()]
+        problems += self._checkpoints.overdue.problems()
         if self._relay is not None:
             problems += self._relay.problems()
         if problems != list(self._problems):

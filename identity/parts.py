@@ -81,6 +81,7 @@ class StoreParts:
             refreshing=refreshing,
             revoking=revoking,
         )
+        self._context = context
         self.sessions = RedisSessionStore(context)
         self.revocations = RedisRevocationStore(context)
         self.reader = RedisSessionReader(context)
@@ -94,6 +95,10 @@ class StoreParts:
         self.dead_letters = RedisDeadLetterBox(context)
         self.board = RedisInstanceBoard(self.connection, self.keys)
         self.session_tally = RedisSessionTally(self.connection, self.keys, SystemClock())
+
+    def checkpoint_turns(self, name: str) -> RedisCheckpointTurns:
+        """The turns of the server of that name."""
+        return RedisCheckpointTurns(self._context, instance_id=name)
 
     async def close(self) -> None:
         """Waits for what is on its way, then disconnects."""
@@ -144,8 +149,9 @@ def checkpoint_writer(settings: Settings, store: StoreParts, keys: KeyService, n
     return CheckpointWriter(
         store.outbox,
         store.outbox,
-        RedisCheckpointTurns(store.connection, store.keys, instance_id=name),
-        Signing(settings.issuer, keys.active_signer, public_jwk, keys.clock),
+        store.relay_outbox,
+        store.checkpoint_turns(name),
+        Signing(settings.issuer, keys.active_signer, public_jwk),
         settings.audit.sinks,
         settings.audit.checkpoint_seconds,
     )

@@ -32,10 +32,12 @@ class Key:
         self.public_jwk = to_jwk(self.private.public_key())
         self.kid = self.public_jwk["kid"]
 
-    def checkpoint(self, sink: str, heads: Mapping[int, ChainHead], at_ms: int) -> str:
+    def checkpoint(
+        self, sink: str, heads: Mapping[int, ChainHead], at_ms: int, *, issuer: str = ISSUER
+    ) -> str:
         """One checkpoint of all heads."""
         (signing_input,) = checkpoints.signing_inputs(
-            issuer=ISSUER,
+            issuer=issuer,
             issued_at_seconds=at_ms // 1000,
             sink=sink,
             heads=heads,
@@ -147,9 +149,10 @@ def verified(
     is_ordered: bool = True,
     sinks: Iterable[str] = (),
     span: Span | None = None,
+    now_seconds: float | None = None,
 ) -> Report:
     """The report over these files, with the first key trusted."""
-    with Evidence(frozenset(sinks)) as evidence:
+    with Evidence(frozenset(sinks), now_seconds=now_seconds) as evidence:
         for number, lines in enumerate(files):
             source = evidence.new_source(f"audit-{number}.jsonl", is_ordered=is_ordered)
             for line_number, line in enumerate(lines, 1):

@@ -9,20 +9,20 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from identity.audit import checkpoints
-from identity.audit.chain import ChainHead
-from identity.audit.checkpoint_turns import CheckpointTurns, LastCheckpoint
+from identity.audit.checkpoint_turns import CheckpointTurns, LastCheckpoint, OverdueWatch
 from identity.audit.event import Circumstances, Event, EventType, Outcome
-from identity.audit.ports import EventOutbox, OutboxGauge
-from identity.clock import Clock
+from identity.audit.ports import EventOutbox, OutboxGauge, RelayRoster, SinkHeads
+from identity.audit.sink_agreement import all_sinks
 from identity.errors import IdentityError
 from identity.keys.ports import NoActiveKeyError, Signer, SignerUnavailableError
 
 ASK_SHARE_OF_PERIOD = 10
 MIN_ASK_SECONDS = 0.1
+MAX_BUCKETS_TOLD = 10
 
 _log = logging.getLogger(__name__)
 
@@ -34,19 +34,20 @@ class Signing:
     issuer: str
     signer: Callable[[], Signer]
     public_jwk: Callable[[str], Mapping[str, Any] | None]
-    clock: Clock
 
 
 @dataclass(frozen=True, slots=True)
 class CheckpointWriter:
-    """``sinks`` are the names of those whose chains are signed."""
+    """Signs the chains of ``sinks``, and of every other that a relay names: whoever verifies one needs checkpoints of it."""
 
     gauge: OutboxGauge
     outbox: EventOutbox
+    roster: RelayRoster
     turns: CheckpointTurns
     signing: Signing
     sinks: Sequence[str]
     period_seconds: float
+    overdue: OverdueWatch = field(default_factory=OverdueWatch)
 
     async def run(self) -> None:
         """Takes turns until cancelled."""
@@ -70,34 +71,56 @@ class CheckpointWriter:
 
         Raises ``NoActiveKeyError``, ``SignerUnavailableError`` and ``IdentityError``.
         """
-        last = await self.turns.take(round(self.period_seconds * 1000))
-        if last is None:
+        turn = await self.turns.take(round(self.period_seconds * 1000))
+        self.overdue.look(turn, self.period_seconds)
+        if not turn.is_taken:
             return 0
-        heads = await self.gauge.heads(self.sinks)
-        news = {sink: told for sink, told in heads.items() if told and last.is_news(sink, told)}
+        last = turn.last
+        sinks = sorted({*self.sinks, *all_sinks(await self.roster.living())})
+        found = await self.gauge.heads(sinks)
+        for sink, told in found.items():
+            if lost := last.went_back(sink, told.heads):
+                _log.warning(
+                    "sink %s: the chain is not what was signed of it in %d buckets (%s): the store has lost writes",
+                    sink,
+                    len(lost),
+                    ", ".join(map(str, lost[:MAX_BUCKETS_TOLD])),
+                )
+        news = {sink: told for sink, told in found.items() if told.heads and last.is_news(sink, told.heads)}
         if not news:
+            await self._note_quiet(last, found)
             return 0
         events = [event for sink, told in news.items() for event in await self._signed(sink, told)]
         refused = await self.outbox.append(events)
         if refused:
             _log.warning("%d checkpoints found no room in the outbox", len(refused))
             return len(events) - len(refused)
-        sequences = {
-            sink: {bucket: head.sequence for bucket, head in told.items()} for sink, told in heads.items()
-        }
-        await self.turns.done(LastCheckpoint(sequences, len(events)))
+        heads = {sink: told.heads for sink, told in found.items()}
+        await self._end(LastCheckpoint(heads, dict.fromkeys(heads, len(events))))
         return len(events)
 
-    async def _signed(self, sink: str, heads: Mapping[int, ChainHead]) -> Sequence[Event]:
+    async def _end(self, last: LastCheckpoint) -> None:
+        await self.turns.done(last)
+        self.overdue.has_ended_well()
+
+    async def _note_quiet(self, last: LastCheckpoint, found: Mapping[str, SinkHeads]) -> None:
+        """That sinks have got what tells of checkpoints, with its place in their chains."""
+        noted = last
+        for sink, told in found.items():
+            noted = noted.with_heads(sink, told.heads)
+        await self._end(noted)
+
+    async def _signed(self, sink: str, told: SinkHeads) -> Sequence[Event]:
         signer = self.signing.signer()
         public_jwk = self.signing.public_jwk(signer.kid)
         if public_jwk is None:
             raise NoActiveKeyError
         signing_inputs = checkpoints.signing_inputs(
             issuer=self.signing.issuer,
-            issued_at_seconds=int(self.signing.clock.now().timestamp()),
+            # A whole second that was over.
+            issued_at_seconds=(told.until_ms - 1) // 1000,
             sink=sink,
-            heads=heads,
+            heads=told.heads,
             algorithm=signer.algorithm,
             public_jwk=public_jwk,
         )

@@ -6,7 +6,8 @@ access token. Its payload::
     {"iss": issuer, "iat": seconds, "sink": "otlp", "heads": {"3": [17, "base64url of the link"]}, "jwk": public key}
 
 ``heads`` are the last events that the sink had acknowledged, by bucket; at most ``MAX_HEADS``, so that a checkpoint is no longer
-than a token may be. More buckets need more checkpoints.
+than a token may be. More buckets need more checkpoints. ``iat`` is by the clock of the store, as the times of events are: up to then
+the sink had everything. No clock of a server is asked, since one that is ahead would vouch for time that has not been.
 
 **It carries its public key**, since keys leave the published set a day after they signed last, and checkpoints are read years
 later. That key proves nothing by itself: it has to be the one that ``kid`` names, which is its thumbprint (RFC 7638), and
@@ -26,9 +27,12 @@ from grpc_identity.errors import KeyRefusedError, TokenError
 from grpc_identity.jwk import KeySet, parse_jwk
 from grpc_identity.jws import parse_compact, verify_signature
 from identity.audit.chain import DIGEST_BYTES, ChainHead
+from identity.audit.exported import MAX_BUCKET, MAX_SEQUENCE
 
 CHECKPOINT_TYPE = "audit-checkpoint+jwt"
 MAX_HEADS = 64
+MAX_ISSUED_AT_SECONDS = 253_402_300_800
+"""The end of the year 9999, up to which a time can be told."""
 _PUBLIC_MEMBERS = ("crv", "e", "kty", "n", "x", "y")
 
 
@@ -93,12 +97,14 @@ def _checkpoint(members: Mapping[str, Any], kid: str) -> Checkpoint:
     issuer, issued_at, sink = members["iss"], members["iat"], members["sink"]
     if type(issuer) is not str or type(issued_at) is not int or type(sink) is not str:
         raise TypeError("a member of another type")
+    if not 0 <= issued_at < MAX_ISSUED_AT_SECONDS or any(not 0 <= bucket < MAX_BUCKET for bucket in heads):
+        raise ValueError("no such time or bucket")
     return Checkpoint(issuer, issued_at, sink, heads, kid)
 
 
 def _head(sequence: object, link: str) -> ChainHead:
     decoded = decode_base64url(link.encode())
-    if type(sequence) is not int or sequence < 1 or len(decoded) != DIGEST_BYTES:
+    if type(sequence) is not int or not 0 < sequence < MAX_SEQUENCE or len(decoded) != DIGEST_BYTES:
         raise ValueError("not a head")
     return ChainHead(sequence, decoded)
 

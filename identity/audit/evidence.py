@@ -15,6 +15,7 @@ from operator import itemgetter
 from types import TracebackType
 from typing import Any, Self
 
+from grpc_identity.claims import MAX_LEEWAY_SECONDS
 from identity.audit.checkpoints import Checkpoint, NotACheckpointError, read
 from identity.audit.explanations import (
     Dropped,
@@ -33,6 +34,8 @@ from identity.audit.verification import MAX_VARIANTS, ChainEvidence, Claim
 
 BATCH = 1_000
 CACHE_KIB = 16 * 1024
+MAX_ISSUERS = 100
+"""Somebody may have put in checkpoints of any issuer."""
 
 _TABLES = """
 CREATE TABLE event (
@@ -52,10 +55,14 @@ _CLAIMS = "SELECT sequence, link, kid, issued_at, last_issued_at FROM claim WHER
 
 
 class Evidence:
-    """Fill it with ``add``, then walk ``chains``. ``sinks``: only events of these; none: of all."""
+    """Fill it with ``add``, then walk ``chains``. ``sinks``: only events of these; none: of all.
 
-    def __init__(self, sinks: frozenset[str] = frozenset()) -> None:
+    ``now_seconds``: a checkpoint that is later than that proves events, and no time; ``None``: whatever it says is believed.
+    """
+
+    def __init__(self, sinks: frozenset[str] = frozenset(), *, now_seconds: float | None = None) -> None:
         self._wanted = sinks
+        self._latest_seconds = None if now_seconds is None else now_seconds + MAX_LEEWAY_SECONDS
         # The empty name is a file that vanishes with the connection.
         self._database = sqlite3.connect("", isolation_level=None)
         self._database.executescript(
@@ -70,6 +77,9 @@ class Evidence:
         self._sources: list[tuple[str, bool]] = []
         self.findings = Findings()
         self.signers: set[tuple[str, str]] = set()
+        self.issuers: set[str] = set()
+        self.still_to_come: dict[tuple[str, str], int] = {}
+        """When checkpoints say they were signed that is later than now; the latest of each sink and key."""
         self.torn: list[str] = []
         self.asked_for: dict[str, Sequence[Place]] = {}
         self.checkpoints = 0
@@ -238,7 +248,13 @@ class Evidence:
 
     def _keep(self, checkpoint: Checkpoint) -> None:
         self.checkpoints += 1
-        self.signers.add((checkpoint.sink, checkpoint.kid))
+        signer, issued_at = (checkpoint.sink, checkpoint.kid), checkpoint.issued_at_seconds
+        self.signers.add(signer)
+        if len(self.issuers) < MAX_ISSUERS:
+            self.issuers.add(checkpoint.issuer)
+        is_to_come = self._latest_seconds is not None and issued_at > self._latest_seconds
+        if is_to_come:
+            self.still_to_come[signer] = max(issued_at, self.still_to_come.get(signer, 0))
         self._database.executemany(
             "INSERT INTO claim VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
             "issued_at = min(issued_at, excluded.issued_at), last_issued_at = max(last_issued_at, excluded.last_issued_at)",
@@ -249,8 +265,8 @@ class Evidence:
                     head.sequence,
                     head.link,
                     checkpoint.kid,
-                    checkpoint.issued_at_seconds,
-                    checkpoint.issued_at_seconds,
+                    issued_at,
+                    0 if is_to_come else issued_at,
                 )
                 for bucket, head in checkpoint.heads.items()
             ],

@@ -47,7 +47,7 @@ def exported(event: RecordedEvent, previous: bytes, link: bytes, sink: str) -> E
     try:
         return ExportedEvent(event, digest_of(event), previous, link, sink)
     except (AttributeError, TypeError, ValueError) as error:
-        raise NotAnEventError(f"not an audit event: {type(error).__name__}") from error
+        raise NotAnEventError("not an audit event: a member of it is of another type") from error
 
 
 def from_line(line: bytes) -> ExportedEvent:
@@ -100,7 +100,9 @@ def _bytes(text: object) -> bytes:
 
 
 def _said(error: Exception) -> str:
-    return f"it has no {error.args[0]!r}" if isinstance(error, KeyError) else str(error)
+    if isinstance(error, KeyError):
+        return f"it has no {error.args[0]!r}"
+    return str(error) if isinstance(error, ValueError) else "a member of it is of another type"
 
 
 _dumps = json.JSONEncoder(separators=(",", ":"), sort_keys=True, ensure_ascii=False).encode

@@ -90,17 +90,18 @@ EVER = Span()
 
 @dataclass(slots=True)
 class Findings:
-    """Of those in the span the first ``MAX_FINDINGS``, and how many more there are."""
+    """Of those in the span the first ``MAX_FINDINGS``, how many more there are, and how many outside of it were left out."""
 
     span: Span = EVER
     kept: list[Finding] = field(default_factory=list)
     more: int = 0
+    left_out: int = 0
 
     def add(self, finding: Finding) -> None:
         """Keeps or counts it, if it is asked for."""
         if not self.span.meets(finding.between_ms):
-            return
-        if len(self.kept) < MAX_FINDINGS:
+            self.left_out += 1
+        elif len(self.kept) < MAX_FINDINGS:
             self.kept.append(finding)
         else:
             self.more += 1
@@ -119,6 +120,7 @@ class Reported:
     findings: Findings = field(default_factory=Findings)
     doubts: list[Doubt] = field(default_factory=list)
     more_doubts: int = 0
+    doubts_left_out: int = 0
     _since_ms: int = 0
     _waiting: list[Finding] = field(default_factory=list)
     _more_waiting: int = 0
@@ -143,9 +145,20 @@ class Reported:
 
     def pass_by(self, time_ms: int) -> None:
         """A proved event of that time, or the end of all times."""
-        between_ms = (min(self._since_ms, time_ms), max(self._since_ms, time_ms))
-        self._since_ms = time_ms
-        if (self._waiting or self._waiting_doubts) and self.findings.span.meets(between_ms):
+        since_ms, self._since_ms = self._since_ms, time_ms
+        self._tell(since_ms, time_ms)
+
+    def is_from_before(self, time_ms: int) -> None:
+        """All that waits is; what follows may be as well."""
+        self._tell(self._since_ms, time_ms)
+
+    def _tell(self, one_ms: int, other_ms: int) -> None:
+        between_ms = (min(one_ms, other_ms), max(one_ms, other_ms))
+        if not self.findings.span.meets(between_ms):
+            self.findings.left_out += len(self._waiting) + self._more_waiting
+            self.doubts_left_out += sum(each.count for each in self._waiting_doubts)
+            self.doubts_left_out += self._more_waiting_doubts
+        elif self._waiting or self._waiting_doubts:
             for finding in self._waiting:
                 self.findings.add(replace(finding, between_ms=between_ms))
             self.findings.more += self._more_waiting

@@ -39,5 +39,7 @@ def from_line_members(members: Mapping[str, Any]) -> Line:
                 event, canonical(event), bytes.fromhex(chain["previous"]), bytes.fromhex(chain["link"])
             ),
         )
-    except (KeyError, TypeError, ValueError) as error:
-        raise NotAnEventError(f"not an audit event: {type(error).__name__}") from error
+    except NotAnEventError:
+        raise
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise NotAnEventError("not an audit event: a member is missing or of another type") from error

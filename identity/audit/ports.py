@@ -171,6 +171,17 @@ class Backlog:
     oldest_ms_of: Mapping[str, int] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class SinkHeads:
+    """How far the chain of a sink has got in each bucket; those that never had an event are left out.
+
+    ``until_ms``: everything that was recorded before that moment, by the clock of the store, the sink had then.
+    """
+
+    heads: Mapping[int, ChainHead]
+    until_ms: int
+
+
 class OutboxGauge(Protocol):
     """Looks at how much waits."""
 
@@ -178,8 +189,8 @@ class OutboxGauge(Protocol):
         """Over all buckets. Raises ``STORE_UNAVAILABLE``."""
         ...
 
-    async def heads(self, sinks: Sequence[str]) -> Mapping[str, Mapping[int, ChainHead]]:
-        """How far the chain of each sink has got in each bucket; buckets that never had an event are left out."""
+    async def heads(self, sinks: Sequence[str]) -> Mapping[str, SinkHeads]:
+        """How far the chain of each sink has got. Raises ``STORE_UNAVAILABLE`` where a bucket cannot be asked."""
         ...
 
 

@@ -70,11 +70,17 @@ class EventFile:
             raise ReadError(f"cannot read {self.path}: {error.strerror}") from error
 
     def found(self) -> Iterator[Found]:
-        """What is in it. Raises ``ReadError``."""
+        """What is in it; the last is what is wrong where the rest cannot be unpacked. Raises ``ReadError``."""
+        line = 0
         with _opened(self.path) as (unpacked, raw):
             try:
-                yield from _otlp(unpacked, raw) if self.is_otlp else _lines(unpacked, raw)
-            except (OSError, EOFError, zlib.error) as error:
+                for found in _otlp(unpacked, raw) if self.is_otlp else _lines(unpacked, raw):
+                    line = found.line
+                    yield found
+            except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+                problem = f"damaged: from here on it cannot be unpacked ({error})"
+                yield Found(line + 1, None, problem, raw.tell())
+            except OSError as error:
                 raise ReadError(f"cannot read {self.path}: {error}") from error
 
 

@@ -8,14 +8,17 @@ Digests are made of it, and the file sink writes it; whoever holds an event, fro
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 from identity.audit.event_types import severity_of
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
+
+T = TypeVar("T")
 
 
 class NotAnEventError(ValueError):
@@ -124,22 +127,20 @@ def members_of(event: RecordedEvent) -> dict[str, Any]:
 
 def from_members(members: Any) -> RecordedEvent:
     """The event of a canonical form that was read. Raises ``NotAnEventError``."""
-    try:
-        known: dict[str, Any] = {"event_id": "", "bucket": 0, "type": ""}
-        known |= {name: members[name] for name in _AS_THEY_ARE if name in members}
-        reuse = members.get("reuse")
-        return RecordedEvent(
-            **known,
-            sequence=int(members["sequence"]),
-            time_ms=_milliseconds(members["time"]),
-            outcome=members["outcome"].removeprefix("AUDIT_OUTCOME_").lower(),
-            generation=members.get("generation"),
-            occurred_at_ms=_milliseconds_where_known(members, "occurred_at"),
-            session_expires_at_ms=_milliseconds_where_known(members, "session_expires_at"),
-            reuse=None if reuse is None else _evidence(reuse),
-        )
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise NotAnEventError(f"not an audit event: {type(error).__name__}") from error
+    if not isinstance(members, dict):
+        raise NotAnEventError("not an audit event: it is no object")
+    known: dict[str, Any] = {"event_id": "", "bucket": 0, "type": ""}
+    known |= {name: members[name] for name in _AS_THEY_ARE if name in members}
+    return RecordedEvent(
+        **known,
+        sequence=_member(members, "sequence", int),
+        time_ms=_member(members, "time", _milliseconds),
+        outcome=_member(members, "outcome", _outcome),
+        generation=members.get("generation"),
+        occurred_at_ms=_member_where_known(members, "occurred_at", _milliseconds) or 0,
+        session_expires_at_ms=_member_where_known(members, "session_expires_at", _milliseconds) or 0,
+        reuse=_member_where_known(members, "reuse", _evidence),
+    )
 
 
 def timestamp(time_ms: int) -> str:
@@ -153,8 +154,21 @@ def _milliseconds(text: str) -> int:
     return (datetime.fromisoformat(text) - _EPOCH) // _MILLISECOND
 
 
-def _milliseconds_where_known(members: Any, name: str) -> int:
-    return _milliseconds(members[name]) if name in members else 0
+def _outcome(text: str) -> str:
+    return text.removeprefix("AUDIT_OUTCOME_").lower()
+
+
+def _member(members: dict[str, Any], name: str, parse: Callable[[Any], T]) -> T:
+    if name not in members:
+        raise NotAnEventError(f"not an audit event: it has no {name}")
+    try:
+        return parse(members[name])
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise NotAnEventError(f"not an audit event: its {name} cannot be read") from error
+
+
+def _member_where_known(members: dict[str, Any], name: str, parse: Callable[[Any], T]) -> T | None:
+    return None if members.get(name) is None else _member(members, name, parse)
 
 
 def _evidence_members(reuse: ReuseEvidence) -> dict[str, Any]:

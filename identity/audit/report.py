@@ -9,6 +9,7 @@ from enum import IntEnum
 from identity.audit.evidence import Evidence
 from identity.audit.explanations import Numbers
 from identity.audit.findings import EVER, Doubt, Fault, Finding, Findings, Span
+from identity.audit.recorded_event import timestamp
 from identity.audit.suspects import Suspect
 from identity.audit.trust import Proved, Trust, trust
 from identity.audit.verification import Walked, walk
@@ -51,11 +52,16 @@ class ChainReport:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """``remarks`` are no faults, and what a reader has to know; ``checked_until_seconds``: by sink, the newest checkpoints that count of all buckets."""
+    """``remarks`` are no faults, and what a reader has to know; ``checked_until_seconds``: by sink, the newest checkpoints that count of all buckets;
+    0 where they are all later than now. ``left_out``: faults outside of the time asked for (``span``); ``doubts_left_out``: numbers there
+    that are in doubt."""
 
     chains: Sequence[ChainReport]
     findings: Sequence[Finding]
     more_findings: int
+    left_out: int
+    doubts_left_out: int
+    span: Span
     remarks: Sequence[str]
     checkpoints: int
     checked_until_seconds: dict[str, int]
@@ -72,9 +78,10 @@ def report_of(evidence: Evidence, keys: Collection[str], span: Span = EVER) -> R
         # What explains it, and when it was, can be told now that it is known what is proved.
         known = {(walked.sink, walked.bucket): judged.known(walked) for walked in walks}
         walks = [
-            walk(chain, span, known[chain.sink, chain.bucket]) for chain in evidence.chains(judged.proves)
+            walk(chain, span, known[chain.sink, chain.bucket], judged.counting)
+            for chain in evidence.chains(judged.proves)
         ]
-    findings, more = _findings(evidence, walks, judged, span)
+    found = _findings(evidence, walks, judged, span)
     chains = [_chain_report(walked, judged) for walked in walks]
     sinks = sorted({walked.sink for walked in walks})
     checked: dict[str, int] = {}
@@ -86,36 +93,55 @@ def report_of(evidence: Evidence, keys: Collection[str], span: Span = EVER) -> R
     unknown = sorted(signers - judged.counting)
     doubts = [doubt for walked in walks for doubt in walked.reported.doubts]
     more_doubts = sum(walked.reported.more_doubts for walked in walks)
-    remarks = [*_remarks(chains, sinks, checked, unknown, span), *_doubtful(doubts, more_doubts)]
+    remarks = [
+        *_remarks(chains, sinks, checked, unknown, span, named=bool(keys)),
+        *_doubtful(doubts, more_doubts),
+    ]
     remarks += [
         f"{place}: the last line has no end, and was left out: a crash has left it, or it is being written"
         for place in evidence.torn
     ]
+    remarks += [
+        f"sink {sink}: the checkpoint of {timestamp(seconds * 1000)} is later than now; it proves events, and no time. Whoever "
+        "signed it had a wrong clock, or the one here is wrong"
+        for (sink, kid), seconds in sorted(evidence.still_to_come.items())
+        if sink in sinks and kid in judged.counting
+    ]
+    issuers = sorted(evidence.issuers)
+    if len(issuers) > 1:
+        remarks.append(
+            f"checkpoints of {len(issuers)} issuers ({', '.join(issuers[:MAX_PLACES])}): what services export that do not share "
+            "a store has the same numbers; verify what each has exported by itself"
+        )
     unproved = [name for name, places in evidence.asked_for.items() if not any(map(judged.proves, places))]
     remarks += [
         f"no checkpoint that counts proves event {name}, by which the time is told" for name in unproved
     ]
     return Report(
         chains,
-        findings,
-        more,
+        found.kept,
+        found.more,
+        found.left_out,
+        sum(walked.reported.doubts_left_out for walked in walks),
+        span,
         remarks,
         evidence.checkpoints,
         checked,
         sorted(signers & judged.counting),
         unknown,
-        _verdict(bool(findings or more), bool(doubts or unproved), chains, sinks, checked, span),
+        _verdict(bool(found.kept or found.more), bool(doubts or unproved), chains, sinks, checked, span),
     )
 
 
-def _findings(
-    evidence: Evidence, walks: Sequence[Walked], judged: Trust, span: Span
-) -> tuple[Sequence[Finding], int]:
+def _findings(evidence: Evidence, walks: Sequence[Walked], judged: Trust, span: Span) -> Findings:
     together = Findings(span)
-    more = evidence.more_suspects + evidence.findings.more
     for finding in _all_findings(evidence, walks, judged):
         together.add(finding)
-    return together.kept, together.more + more + sum(walked.reported.findings.more for walked in walks)
+    together.more += evidence.more_suspects + evidence.findings.more
+    for walked in walks:
+        together.more += walked.reported.findings.more
+        together.left_out += walked.reported.findings.left_out
+    return together
 
 
 def _all_findings(evidence: Evidence, walks: Sequence[Walked], judged: Trust) -> Iterator[Finding]:
@@ -168,6 +194,8 @@ def _remarks(
     checked: dict[str, int],
     unknown: Sequence[str],
     span: Span,
+    *,
+    named: bool,
 ) -> Iterator[str]:
     if not chains:
         yield "there are no events"
@@ -184,8 +212,15 @@ def _remarks(
             )
         if sink in checked and span.until_ms is not None and checked[sink] * 1000 < span.until_ms:
             yield f"sink {sink}: the last checkpoint is from before the end of the time asked for"
+        if sink in checked and span.since_ms is not None and checked[sink] * 1000 < span.since_ms:
+            yield f"sink {sink}: the last checkpoint is from before the time asked for, of which nothing is proved"
     if unknown:
-        yield f"checkpoints of unknown keys were left out of account: {', '.join(unknown)}; name a JWK set with --keys"
+        name = (
+            "none of the keys that were named vouches for them: name the JWK set of their time"
+            if named
+            else "name a JWK set"
+        )
+        yield f"checkpoints of unknown keys were left out of account: {', '.join(unknown)}; {name} with --keys"
     for chain in chains:
         if chain.begins_at > 1:
             yield f"sink {chain.sink}, bucket {chain.bucket}: its chain begins with {chain.begins_at}; the sink was new then"
@@ -216,6 +251,7 @@ def _verdict(
         return Verdict.FAULTS
     if has_doubts or not chains or any(sink not in checked for sink in sinks):
         return Verdict.CANNOT_TELL
-    if span.until_ms is not None and min(checked.values()) * 1000 < span.until_ms:
+    # Of a time that no checkpoint reaches nothing is known, not even that there was none of it.
+    if min(checked.values()) * 1000 < max(span.since_ms or 0, span.until_ms or 0):
         return Verdict.CANNOT_TELL
     return Verdict.GOOD

@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 
 from identity.audit.explanations import Explained, KeyNamed, Numbers, Place
 from identity.audit.findings import Fault, Finding
+from identity.audit.recorded_event import timestamp
 from identity.audit.runs import Proof, Run
 from identity.audit.verification import Differing, Known, Walked
 
@@ -51,7 +52,7 @@ class Trust:
         return Proved(Numbers(begins_at, furthest.sequence), furthest.time_ms, furthest.issued_at_seconds)
 
     def checked_at_seconds(self, walked: Walked) -> int | None:
-        """When a key that counts has signed last how far this chain has got."""
+        """When a key that counts has signed last how far this chain has got; 0 where no such time is believed."""
         return max(
             (at for kid, at in walked.claimed_at_seconds.items() if kid in self.counting), default=None
         )
@@ -119,15 +120,15 @@ def _differs(walked: Walked, differing: Sequence[Differing]) -> Finding:
     count = sum(each.count for each in differing)
     more = f", and {count - 1} more checkpoints differ" if count > 1 else ""
     text = (
-        f"the checkpoint that {first.kid} has signed at {first.issued_at_seconds} has another link here: events up to "
-        f"this one were written anew{more}"
+        f"the checkpoint that {first.kid} has signed at {timestamp(first.issued_at_seconds * 1000)} has another link here: "
+        f"events up to this one were written anew{more}"
     )
-    last_seconds = max(each.last_issued_at_seconds for each in differing)
+    lasts_seconds = [each.last_issued_at_seconds for each in differing]
     return Finding(
         Fault.CHECKPOINT_DIFFERS,
         text,
         walked.sink,
         walked.bucket,
         Numbers(first.sequence, first.sequence),
-        between_ms=(0, last_seconds * 1000),
+        between_ms=(0, max(lasts_seconds) * 1000) if all(lasts_seconds) else None,
     )

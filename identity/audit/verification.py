@@ -25,7 +25,8 @@ which is that of the chain, each as often as it was found. The rules:
    everything on the way to it (``identity.audit.runs``), back to where the chain was last broken, or an event altered. A claim about what comes after the last event shows that the tail
    was cut off. **Nothing shows a cut that is behind the last checkpoint.**
 
-8. **Times.** When a fault happened is told by the proved events around it, and by no others.
+8. **Times.** When a fault happened is told by the proved events around it, and by a checkpoint that counts and says that the sink had
+   what is missing; by nothing else.
 
 A walk does not know yet what will turn out to be proved, except what a first walk over the same events has found (``known``).
 Memory is bounded by faults and explanations, not by events.
@@ -49,7 +50,10 @@ MAX_VARIANTS = 16
 
 
 class Claim(NamedTuple):
-    """That the chain had this link at this number, signed by ``kid`` at ``issued_at_seconds``, and for the last time later."""
+    """That the chain had this link at this number, signed by ``kid`` at ``issued_at_seconds``, and for the last time later.
+
+    ``last_issued_at_seconds``: 0 where all that was signed is dated later than now.
+    """
 
     sequence: int
     link: bytes
@@ -119,9 +123,11 @@ Known = Mapping[tuple[int, bytes], int]
 """Of each run, by its first number and link: up to which number it is proved."""
 
 
-def walk(evidence: ChainEvidence, span: Span = EVER, known: Known | None = None) -> Walked:
-    """Along the chain, once. Only what meets ``span`` is reported."""
-    walker = _Walker(evidence, span, known or {})
+def walk(
+    evidence: ChainEvidence, span: Span = EVER, known: Known | None = None, counting: Collection[str] = ()
+) -> Walked:
+    """Along the chain, once. Only what meets ``span`` is reported. ``counting``: the keys that count, as far as is known."""
+    walker = _Walker(evidence, span, known or {}, counting)
     for sequence, found in groupby(evidence.events, lambda event: event.sequence):
         walker.pass_by(sequence, walker.told_apart(found))
     return walker.end()
@@ -130,9 +136,10 @@ def walk(evidence: ChainEvidence, span: Span = EVER, known: Known | None = None)
 class _Walker:
     """Where the walk has got: after ``sequence``, with the links that the next event may follow."""
 
-    def __init__(self, evidence: ChainEvidence, span: Span, known: Known) -> None:
+    def __init__(self, evidence: ChainEvidence, span: Span, known: Known, counting: Collection[str]) -> None:
         self._evidence = evidence
         self._known = known
+        self._counting = counting
         self._walked = Walked(evidence.sink, evidence.bucket, reported=Reported(Findings(span)))
         self._claims = _Claims(evidence.claims, self._walked.claimed_at_seconds)
         self._order = FileOrder(evidence.ordered)
@@ -214,7 +221,20 @@ class _Walker:
             self._report(Fault.MISSING, numbers)
         if not open_numbers:
             self._report(Fault.DOES_NOT_FOLLOW, Numbers(sequence, sequence), (event.event_id,))
+        elif (had_by_ms := self._had_by_ms(between.last, targets)) is not None:
+            walked.reported.is_from_before(had_by_ms)
         return ways
+
+    def _had_by_ms(self, sequence: int, links: Collection[bytes]) -> int | None:
+        """When the sink had what is missing up to here at the latest, if a checkpoint that counts says so."""
+        return min(
+            (
+                (claim.issued_at_seconds + 1) * 1000
+                for claim in self._claims.at(sequence)
+                if claim.kid in self._counting and claim.link in links
+            ),
+            default=None,
+        )
 
     def _filled(self, between: Numbers) -> tuple[Mapping[bytes, Way], list[Numbers]]:
         """Through the gap by what there is of it: the links that come next, and the numbers that stay open."""

@@ -56,7 +56,11 @@ def verify(
     ] = None,
     since: Annotated[
         str | None,
-        typer.Option("--from", metavar="TIME|EVENT", help="Report faults from a time, or an event's id, on."),
+        typer.Option(
+            "--from",
+            metavar="TIME|EVENT",
+            help="Report faults from a time, or an event's id, on; needs a checkpoint that is later.",
+        ),
     ] = None,
     until: Annotated[
         str | None,
@@ -77,17 +81,20 @@ def verify(
     proved by those of later. What comes after the last checkpoint is consistent and not proved: a tail that was cut off
     there cannot be seen.
 
-    Exit codes: 0 proved, 1 faults were found, 2 it cannot be told (no checkpoint of a trusted key, or nothing to read).
+    Exit codes: 0 proved, 1 faults were found, 2 it cannot be told (no checkpoint of a trusted key, or none that is later than --from
+    and --to; nothing to read).
     """
     from identity.audit.evidence import Evidence
     from identity.audit.reading import ReadError
     from identity.audit.report import report_of
+    from identity.clock import SystemClock
 
     chosen = event_files(files, otlp_files)
     if not chosen:
         raise typer.BadParameter("name at least one FILE, or --otlp-json FILE")
     trusted = trusted_keys(keys, kids)
-    with Evidence(frozenset(sinks or ())) as evidence:
+    now_seconds = SystemClock().now().timestamp()
+    with Evidence(frozenset(sinks or ()), now_seconds=now_seconds) as evidence:
         try:
             with progress_over(chosen) as read:
                 for file in chosen:
@@ -114,7 +121,10 @@ def verify(
 def _span(evidence: Evidence, since: str | None, until: str | None) -> Any:
     from identity.audit.findings import Span
 
-    return Span(_moment(evidence, since, "--from"), _moment(evidence, until, "--to"))
+    span = Span(_moment(evidence, since, "--from"), _moment(evidence, until, "--to"))
+    if span.since_ms is not None and span.until_ms is not None and span.since_ms > span.until_ms:
+        raise typer.BadParameter("is later than --to: no event can be between", param_hint="--from")
+    return span
 
 
 def _moment(evidence: Evidence, text: str | None, option: str) -> int | None:
@@ -129,6 +139,8 @@ def _moment(evidence: Evidence, text: str | None, option: str) -> int | None:
 
 
 def _document(report: Report) -> dict[str, Any]:
+    from identity.audit.recorded_event import timestamp
+
     findings = [
         {
             name: value
@@ -156,6 +168,13 @@ def _document(report: Report) -> dict[str, Any]:
         "verdict": _VERDICTS[report.verdict],
         "findings": findings,
         "more_findings": report.more_findings,
+        "asked_for": {
+            name: timestamp(moment_ms)
+            for name, moment_ms in (("from", report.span.since_ms), ("to", report.span.until_ms))
+            if moment_ms is not None
+        },
+        "faults_left_out": report.left_out,
+        "doubts_left_out": report.doubts_left_out,
         "remarks": report.remarks,
         "chains": chains,
         "checkpoints": report.checkpoints,
@@ -199,15 +218,30 @@ def _show(report: Report, *, show_buckets: bool) -> None:
 
 
 def _sentence(report: Report) -> str:
+    from identity.audit.findings import EVER
+
     events = sum(chain.events for chain in report.chains)
+    asked = "" if report.span == EVER else " in the time asked for"
+    outside = [
+        f"{count} {what}"
+        for count, what in ((report.left_out, "faults"), (report.doubts_left_out, "numbers in doubt"))
+        if count
+    ]
+    left_out = f"; {' and '.join(outside)} outside of it were left out" if outside else ""
     match report.verdict:
         case 0:
-            last = max(report.checked_until_seconds.values())
-            return f"{events} events are complete and unaltered, as far as the checkpoint of {_time(last * 1000)} goes"
+            # Of several sinks, only so much is proved of all.
+            last = min(report.checked_until_seconds.values())
+            told = f"the checkpoint of {_time(last * 1000)} goes" if last else "the checkpoints go"
+            which = f"of {events} events those{asked}" if asked else f"{events} events"
+            return f"{which} are complete and unaltered, as far as {told}{left_out}"
         case 1:
-            return f"{len(report.findings) + report.more_findings} faults in {events} events"
+            return f"{len(report.findings) + report.more_findings} faults{asked} in {events} events{left_out}"
         case _:
-            return f"it cannot be told whether {events} events are complete: nothing wrong was found, and not all is proved"
+            return (
+                f"it cannot be told whether {events} events are complete{asked}: nothing wrong was found, and not all is "
+                f"proved{left_out}"
+            )
 
 
 def _by_sink(report: Report) -> Table:

@@ -18,7 +18,7 @@ from identity.audit import checkpoints
 from identity.audit.chain import GENESIS, ChainedEvent, ChainHead
 from identity.audit.checkpoints import NotACheckpointError, read
 from identity.audit.findings import Span
-from identity.audit.report import Verdict
+from identity.audit.report import Report, Verdict
 
 OURS, OTHER, NEXT = made.key(1), made.key(2), made.key(3)
 HEADS = {3: ChainHead(17, bytes(range(32))), 0: ChainHead(4, bytes(32))}
@@ -133,12 +133,92 @@ def test_a_sink_is_checked_as_far_as_the_bucket_that_is_checked_least() -> None:
     assert verdict(early, some, kept=3) is Verdict.CANNOT_TELL
 
 
+def test_what_a_checkpoint_says_was_there_is_missed_from_before_that() -> None:
+    """An old file was removed, and a bucket was idle from then to well after the time that is asked for begins."""
+    idle = made.chain_of([made.event(2, sequence) for sequence in (1, 2, 3)])
+    late = made.event(2, 4, time_ms=made.START_MS + 100 * made.SECOND_MS)
+    idle += made.chain_of([late], head=made.head_of(idle))
+    chain: list[ChainedEvent] = []
+    for sequence, (seconds, had) in enumerate([(10, 3), (200, 4)], 1):
+        heads = {2: made.head_of(idle[:had])} | ({1: made.head_of(chain)} if chain else {})
+        token = OURS.checkpoint("file", heads, made.START_MS + seconds * made.SECOND_MS)
+        event = made.event(1, sequence, type="audit.checkpoint", checkpoint=token)
+        chain += made.chain_of([event], head=made.head_of(chain) if chain else GENESIS)
+    kept = made.lines_of([*chain, idle[3]])
+
+    def asked_from(seconds: int, **options: Any) -> Report:
+        return made.verified(kept, span=Span(since_ms=made.START_MS + seconds * made.SECOND_MS), **options)
+
+    report = asked_from(50)
+    assert (made.told(report), report.left_out, report.verdict) == ([], 1, Verdict.GOOD)
+    assert made.told(asked_from(5)) == [("missing", 2, "1-3")]
+    # Whoever takes away what is younger has no such checkpoint, and one that nobody trusts says nothing.
+    assert made.told(asked_from(50, keys=[OTHER.kid])) == [("missing", 2, "1-3")]
+
+
+def test_a_checkpoint_from_later_than_now_proves_events_and_no_time() -> None:
+    lines, now = made.twice_checked_lines(), made.START_MS // 1000 + 7
+    signed = [6, 10]  # seconds after the start
+    early, late = (Span(until_ms=made.START_MS + second * made.SECOND_MS) for second in signed)
+
+    def verdict(span: Span, now_seconds: float) -> Verdict:
+        return made.verified(lines, span=span, now_seconds=now_seconds).verdict
+
+    assert verdict(late, now) is Verdict.GOOD  # give or take a leeway
+    assert verdict(late, now - 30) is Verdict.CANNOT_TELL
+    assert verdict(early, now - 30) is Verdict.GOOD
+    report = made.verified(lines, now_seconds=now - 30)
+    assert report.verdict is Verdict.GOOD
+    assert [str(chain.proved.numbers) for chain in report.chains if chain.proved] == ["1-9"]
+    assert any("is later than now" in remark for remark in report.remarks)
+    # One that nobody trusts is not worth a word.
+    untrusted = made.verified(lines, keys=[OTHER.kid], now_seconds=now - 30)
+    assert not any("is later than now" in remark for remark in untrusted.remarks)
+    assert made.verified(lines, now_seconds=0).checked_until_seconds == {"file": 0}
+
+
+@pytest.mark.parametrize(
+    ("bucket", "sequence", "at_ms"),
+    [(2**70, 1, made.START_MS), (1, 2**70, made.START_MS), (1, 1, 10**20), (1, 1, -1000)],
+)
+def test_what_cannot_be_is_no_checkpoint(bucket: int, sequence: int, at_ms: int) -> None:
+    with pytest.raises(NotACheckpointError):
+        read(OURS.checkpoint("file", {bucket: ChainHead(sequence, bytes(32))}, at_ms))
+
+
 def test_a_checkpoint_of_a_key_that_nobody_trusts_proves_nothing() -> None:
     report = made.verified(made.checked_range(signer=OTHER))
     assert report.verdict is Verdict.CANNOT_TELL
     assert report.unknown_keys == [OTHER.kid]
     assert all(chain.proved is None for chain in report.chains)
     assert made.verified(made.checked_range(signer=OTHER), keys=[OTHER.kid]).verdict is Verdict.GOOD
+
+
+def test_exports_of_two_services_are_told_from_a_store_that_lost_writes() -> None:
+    def of_another_service(token: str) -> str:
+        return OTHER.checkpoint("file", read(token).heads, made.START_MS, issuer="https://other.example")
+
+    others = with_checkpoint(made.checked_range(), of_another_service)
+    (remark,) = [each for each in made.verified(made.checked_range(), others).remarks if "issuers" in each]
+    assert "2 issuers (https://id.example, https://other.example)" in remark
+    assert not any("issuers" in each for each in made.verified(made.checked_range()).remarks)
+
+
+def test_whoever_has_named_keys_is_told_that_these_do_not_vouch_for_a_checkpoint() -> None:
+    (unnamed,) = [each for each in made.verified(made.checked_range(), keys=[]).remarks if "unknown" in each]
+    assert unnamed.endswith("name a JWK set with --keys")
+    named = made.verified(made.checked_range(), keys=[OTHER.kid]).remarks
+    assert any("none of the keys that were named vouches" in each for each in named)
+
+
+def test_when_a_checkpoint_that_differs_was_signed_is_told_as_a_time() -> None:
+    chain = made.checked_chain([made.event(1, number + 1) for number in range(3)])
+    others = made.chain_of([made.event(1, number + 1, subject="bob") for number in range(3)])
+    told = chain[-1].event
+    forged = [*others, *made.chain_of([told], head=made.head_of(others))]
+    (finding,) = made.verified(made.lines_of(forged)).findings
+    assert finding.fault == "checkpoint_differs"
+    assert "has signed at 2026-09-21T" in finding.text
 
 
 def test_a_checkpoint_of_another_sink_proves_nothing_of_this_one() -> None:

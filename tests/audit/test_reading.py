@@ -98,16 +98,35 @@ def test_a_last_line_without_its_end_is_known_as_torn(tmp_path: Path, torn: byte
     ]
 
 
-def test_a_file_that_is_not_what_its_name_says_cannot_be_read(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("outcome", 7, "its outcome cannot be read"),
+        ("time", "noon", "its time cannot be read"),
+        ("reuse", 1, "its reuse cannot be read"),
+        ("time", None, "it has no time"),
+    ],
+)
+def test_what_is_wrong_with_a_line_is_said(name: str, value: object, said: str) -> None:
+    members = {key: item for key, item in json.loads(LINE).items() if key != name}
+    if value is not None:
+        members[name] = value
+    with pytest.raises(NotAnEventError, match=said):
+        from_line(json.dumps(members).encode())
+
+
+def test_what_cannot_be_unpacked_is_no_event_and_a_file_that_is_not_there_cannot_be_read(
+    tmp_path: Path,
+) -> None:
     path = tmp_path / "audit.jsonl.gz"
-    path.write_bytes(LINE)
-    with pytest.raises(ReadError, match=r"audit\.jsonl\.gz"):
-        list(EventFile(path).found())
     packed = gzip.compress(LINE * 50, mtime=0)
-    for damaged in (packed[:-9], packed[:12] + b"\xff" * 40 + packed[52:], packed[:-8] + bytes(8)):
+    for damaged in (LINE, packed[:-9], packed[:12] + b"\xff" * 40 + packed[52:], packed[:-8] + bytes(8)):
         path.write_bytes(damaged)
-        with pytest.raises(ReadError, match=r"audit\.jsonl\.gz"):
-            list(EventFile(path).found())
+        *sound, last = EventFile(path).found()
+        assert all(found.event for found in sound)
+        assert last.event is None
+        assert not last.is_torn
+        assert "damaged" in last.problem
     with pytest.raises(ReadError, match="No such file"):
         list(EventFile(tmp_path / "none").found())
 

@@ -141,6 +141,42 @@ def test_a_range_may_be_told_by_times_and_by_events(exported_file: Any, keys_fil
     assert identity("verify", file, "--from", "yesterday").exit_code == 2
 
 
+def test_faults_outside_of_the_time_asked_for_are_left_out_with_a_word(
+    exported_file: Any, keys_file: str
+) -> None:
+    lines = made.twice_checked_lines(without={2, 3})
+    file, event_id = exported_file(lines), json.loads(lines[4])["event_id"]
+    answer = verified(file, "--keys", keys_file, "--from", event_id)
+    assert (answer["exit_code"], answer["findings"], answer["faults_left_out"]) == (0, [], 1)
+    assert answer["asked_for"].keys() == {"from"}
+    shown = identity("verify", file, "--keys", keys_file, "--from", event_id).output
+    assert "those in the time asked for are complete and unaltered" in shown
+    assert "1 faults outside of it were left out" in shown
+    whole = verified(exported_file(made.twice_checked_lines()), "--keys", keys_file)
+    assert (whole["exit_code"], whole["faults_left_out"], whole["asked_for"]) == (0, 0, {})
+
+
+def test_of_a_time_that_no_checkpoint_reaches_it_cannot_be_told(exported_file: Any, keys_file: str) -> None:
+    file = exported_file(made.twice_checked_lines())
+    answer = verified(file, "--keys", keys_file, "--from", "2100-01-01")
+    assert (answer["exit_code"], answer["verdict"]) == (2, "cannot tell")
+    assert any("from before the time asked for" in remark for remark in answer["remarks"])
+    backwards = identity("verify", file, "--keys", keys_file, "--from", "2026-01-02", "--to", "2026-01-01")
+    assert backwards.exit_code == 2
+    assert "complete and unaltered" not in backwards.output
+
+
+def test_of_several_sinks_it_is_the_one_checked_least_that_counts(exported_file: Any, keys_file: str) -> None:
+    early = made.twice_checked_lines()[:6]
+    chain = made.chain_of([made.event(2, number) for number in range(1, 21)])
+    told = made.checkpoint_event(2, 21, made.key(), {2: made.head_of(chain)}, sink="otlp")
+    late = made.lines_of([*chain, *made.chain_of([told], head=made.head_of(chain))], "otlp")
+    answer = identity("verify", exported_file([*early, *late]), "--keys", keys_file)
+    assert answer.exit_code == 0, answer.output
+    last_of_file = verified(exported_file(early), "--keys", keys_file)["last_checkpoint"]["file"]
+    assert f"as far as the checkpoint of {last_of_file} goes" in answer.output
+
+
 def test_an_event_by_which_a_time_is_told_has_to_be_the_one_and_be_proved(
     exported_file: Any, keys_file: str
 ) -> None:
@@ -206,13 +242,30 @@ def test_a_line_that_a_crash_has_torn_is_left_out_and_hides_nothing(
     assert "are no events" not in identity("query", str(file)).output
 
 
-def test_a_damaged_archive_cannot_be_told_about(exported_file: Any, keys_file: str) -> None:
-    file = Path(exported_file(GOOD, "audit.jsonl.gz"))
-    packed = file.read_bytes()
-    file.write_bytes(packed[:40] + bytes(60) + packed[100:])
-    answer = identity("verify", str(file), "--keys", keys_file)
-    assert answer.exit_code == 2
-    assert "cannot read" in answer.output
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda packed: packed[:40] + bytes(60) + packed[100:],
+        lambda packed: packed[:-20],
+        lambda packed: packed[:-6] + b"\xff" + packed[-5:],
+        lambda packed: packed + b"not packed",
+    ],
+    ids=["overwritten", "truncated", "another sum", "more behind it"],
+)
+def test_a_damaged_archive_is_a_fault_and_the_others_are_verified(
+    exported_file: Any, keys_file: str, damage: Callable[[bytes], bytes]
+) -> None:
+    damaged, sound = Path(exported_file(GOOD, "audit.jsonl.gz")), exported_file(GOOD, "copy.jsonl")
+    damaged.write_bytes(damage(damaged.read_bytes()))
+    answer = verified(str(damaged), sound, "--keys", keys_file)
+    assert answer["exit_code"] == 1
+    (finding,) = answer["findings"]
+    assert finding["fault"] == "unreadable"
+    assert finding["place"].startswith(f"{damaged}:")
+    assert sum(chain["events"] for chain in answer["chains"]) == len(GOOD)
+    queried = identity("query", str(damaged), sound)
+    assert queried.exit_code == 0, queried.output
+    assert "are no events" in queried.output
 
 
 CAROLS = str(FamilyId.generate("carol"))

@@ -5,27 +5,32 @@ A turn is a key that expires with its period. The period is counted by the store
 
 from __future__ import annotations
 
-from identity.audit.checkpoint_turns import LastCheckpoint
-from identity.store.redis.keys import KeySpace
-from identity.store.redis.topology import StoreConnection
+from dataclasses import replace
+
+from identity.audit.checkpoint_turns import LastCheckpoint, Turn
+from identity.store.redis import scripts
+from identity.store.redis.scripted import ScriptContext, ScriptedStore, recording
+
+_NO_EVENT = ("", "")
 
 
-class RedisCheckpointTurns:
+class RedisCheckpointTurns(ScriptedStore):
     """Two strings: whose turn it is, and what the last one has left."""
 
-    def __init__(self, connection: StoreConnection, keys: KeySpace, *, instance_id: str) -> None:
-        self._connection = connection
-        self._keys = keys
+    def __init__(self, context: ScriptContext, *, instance_id: str) -> None:
+        super().__init__(context)
         self._instance_id = instance_id
 
-    async def take(self, period_ms: int) -> LastCheckpoint | None:
+    async def take(self, period_ms: int) -> Turn:
         """See ``CheckpointTurns``."""
-        turn = ("SET", self._keys.checkpoint_turn, self._instance_id, "NX", "PX", period_ms)
-        if await self._connection.command(*turn) is None:
-            return None
-        last = await self._connection.command("GET", self._keys.last_checkpoint)
-        return LastCheckpoint() if last is None else LastCheckpoint.parse(last)
+        taken, last, now_ms = await self._connection.run(
+            scripts.TAKE_TURN,
+            (*recording(self._keys.buckets[0]), self._keys.checkpoint_turn, self._keys.last_checkpoint),
+            (*_NO_EVENT, self._outbox_bound, self._clock.as_argument(), self._instance_id, period_ms),
+        )
+        return Turn(bool(taken), LastCheckpoint.parse(last), int(now_ms))
 
     async def done(self, last: LastCheckpoint) -> None:
         """See ``CheckpointTurns``."""
-        await self._connection.command("SET", self._keys.last_checkpoint, last.serialised())
+        noted = replace(last, at_ms=await self._now_ms(self._keys.buckets[0]))
+        await self._connection.command("SET", self._keys.last_checkpoint, noted.serialised())

@@ -12,7 +12,7 @@ from typing import Any
 
 from identity.audit.chain import ChainHead
 from identity.audit.event import Event
-from identity.audit.ports import Backlog
+from identity.audit.ports import Backlog, SinkHeads
 from identity.store.redis import scripts
 from identity.store.redis.keys import BucketKeys
 from identity.store.redis.partial import where_it_is_there
@@ -39,8 +39,8 @@ class RedisEventOutbox(ScriptedStore):
         )
         behind = dict.fromkeys(sinks, 0)
         oldest = dict.fromkeys(sinks, 0)
-        for _, (events, _, _, sequence, *of_sinks) in answers:
-            for sink, cursor, unread in zip(sinks, of_sinks[::2], of_sinks[1::2], strict=True):
+        for _, (events, _, _, sequence, _, *of_sinks) in answers:
+            for sink, cursor, unread in zip(sinks, of_sinks[::3], of_sinks[1::3], strict=True):
                 # Refusals that made room are in the sequence, and not in the outbox.
                 behind[sink] += min(events, sequence - cursor_of(cursor).head.sequence)
                 if unread:
@@ -54,17 +54,18 @@ class RedisEventOutbox(ScriptedStore):
             oldest_ms_of=oldest,
         )
 
-    async def heads(self, sinks: Sequence[str]) -> Mapping[str, Mapping[int, ChainHead]]:
+    async def heads(self, sinks: Sequence[str]) -> Mapping[str, SinkHeads]:
         """See ``OutboxGauge``."""
         answers = await asyncio.gather(*(self._look(bucket, sinks) for bucket in self._keys.buckets))
-        return {
-            sink: {
-                bucket.index: cursor_of(answer[4 + 2 * at]).head
-                for bucket, answer in answers
-                if answer[4 + 2 * at]
-            }
-            for at, sink in enumerate(sinks)
-        }
+        heads: dict[str, dict[int, ChainHead]] = {sink: {} for sink in sinks}
+        until_ms = dict.fromkeys(sinks, min(int(answer[4]) for _, answer in answers))
+        for bucket, (_, _, _, _, _, *of_sinks) in answers:
+            for sink, cursor, unread_ms in zip(sinks, of_sinks[::3], of_sinks[2::3], strict=True):
+                if cursor:
+                    heads[sink][bucket.index] = cursor_of(cursor).head
+                if unread_ms:
+                    until_ms[sink] = min(until_ms[sink], int(unread_ms))
+        return {sink: SinkHeads(heads[sink], until_ms[sink]) for sink in sinks}
 
     @property
     def _max_events(self) -> int:

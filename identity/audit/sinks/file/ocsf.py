@@ -118,8 +118,10 @@ def from_ocsf(members: Mapping[str, Any]) -> Line:
     try:
         raw, unmapped = json.loads(members["raw_data"]), members["unmapped"]
         return from_line_members({**raw, "chain": unmapped["chain"], "sink": unmapped["sink"]})
+    except NotAnEventError:
+        raise
     except (KeyError, TypeError, ValueError, RecursionError) as error:
-        raise NotAnEventError(f"not an audit event: {type(error).__name__}") from error
+        raise NotAnEventError("not an audit event: its raw_data or unmapped cannot be read") from error
 
 
 def _user(event: RecordedEvent) -> dict[str, Any]:
