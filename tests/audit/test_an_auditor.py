@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import itertools
 import random
 import secrets
 from collections.abc import AsyncIterator, Callable
@@ -122,9 +123,11 @@ async def a_shop(
 async def test_ten_thousand_operations_are_told_from_spans_alone(
     workload: Workload, collector: Any, wait_until: Any
 ) -> None:
+    rounds = itertools.count(1)
+
     async def between_rounds() -> None:
         workload.travel(workload.chance.choice([0, 30, 300, 900]))
-        if workload.chance.random() < 0.1:
+        if next(rounds) % 10 == 0:
             await workload.revoke_client(workload.chance.choice(CLIENTS))
 
     await of_many(workload, SUBJECTS, OPERATIONS, between_rounds)
