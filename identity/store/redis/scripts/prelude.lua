@@ -175,9 +175,16 @@ end
 
 -- One step of a limiter (GCRA) that allows `per_minute` calls at once and then one every 60 s / per_minute.
 -- Returns the theoretical arrival time to store, and how many milliseconds to wait (0: allowed).
+local limiter_ahead_ms = 120000
+
 local function limiter_step(stored, per_minute)
   local interval = 60000 / per_minute
   local arrival = math.max(tonumber(stored) or 0, now_ms)
+  -- None is ahead by more than a minute. What is was spent before the store's clock went back, and would have everybody wait for
+  -- as long as the step was; how much of it is left nobody knows.
+  if arrival > now_ms + limiter_ahead_ms then
+    arrival = now_ms
+  end
   local wait = arrival - now_ms - interval * (per_minute - 1)
   if wait > 0 then
     return arrival, math.ceil(wait)
