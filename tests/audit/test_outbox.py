@@ -73,6 +73,25 @@ async def test_the_next_refusal_tells_what_was_counted_in_a_window_that_is_over(
     assert counts == [0] * FOLD_BEYOND + [5, 0]
 
 
+@pytest.mark.parametrize("told_by", ["a relay", "the next refusal"])
+async def test_what_was_counted_is_told_when_the_stores_clock_has_gone_back(
+    service: Any, refused: Any, issue: Any, relay_of: Any, told_sink: Any, told_by: str
+) -> None:
+    tokens = await revoked_session(service, issue)
+    request = pb.RefreshRequest(refresh_token=tokens.refresh_token)
+    service.server.store.clock.frozen_at_ms = 1_900_000_000_000
+    for _ in range(FOLD_BEYOND + 5):
+        await refused(service.identity.Refresh(request, metadata=service.login))
+    service.server.store.clock.frozen_at_ms -= 3_600_000
+    expected = [0] * FOLD_BEYOND + [5]
+    if told_by == "the next refusal":
+        await refused(service.identity.Refresh(request, metadata=service.login))
+        expected += [0]
+    sink = told_sink()
+    await everything(relay_of, service, sink)
+    assert [each.event.count for each in sink.taken if each.event.type == "refresh.refused"] == expected
+
+
 async def test_a_theft_is_told_in_the_midst_of_a_flood(
     service: Any, refused: Any, issue: Any, relay_of: Any, told_sink: Any
 ) -> None:

@@ -44,6 +44,12 @@ local changes_nothing = {['refresh.refused'] = true, ['revocation.refused'] = tr
   ['client.authentication_failed'] = true}
 local fold_beyond, fold_window_ms, fold_causes_max = 20, 10000, 64
 
+-- One that began ahead of the clock is over, too: the clock has gone back, and nobody knows when it began.
+local function is_fold_over(since)
+  since = tonumber(since)
+  return now_ms >= since + fold_window_ms or now_ms < since
+end
+
 local function tell_fold(cause, since, count)
   if count > fold_beyond then
     local type, reason, client = string.match(cause, '^(%S+) (%S*) (.*)$')
@@ -61,7 +67,7 @@ local function is_folded(type, reason)
     stored = redis.call('HGET', ledger, 'fold ' .. cause)
   end
   local since, count = string.match(stored or '', '^(%d+) (%d+)$')
-  if not since or now_ms >= since + fold_window_ms then
+  if not since or is_fold_over(since) then
     if since then
       tell_fold(cause, since, tonumber(count))
     end

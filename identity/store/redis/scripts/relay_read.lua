@@ -19,7 +19,7 @@ if redis.call('HLEN', ledger) > 1 then
   for at = 1, #stored, 2 do
     local cause = string.match(stored[at], '^fold (.*)$')
     local since, count = string.match(stored[at + 1], '^(%d+) (%d+)$')
-    if cause and now_ms >= since + fold_window_ms then
+    if cause and is_fold_over(since) then
       tell_fold(cause, since, tonumber(count))
       redis.call('HDEL', ledger, stored[at])
     elseif stored[at] == 'dropped' then
