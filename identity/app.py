@@ -109,7 +109,9 @@ class IdentityServer:
         self.keys.uptake = self._census
         self._problems: Sequence[Problem] = (Problem("starting", "The service is starting."),)
         self._tasks = BackgroundTasks()
-        self._backlog = BacklogWatch(self.store.outbox, self.store.relay_outbox, settings.audit.sinks)
+        self._backlog = BacklogWatch(
+            self.store.outbox, self.store.relay_outbox, settings.audit.sinks, time.monotonic
+        )
         self._checkpoints = checkpoint_writer(settings, self.store, self.keys, self._instance_id)
         self._sessions = RecentSessions(self.store.session_tally)
         self._refreshes = RefreshMetrics(self.meters)
@@ -256,7 +258,7 @@ class IdentityServer:
         meters = self.meters
         observe_keys(meters, self.keys)
         observe_verifiers(meters, self._roster, self._feed)
-        observe_backlog(meters, lambda: self._backlog.seen, self._clock)
+        observe_backlog(meters, self._backlog)
         observe_refusals(meters, self._recorder)
         observe_sessions(meters, self._sessions)
         observe_health(meters, lambda: self._problems)

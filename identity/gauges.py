@@ -15,10 +15,10 @@ from datetime import datetime
 
 from prometheus_client import Histogram
 
+from identity.audit.backlog_watch import BacklogWatch
 from identity.audit.ports import Backlog
 from identity.audit.recorder import RefusalRecorder
 from identity.audit.relay.relay import AuditRelay
-from identity.clock import Clock
 from identity.keys.keyring import KeyRecord, KeyState, SecretPurpose
 from identity.keys.plan import steps_to_come
 from identity.keys.secrets import accepted, in_use
@@ -148,30 +148,28 @@ def observe_verifiers(meters: Meters, roster: Roster, feed: VerifierFeed) -> Non
     meters.observe_one(table.VERIFIERS_BEHIND, behind)
 
 
-def observe_backlog(meters: Meters, latest: Callable[[], Backlog | None], clock: Clock) -> None:
+def observe_backlog(meters: Meters, watch: BacklogWatch) -> None:
     """What waits in the outbox, as it was seen last; nothing before the first look."""
 
     def seen(value: Callable[[Backlog], float]) -> Callable[[], float | None]:
         def observed() -> float | None:
-            backlog = latest()
+            backlog = watch.seen
             return None if backlog is None else value(backlog)
 
         return observed
 
-    def age(at_ms: int) -> float:
-        return max(0.0, clock.now().timestamp() - at_ms / 1000) if at_ms else 0.0
-
     def behind() -> Mapping[Labels, float]:
-        backlog = latest()
+        backlog = watch.seen
         return {} if backlog is None else {(sink,): count for sink, count in backlog.behind.items()}
 
     def lag() -> Mapping[Labels, float]:
-        backlog = latest()
-        return {} if backlog is None else {(sink,): age(at) for sink, at in backlog.oldest_ms_of.items()}
+        return (
+            {(sink,): age for sink, age in watch.oldest_seconds_of.items()} if watch.seen is not None else {}
+        )
 
     meters.observe_one(table.OUTBOX_EVENTS, seen(lambda backlog: backlog.events))
     meters.observe_one(table.OUTBOX_FULLEST, seen(lambda backlog: backlog.fullest))
-    meters.observe_one(table.OUTBOX_OLDEST_AGE, seen(lambda backlog: age(backlog.oldest_ms)))
+    meters.observe_one(table.OUTBOX_OLDEST_AGE, seen(lambda _: watch.oldest_seconds))
     meters.observe_one(table.DEAD_LETTERS, seen(lambda backlog: backlog.dead_letters))
     meters.observe(table.SINK_BEHIND, behind)
     meters.observe(table.SINK_LAG, lag)

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import secrets
+import time
 from collections.abc import Awaitable, Callable, Sequence
 
 from identity.audit.backlog_watch import BacklogWatch
@@ -37,14 +38,16 @@ class RelayProcess:
         self._store = StoreParts(settings, StoreMeters(self.meters))
         self._name = secrets.token_hex(4)
         self._clock = SystemClock()
-        self._backlog = BacklogWatch(self._store.outbox, self._store.relay_outbox, settings.audit.sinks)
+        self._backlog = BacklogWatch(
+            self._store.outbox, self._store.relay_outbox, settings.audit.sinks, time.monotonic
+        )
         self._latest: Sequence[Problem] = (Problem("starting", "The relay is starting."),)
         self._exports = exports_of(os.environ, self.meters, self._clock, self._name)
         self._tasks = BackgroundTasks()
         self._http: HttpServer | None = None
         self.relay = audit_relay(settings, self._store, self._name)
         observe_relay(self.meters, self.relay)
-        observe_backlog(self.meters, lambda: self._backlog.seen, self._clock)
+        observe_backlog(self.meters, self._backlog)
         observe_health(self.meters, lambda: self._latest)
         observe_process(self.meters)
 

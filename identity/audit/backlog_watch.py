@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
-from identity.audit.ports import Backlog, LiveRelay, OutboxGauge, RelayRoster
+from identity.audit.ports import Backlog, LiveRelay, Oldest, OutboxGauge, RelayRoster
 from identity.audit.sink_agreement import sinks_differ
 from identity.errors import IdentityError
 from identity.readiness import Problem
@@ -19,15 +19,55 @@ FULL_AT = 1.0
 _log = logging.getLogger(__name__)
 
 
+class _Waiting:
+    """For how long the oldest events of some buckets have waited: by the store's clock, and at least since they were first seen here.
+
+    The store's clock may have gone back, or may be wrong; what waits for long must not look new because of that.
+    """
+
+    def __init__(self, monotonic: Callable[[], float]) -> None:
+        self._monotonic = monotonic
+        self._first_seen: Mapping[int, tuple[str, float]] = {}
+        self._since: float | None = None
+
+    def look(self, oldest: Mapping[int, Oldest]) -> None:
+        now = self._monotonic()
+        before = self._first_seen
+        self._first_seen = {
+            bucket: before[bucket]
+            if bucket in before and before[bucket][0] == each.place
+            else (each.place, now)
+            for bucket, each in oldest.items()
+        }
+        self._since = min(
+            (min(self._first_seen[bucket][1], now - each.age_ms / 1000) for bucket, each in oldest.items()),
+            default=None,
+        )
+
+    @property
+    def seconds(self) -> float:
+        """Of the one that has waited longest; 0 for none."""
+        since = self._since  # metrics are read by other threads
+        return 0.0 if since is None else self._monotonic() - since
+
+
 class BacklogWatch:
     """``latest`` is what was seen last; empty at first, and then ``seen`` is ``None``."""
 
-    def __init__(self, gauge: OutboxGauge, roster: RelayRoster, sinks: Sequence[str]) -> None:
+    def __init__(
+        self,
+        gauge: OutboxGauge,
+        roster: RelayRoster,
+        sinks: Sequence[str],
+        monotonic: Callable[[], float],
+    ) -> None:
         self._gauge = gauge
         self._roster = roster
         self._living: Sequence[LiveRelay] = ()
         self._sinks = sinks
-        self.latest = Backlog(events=0, fullest=0.0, oldest_ms=0)
+        self.latest = Backlog(events=0, fullest=0.0)
+        self._waiting = _Waiting(monotonic)
+        self._waiting_for = {sink: _Waiting(monotonic) for sink in sinks}
         self._noted = False
         self._has_looked = False
 
@@ -35,6 +75,16 @@ class BacklogWatch:
     def seen(self) -> Backlog | None:
         """What was seen last, if anything was."""
         return self.latest if self._has_looked else None
+
+    @property
+    def oldest_seconds(self) -> float:
+        """For how long the oldest event has waited; 0 for none."""
+        return self._waiting.seconds
+
+    @property
+    def oldest_seconds_of(self) -> Mapping[str, float]:
+        """For how long the oldest event has waited that a sink does not have."""
+        return {sink: waiting.seconds for sink, waiting in self._waiting_for.items()}
 
     async def run(self) -> None:
         """Looks until cancelled."""
@@ -50,6 +100,9 @@ class BacklogWatch:
         except IdentityError:
             return
         self._has_looked = True
+        self._waiting.look(self.latest.oldest)
+        for sink, waiting in self._waiting_for.items():
+            waiting.look(self.latest.oldest_of[sink])
         # Half full is no problem yet; the log says it once, and again when it is over.
         if (self.latest.fullest >= NOTED_AT) is not self._noted:
             self._noted = not self._noted

@@ -156,19 +156,27 @@ class RelayOutbox(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Oldest:
+    """The oldest event that waits in a bucket. ``place`` is opaque to all but the outbox; ``age_ms`` is by the store's clock, and says nothing
+    where it is below 0: the clock has gone back since."""
+
+    place: str
+    age_ms: int
+
+
+@dataclass(frozen=True, slots=True)
 class Backlog:
     """What waits. ``fullest`` is the share of the fullest bucket's room that is taken; 1.0 or more: nothing is issued there.
 
-    ``oldest_ms``: when the oldest event that waits was recorded, 0 for none. ``behind``: events waiting, by sink; ``oldest_ms_of``: when
-    the oldest of those was recorded.
+    ``oldest``: the oldest events, by bucket. ``behind``: events waiting, by sink; ``oldest_of``: the oldest of those, by bucket.
     """
 
     events: int
     fullest: float
-    oldest_ms: int
+    oldest: Mapping[int, Oldest] = field(default_factory=dict)
     dead_letters: int = 0
     behind: Mapping[str, int] = field(default_factory=dict)
-    oldest_ms_of: Mapping[str, int] = field(default_factory=dict)
+    oldest_of: Mapping[str, Mapping[int, Oldest]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -87,6 +87,10 @@ class VerifierFeed:
         while True:
             step = await self._source.read(self.log.places, self._last_question, wait_ms=wait_ms)
             wait_ms = READ_WAIT_MS if step.epoch == self._epoch else 0
+            if self._epoch and step.epoch != self._epoch:
+                # The question that was read last may be lost, and its place be ahead of those to come: places go by a clock.
+                newest = await self._source.last_question()
+                self._last_question = min(self._last_question, newest, key=_place_of)
             self._take(step)
             if not step.is_complete:
                 await asyncio.sleep(INCOMPLETE_PAUSE_SECONDS)
@@ -113,6 +117,10 @@ class VerifierFeed:
     def _wake(self) -> None:
         self._changed.set()
         self._changed = asyncio.Event()
+
+
+def _place_of(question_id: str) -> tuple[int, ...]:
+    return tuple(map(int, question_id.split("-")))
 
 
 def _ignore(question: Question) -> None:

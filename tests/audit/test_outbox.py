@@ -10,6 +10,7 @@ import grpc
 import pytest
 
 from grpc_identity.v1 import identity_service_pb2 as pb
+from identity.audit.backlog_watch import BacklogWatch
 from identity.audit.event import Circumstances, Event, EventType, Outcome
 from identity.audit.folding import FOLD_BEYOND, FOLD_WINDOW_SECONDS
 from identity.audit.recorder import MAX_QUEUED_EVENTS, RefusalRecorder
@@ -73,6 +74,25 @@ async def test_the_next_refusal_tells_what_was_counted_in_a_window_that_is_over(
     assert counts == [0] * FOLD_BEYOND + [5, 0]
 
 
+@pytest.mark.parametrize("told_by", ["a relay", "the next refusal"])
+async def test_what_was_counted_is_told_when_the_stores_clock_has_gone_back(
+    service: Any, refused: Any, issue: Any, relay_of: Any, told_sink: Any, told_by: str
+) -> None:
+    tokens = await revoked_session(service, issue)
+    request = pb.RefreshRequest(refresh_token=tokens.refresh_token)
+    service.server.store.clock.frozen_at_ms = 1_900_000_000_000
+    for _ in range(FOLD_BEYOND + 5):
+        await refused(service.identity.Refresh(request, metadata=service.login))
+    service.server.store.clock.frozen_at_ms -= 3_600_000
+    expected = [0] * FOLD_BEYOND + [5]
+    if told_by == "the next refusal":
+        await refused(service.identity.Refresh(request, metadata=service.login))
+        expected += [0]
+    sink = told_sink()
+    await everything(relay_of, service, sink)
+    assert [each.event.count for each in sink.taken if each.event.type == "refresh.refused"] == expected
+
+
 async def test_a_theft_is_told_in_the_midst_of_a_flood(
     service: Any, refused: Any, issue: Any, relay_of: Any, told_sink: Any
 ) -> None:
@@ -103,6 +123,38 @@ async def test_causes_beyond_the_bound_are_counted_together(
     await refused(service.identity.Refresh(request, metadata=service.login))
     assert await connection.command("HGET", bucket.ledger, "fold refresh.refused OTHER ")
     assert await connection.command("HLEN", bucket.ledger) == before + 1
+
+
+async def test_what_waits_for_long_looks_so_whatever_the_stores_clock_says(
+    service: Any, issue: Any, relay_of: Any, told_sink: Any
+) -> None:
+    store, now = service.server.store, 1_000.0
+    watch = BacklogWatch(store.outbox, store.relay_outbox, ["told"], lambda: now)
+
+    async def ages() -> tuple[float, float]:
+        await watch.look()
+        return watch.oldest_seconds, watch.oldest_seconds_of["told"]
+
+    store.clock.frozen_at_ms = 1_900_000_000_000
+    await everything(relay_of, service, told_sink())
+    assert await ages() == (0, 0)
+    await issue(service)
+    store.clock.frozen_at_ms += 90_000
+    assert await ages() == (90, 90)
+    store.clock.frozen_at_ms -= 3_600_000
+    other = BacklogWatch(store.outbox, store.relay_outbox, ["told"], lambda: now)
+    await other.look()
+    assert other.oldest_seconds == 0  # it cannot know
+    now += 60
+    assert await ages() == (60, 60)
+    await other.look()
+    assert other.oldest_seconds == 60
+    # What is recorded from here on has an age again, though its place is still that of the clock as it was.
+    await everything(relay_of, service, told_sink())
+    assert await ages() == (0, 0)
+    await issue(service)
+    store.clock.frozen_at_ms += 30_000
+    assert await ages() == (30, 30)
 
 
 async def test_when_the_outbox_is_full_nothing_is_issued_and_revoking_still_works(

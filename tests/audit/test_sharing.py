@@ -18,10 +18,12 @@ from identity.audit.ports import Cursor, LeaseLostError, LiveRelay
 from identity.audit.redelivery import Redelivery, redeliver
 from identity.audit.relay import relay as relay_module
 from identity.audit.relay.relay import share_of
-from identity.audit.sinks.ports import Undelivered
+from identity.audit.sinks.ports import Delivered, Undelivered
 from identity.cli.main import app
 from identity.errors import IdentityError
 from identity.store.redis.relay_outbox import MAX_DEAD_LETTERS
+
+NOW_MS = 1_900_000_000_000
 
 
 @contextlib.asynccontextmanager
@@ -119,6 +121,63 @@ async def test_a_bucket_is_leased_to_one_relay_and_who_has_lost_it_moves_no_curs
     assert (
         await outbox.read("told", "other", [bucket], alive=["other", "third"], sinks=["told"], batch=10) == []
     )
+
+
+@pytest.mark.parametrize("step_ms", [300_000, 3_600_000])
+async def test_what_a_dead_relay_had_is_taken_over_when_the_stores_clock_has_gone_back(
+    service: Any,
+    issue: Any,
+    relay_of: Any,
+    told_sink: Any,
+    wait_until: Any,
+    waiting: Any,
+    monkeypatch: Any,
+    step_ms: int,
+) -> None:
+    monkeypatch.setattr(relay_module, "HEARTBEAT_SECONDS", 0.05)
+    outbox, clock = service.server.store.relay_outbox, service.server.store.clock
+    clock.frozen_at_ms = NOW_MS + step_ms
+    for number in range(40):
+        await issue(service, f"user-{number}")
+    second = relay_of(service, sink := told_sink(), name="lives")
+    await second.share_out()
+    await outbox.relays("dies", ["told"])
+    assert await outbox.read("told", "dies", range(8), alive=["dies"], sinks=["told"], batch=100)
+    clock.frozen_at_ms = NOW_MS
+    async with running(second):
+        # Nothing that a clock says tells the dead from the living: either has the time that it has without a step.
+        assert [relay.name for relay in await outbox.living()] == ["dies", "lives"]
+        clock.frozen_at_ms += 10_000
+        await wait_until(lambda: is_empty(service, waiting))
+        assert [relay.name for relay in await outbox.living()] == ["lives"]
+    assert assert_chained_in_order(sink.taken) >= 40
+
+
+async def test_a_lease_from_before_the_stores_clock_went_back_ends_as_any_other(
+    service: Any, issue: Any, relay_of: Any, told_sink: Any, waiting: Any
+) -> None:
+    """Be it of a relay that lives and has let the bucket go without a word, or of a sink that nobody names any more."""
+    outbox, clock = service.server.store.relay_outbox, service.server.store.clock
+    clock.frozen_at_ms = NOW_MS + 3_600_000
+    await issue(service)
+    sink, both = told_sink(), ["one", "other"]
+    for name in ("told", "dead"):
+        assert await outbox.read(name, "other", range(8), alive=both, sinks=["told"], batch=100)
+    (relay,) = relay_of(service, sink).by_sink
+    relay.buckets, relay.alive = range(8), both
+    clock.frozen_at_ms = NOW_MS
+    await relay.relay_once()
+    clock.frozen_at_ms += 59_999
+    # As long as a new one, so that what is being delivered is not overtaken.
+    assert await relay.relay_once() is None
+    clock.frozen_at_ms += 1
+    assert await relay.relay_once() == Delivered()
+    assert assert_chained_in_order(sink.taken)
+    # Nothing leaves before a sink that somebody may be reading for.
+    assert await waiting(service) > 0
+    clock.frozen_at_ms += 60_000
+    assert await relay.relay_once() is None
+    assert await waiting(service) == 0
 
 
 async def test_a_sink_that_hangs_stops_no_other_and_gets_all_of_it_later(

@@ -362,6 +362,7 @@ async def test_a_tail_of_a_file_follows_it_to_the_next(tmp_path: Path) -> None:
 
 async def test_what_waits_in_the_store_is_shown_and_stays(service: Any, new_session: Any) -> None:
     await new_session()
+    service.server.store.clock.frozen_at_ms = 1_900_000_000_000  # events that wait grow older
     before = await service.server.store.outbox.backlog(("otlp",))
     for command in (["query", "--outbox"], ["tail", "--once"]):
         answer = await asyncio.to_thread(

@@ -118,3 +118,33 @@ async def test_a_message_beyond_the_bound_is_refused(service: Any, refused: Any)
     request = pb.IntrospectRequest(token="x" * 100_000)
     refusal = await refused(service.identity.Introspect(request, metadata=service.login))
     assert refusal.code is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+async def test_nobody_waits_for_a_clock_of_the_store_that_has_gone_back(
+    make_settings: Any, start_service: Any, refused: Any
+) -> None:
+    limits = {"refreshes_per_family_per_minute": 5, "address_failures_per_minute": 2}
+    service = await start_service(make_settings(limits=limits, redis={"buckets": 1}))
+    clock = service.server.store.clock
+    clock.frozen_at_ms = (right_ms := 1_900_000_000_000)
+    older = (await start(service, "bob")).refresh_token
+    clock.frozen_at_ms = right_ms + 3_600_000
+    newer = (await start(service)).refresh_token
+    for _ in range(5):
+        older = await refresh(service, older, address="192.0.2.66")
+        newer = await refresh(service, newer, address="192.0.2.66")
+    for token in (older, newer):
+        assert (await refused(refresh(service, token))).reason == "RATE_LIMITED"
+
+    over = await start(service)
+    await service.identity.Revoke(pb.RevokeRequest(session_id=over.session_id), metadata=service.login)
+
+    async def fail() -> str:
+        reason: str = (await refused(refresh(service, over.refresh_token, address="192.0.2.66"))).reason
+        return reason
+
+    assert [await fail() for _ in range(3)] == ["FAMILY_REVOKED"] * 2 + ["RATE_LIMITED"]
+    clock.frozen_at_ms = right_ms + 1_000
+    for token in (older, newer):
+        await refresh(service, token, address="192.0.2.66")
+    assert [await fail() for _ in range(3)] == ["FAMILY_REVOKED"] * 2 + ["RATE_LIMITED"]

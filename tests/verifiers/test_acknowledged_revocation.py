@@ -17,6 +17,7 @@ from google.protobuf.duration_pb2 import Duration
 from grpc_identity import Reason, TokenError, Verifier
 from grpc_identity.v1 import admin_service_pb2 as admin_pb
 from grpc_identity.v1 import identity_service_pb2 as pb
+from identity.store.redis.verifiers import INSTANCE_DEAD_AFTER_MS
 
 VERIFIERS = 20
 # One verifier in a process of its own, which can be stopped as a machine that hangs is.
@@ -150,3 +151,18 @@ async def test_every_kind_of_revocation_can_be_waited_for(
     answer = await revoke(service, **{target: named})
     assert (answer.applied, answer.connected) == (1, 1)
     assert is_revoked(verifier, session.tokens.access_token)
+
+
+async def test_a_server_that_died_before_the_stores_clock_went_back_is_soon_not_waited_for(
+    service: Any,
+) -> None:
+    store = service.server.store
+    connection, instances = store.connection, store.keys.instances
+    seconds, _ = await connection.command("TIME", key=instances)
+    now_ms = int(seconds) * 1000
+    await connection.command("HSET", instances, "died", now_ms + 3_600_000)
+    # Whether it lives nobody can tell. It has the time that any has to say so again.
+    assert "died" in await store.board.instances()
+    assert int(await connection.command("HGET", instances, "died")) <= now_ms + 60_000
+    await connection.command("HINCRBY", instances, "died", -INSTANCE_DEAD_AFTER_MS)
+    assert "died" not in await store.board.instances()

@@ -19,7 +19,7 @@ from identity.audit.ports import Cursor, DeadLetter, LeaseLostError, RelayOutbox
 from identity.audit.recorded_event import RecordedEvent
 from identity.audit.sink_agreement import all_sinks
 from identity.audit.sinks.ports import AuditSink, Delivered, Delivery, Undelivered
-from identity.errors import IdentityError
+from identity.errors import IdentityError, Reason
 from identity.readiness import Problem
 
 FIRST_RETRY_SECONDS = 0.5
@@ -72,11 +72,14 @@ class SinkRelay:
     async def run(self) -> None:
         """Relays until cancelled."""
         retry_seconds = FIRST_RETRY_SECONDS
+        said_by_sink, is_store_away = "", False
         while True:
             wait_seconds: float = 0
+            was_store_away, is_store_away = is_store_away, False
             try:
                 delivery = await self.relay_once()
             except IdentityError as error:
+                is_store_away = error.reason == Reason.STORE_UNAVAILABLE
                 delivery = Undelivered(f"the outbox: {error.reason}", error.retry_after_seconds)
             except Exception as error:  # a defect of one sink's relay is no reason to stop the others
                 _log.exception("relaying to %s failed", self.sink.name)
@@ -84,10 +87,16 @@ class SinkRelay:
             match delivery:
                 case None:
                     wait_seconds = self._pace.poll_seconds
+                    # That there is nothing is an answer of the store, and says nothing of the sink.
+                    if was_store_away:
+                        retry_seconds = FIRST_RETRY_SECONDS
+                        self._note(said_by_sink)
                 case Delivered():
                     retry_seconds = FIRST_RETRY_SECONDS
+                    said_by_sink = ""
                     self._note("")
                 case Undelivered():
+                    said_by_sink = said_by_sink if is_store_away else delivery.problem
                     wait_seconds = max(retry_seconds, delivery.retry_after_seconds or 0)
                     retry_seconds = min(retry_seconds * 2, LAST_RETRY_SECONDS)
                     self._note(delivery.problem)

@@ -12,7 +12,7 @@ from typing import Any
 
 from identity.audit.chain import ChainHead
 from identity.audit.event import Event
-from identity.audit.ports import Backlog, SinkHeads
+from identity.audit.ports import Backlog, Oldest, SinkHeads
 from identity.store.redis import scripts
 from identity.store.redis.keys import BucketKeys
 from identity.store.redis.partial import where_it_is_there
@@ -38,33 +38,36 @@ class RedisEventOutbox(ScriptedStore):
             )
         )
         behind = dict.fromkeys(sinks, 0)
-        oldest = dict.fromkeys(sinks, 0)
-        for _, (events, _, _, sequence, _, *of_sinks) in answers:
-            for sink, cursor, unread in zip(sinks, of_sinks[::3], of_sinks[1::3], strict=True):
+        oldest: dict[int, Oldest] = {}
+        oldest_of: dict[str, dict[int, Oldest]] = {sink: {} for sink in sinks}
+        for bucket, (events, _, sequence, _, place, age_ms, *of_sinks) in answers:
+            if place:
+                oldest[bucket.index] = Oldest(place.decode(), age_ms)
+            for sink, (cursor, unread, unread_ms) in zip(sinks, _by_sink(of_sinks), strict=True):
                 # Refusals that made room are in the sequence, and not in the outbox.
                 behind[sink] += min(events, sequence - cursor_of(cursor).head.sequence)
                 if unread:
-                    oldest[sink] = min(oldest[sink] or _recorded_ms(unread), _recorded_ms(unread))
+                    oldest_of[sink][bucket.index] = Oldest(unread.decode(), unread_ms)
         return Backlog(
             events=sum(answer[0] for _, answer in answers),
             fullest=max(answer[0] for _, answer in answers) / self._max_events,
-            oldest_ms=min((_recorded_ms(answer[1]) for _, answer in answers if answer[1]), default=0),
-            dead_letters=sum(answer[2] for _, answer in answers),
+            oldest=oldest,
+            dead_letters=sum(answer[1] for _, answer in answers),
             behind=behind,
-            oldest_ms_of=oldest,
+            oldest_of=oldest_of,
         )
 
     async def heads(self, sinks: Sequence[str]) -> Mapping[str, SinkHeads]:
         """See ``OutboxGauge``."""
         answers = await asyncio.gather(*(self._look(bucket, sinks) for bucket in self._keys.buckets))
         heads: dict[str, dict[int, ChainHead]] = {sink: {} for sink in sinks}
-        until_ms = dict.fromkeys(sinks, min(int(answer[4]) for _, answer in answers))
-        for bucket, (_, _, _, _, _, *of_sinks) in answers:
-            for sink, cursor, unread_ms in zip(sinks, of_sinks[::3], of_sinks[2::3], strict=True):
+        until_ms = dict.fromkeys(sinks, min(int(answer[3]) for _, answer in answers))
+        for bucket, (_, _, _, now_ms, _, _, *of_sinks) in answers:
+            for sink, (cursor, unread, age_ms) in zip(sinks, _by_sink(of_sinks), strict=True):
                 if cursor:
                     heads[sink][bucket.index] = cursor_of(cursor).head
-                if unread_ms:
-                    until_ms[sink] = min(until_ms[sink], int(unread_ms))
+                if unread:
+                    until_ms[sink] = min(until_ms[sink], int(now_ms) - age_ms)
         return {sink: SinkHeads(heads[sink], until_ms[sink]) for sink in sinks}
 
     @property
@@ -95,6 +98,6 @@ class RedisEventOutbox(ScriptedStore):
         )
 
 
-def _recorded_ms(entry: bytes) -> int:
-    """When an entry was made: ids begin with that."""
-    return int(entry.split(b"-")[0])
+def _by_sink(of_sinks: Sequence[Any]) -> Sequence[tuple[bytes, bytes, int]]:
+    """Cursor, place of the oldest event after it, and its age."""
+    return list(zip(of_sinks[::3], of_sinks[1::3], of_sinks[2::3], strict=True))

@@ -26,8 +26,6 @@ from identity.store.redis.partial import where_it_is_there
 from identity.store.redis.scripted import ScriptedStore, recording
 from identity.store.redis.scripts import Script
 
-ALIVE_MS = 10_000
-LEASE_MS = 60_000
 MAX_DEAD_LETTERS = 1_000
 """Of a bucket. Beyond them the backend is taken to be wrong, and not the events: they wait."""
 
@@ -37,11 +35,11 @@ class RedisRelayOutbox(ScriptedStore):
 
     async def relays(self, relay: str, sinks: Sequence[str]) -> Sequence[LiveRelay]:
         """See ``RelayOutbox``."""
-        return await self._alive(relay, ALIVE_MS, sinks)
+        return await self._alive(relay, "LIVES", sinks)
 
     async def living(self) -> Sequence[LiveRelay]:
         """See ``RelayRoster``."""
-        return await self._alive("", 0)
+        return await self._alive("", "LIVES")
 
     async def read(
         self,
@@ -54,7 +52,7 @@ class RedisRelayOutbox(ScriptedStore):
         batch: int,
     ) -> Sequence[Unread]:
         """See ``RelayOutbox``."""
-        arguments = (sink, relay, LEASE_MS, batch, " ".join(alive), " ".join(sinks))
+        arguments = (sink, relay, batch, " ".join(alive), " ".join(sinks))
         answers = await asyncio.gather(
             *(self._read(self._keys.buckets[index], arguments) for index in buckets),
             return_exceptions=True,
@@ -98,14 +96,14 @@ class RedisRelayOutbox(ScriptedStore):
 
     async def leave(self, relay: str) -> None:
         """See ``RelayOutbox``."""
-        await self._alive(relay, 0)
+        await self._alive(relay, "ENDS")
 
-    async def _alive(self, relay: str, for_ms: int, sinks: Sequence[str] = ()) -> Sequence[LiveRelay]:
+    async def _alive(self, relay: str, state: str, sinks: Sequence[str] = ()) -> Sequence[LiveRelay]:
         members = await self._run(
             scripts.RELAY_ALIVE,
             self._keys.buckets[0],
             (self._keys.relays_alive,),
-            (relay, for_ms, " ".join(sinks)),
+            (relay, state, " ".join(sinks)),
         )
         parts = [member.decode().split() for member in members]
         return [LiveRelay(name, tuple(sinks)) for name, *sinks in parts]

@@ -34,14 +34,20 @@ class RedisInstanceBoard:
             self._connection.command("HGETALL", self._keys.instances), self._now_ms()
         )
         pairs = beats.items() if isinstance(beats, dict) else zip(beats[::2], beats[1::2], strict=True)
-        alive, dead = set[str](), list[bytes]()
+        alive, dead, ahead = set[str](), list[bytes](), list[bytes]()
         for name, beat in pairs:
             if now_ms - int(beat) < INSTANCE_DEAD_AFTER_MS:
                 alive.add(name.decode())
             else:
                 dead.append(name)
+            if int(beat) > now_ms:
+                ahead.append(name)
         if dead:
             await self._connection.command("HDEL", self._keys.instances, *dead)
+        for name in ahead:
+            # Before the store's clock went back. It may be of one that lives, or of one that died and would be waited for until the
+            # clock is there again.
+            await self._connection.command("HSET", self._keys.instances, name, now_ms)
         return frozenset(alive)
 
     async def ask(self, wait_ms: int) -> str:

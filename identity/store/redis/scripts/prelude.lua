@@ -44,6 +44,12 @@ local changes_nothing = {['refresh.refused'] = true, ['revocation.refused'] = tr
   ['client.authentication_failed'] = true}
 local fold_beyond, fold_window_ms, fold_causes_max = 20, 10000, 64
 
+-- One that began ahead of the clock is over, too: the clock has gone back, and nobody knows when it began.
+local function is_fold_over(since)
+  since = tonumber(since)
+  return now_ms >= since + fold_window_ms or now_ms < since
+end
+
 local function tell_fold(cause, since, count)
   if count > fold_beyond then
     local type, reason, client = string.match(cause, '^(%S+) (%S*) (.*)$')
@@ -61,7 +67,7 @@ local function is_folded(type, reason)
     stored = redis.call('HGET', ledger, 'fold ' .. cause)
   end
   local since, count = string.match(stored or '', '^(%d+) (%d+)$')
-  if not since or now_ms >= since + fold_window_ms then
+  if not since or is_fold_over(since) then
     if since then
       tell_fold(cause, since, tonumber(count))
     end
@@ -175,9 +181,16 @@ end
 
 -- One step of a limiter (GCRA) that allows `per_minute` calls at once and then one every 60 s / per_minute.
 -- Returns the theoretical arrival time to store, and how many milliseconds to wait (0: allowed).
+local limiter_ahead_ms = 120000
+
 local function limiter_step(stored, per_minute)
   local interval = 60000 / per_minute
   local arrival = math.max(tonumber(stored) or 0, now_ms)
+  -- None is ahead by more than a minute. What is was spent before the store's clock went back, and would have everybody wait for
+  -- as long as the step was; how much of it is left nobody knows.
+  if arrival > now_ms + limiter_ahead_ms then
+    arrival = now_ms
+  end
   local wait = arrival - now_ms - interval * (per_minute - 1)
   if wait > 0 then
     return arrival, math.ceil(wait)

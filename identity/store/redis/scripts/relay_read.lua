@@ -4,15 +4,14 @@
 -- KEYS[3]  relays (hash): `<sink> cursor`, the sequence number, link and entry up to which a sink has everything; `<sink> lease`, the
 --          relay that reads for it, and until when (ms); `left`, the number of the newest event that has left the outbox;
 --          `<sink> told`, up to which number a sink was told what had left without it
--- ARGV[5]  sink   ARGV[6] relay   ARGV[7] how long the lease lasts, ms   ARGV[8] how many events at most
--- ARGV[9]  the relays that live, by spaces; what another one has leased is free
--- ARGV[10] names of all sinks, by spaces
+-- ARGV[5]  sink   ARGV[6] relay   ARGV[7] how many events at most
+-- ARGV[8]  the relays that live, by spaces; what another one has leased is free
+-- ARGV[9]  names of all sinks, by spaces
 --
 -- Returns {cursor or '', entries}, or {} when another relay has the bucket or there is nothing.
 
-local leased, ends = string.match(redis.call('HGET', KEYS[3], ARGV[5] .. ' lease') or '', '^(%S+) (%d+)$')
-local lives = leased and string.find(' ' .. ARGV[9] .. ' ', ' ' .. leased .. ' ', 1, true)
-if lives and leased ~= ARGV[6] and now_ms < tonumber(ends) then
+local reader = reader_of(KEYS[3], ARGV[5])
+if reader and reader ~= ARGV[6] and string.find(' ' .. ARGV[8] .. ' ', ' ' .. reader .. ' ', 1, true) then
   return {}
 end
 if redis.call('HLEN', ledger) > 1 then
@@ -20,7 +19,7 @@ if redis.call('HLEN', ledger) > 1 then
   for at = 1, #stored, 2 do
     local cause = string.match(stored[at], '^fold (.*)$')
     local since, count = string.match(stored[at + 1], '^(%d+) (%d+)$')
-    if cause and now_ms >= since + fold_window_ms then
+    if cause and is_fold_over(since) then
       tell_fold(cause, since, tonumber(count))
       redis.call('HDEL', ledger, stored[at])
     elseif stored[at] == 'dropped' then
@@ -39,12 +38,12 @@ if sequence and left > math.max(tonumber(sequence), told) then
     string.format('{"client":"","method":"","detail":"sink %s, bucket %d: %.0f-%.0f"}', ARGV[5], bucket, sequence + 1, left))
   redis.call('HSET', KEYS[3], ARGV[5] .. ' told', text(left))
 end
-local entries = redis.call('XRANGE', outbox, after and '(' .. after or '-', '+', 'COUNT', ARGV[8])
+local entries = redis.call('XRANGE', outbox, after and '(' .. after or '-', '+', 'COUNT', ARGV[7])
 if #entries == 0 then
   if redis.call('XLEN', outbox) > 0 then
-    trim(KEYS[3], ARGV[10])
+    trim(KEYS[3], ARGV[9])
   end
   return {}
 end
-redis.call('HSET', KEYS[3], ARGV[5] .. ' lease', ARGV[6] .. ' ' .. text(now_ms + ARGV[7]))
+redis.call('HSET', KEYS[3], ARGV[5] .. ' lease', ARGV[6] .. ' ' .. text(now_ms + lease_ms))
 return {cursor, entries}

@@ -1,5 +1,20 @@
 -- Placed before the scripts of relays that take out of the outbox what every sink has.
 
+local lease_ms = 60000
+
+-- Which relay reads for a sink; nil where no lease lasts.
+local function reader_of(relays, sink)
+  local relay, ends = string.match(redis.call('HGET', relays, sink .. ' lease') or '', '^(%S+) (%d+)$')
+  if not relay or now_ms >= tonumber(ends) then
+    return nil
+  end
+  -- Given before the store's clock went back: from now on it lasts as long as a new one, and not until the clock is there again.
+  if tonumber(ends) > now_ms + lease_ms then
+    redis.call('HSET', relays, sink .. ' lease', relay .. ' ' .. text(now_ms + lease_ms))
+  end
+  return relay
+end
+
 local function parts(entry)
   local ms, count = string.match(entry, '^(%d+)-(%d+)$')
   return tonumber(ms), tonumber(count)
@@ -12,7 +27,7 @@ local function trim(relays, sinks)
   local stored = redis.call('HGETALL', relays)
   for at = 1, #stored, 2 do
     local reading = string.match(stored[at], '^(%S+) lease$')
-    if reading and now_ms < tonumber(string.match(stored[at + 1], '(%d+)$')) then
+    if reading and reader_of(relays, reading) then
       sinks = sinks .. ' ' .. reading
     end
   end
