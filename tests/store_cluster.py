@@ -134,16 +134,21 @@ class Cluster:
         source = self.owner(slot)
         if source is target:
             return
-        source.client.execute_command(
-            "CLUSTER", "MIGRATESLOTS", "SLOTSRANGE", slot, slot, "NODE", self.id_of(target)
-        )
+
+        def begin() -> None:
+            source.client.execute_command(
+                "CLUSTER", "MIGRATESLOTS", "SLOTSRANGE", slot, slot, "NODE", self.id_of(target)
+            )
 
         def is_done() -> bool:
             (latest, *_) = source.client.execute_command("CLUSTER", "GETSLOTMIGRATIONS")
             state = {name.decode(): value for name, value in latest.items()}["state"]
-            assert state not in (b"failed", b"canceled"), latest
+            if state in (b"failed", b"canceled"):
+                # As when one of the two does not answer for a moment; an operator tries again.
+                begin()
             return bool(state == b"success")
 
+        begin()
         become(is_done, "the slot has moved")
 
     def end(self) -> None:
