@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import typer
 
@@ -49,28 +49,12 @@ def report_failures() -> Iterator[None]:
 def _describe(error: Exception) -> str:
     import grpc
 
+    from grpc_identity.token_grants import error_reason
+
     if not isinstance(error, grpc.Call | grpc.aio.AioRpcError):
         return str(error)
-    if reason := _reason_of(error):
+    if reason := error_reason(error):
         return f"{reason}: {error.details()}"
     if error.code() is grpc.StatusCode.UNAVAILABLE:
         return f"the service does not answer: {error.details()}; is it running, and is --target right?"
     return f"{error.code().name}: {error.details()}"
-
-
-def _reason_of(error: Any) -> str:
-    """What the service has said of a refusal, as docs/errors.md lists it; nothing where it did not answer itself."""
-    from google.protobuf.message import DecodeError
-    from google.rpc import error_details_pb2
-    from grpc_status import rpc_status
-
-    info = error_details_pb2.ErrorInfo()
-    try:
-        status = rpc_status.from_call(error)
-        for detail in status.details if status is not None else ():
-            if detail.Unpack(info):
-                return str(info.reason)
-    except (ValueError, DecodeError):
-        # Who stands between may send details that are none, or that belong to another status.
-        pass
-    return ""

@@ -24,6 +24,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import grpc
+from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
@@ -305,10 +306,10 @@ def retry_after_seconds(error: Any) -> float | None:
 def _detail(error: Any, into: Any) -> bool:
     try:
         status = rpc_status.from_call(error)
-    except ValueError:
-        # Details that contradict the status: of some proxy, not of the service.
+        return status is not None and any(detail.Unpack(into) for detail in status.details)
+    except (ValueError, DecodeError):
+        # Details that contradict the status, or are none: of some proxy, not of the service.
         return False
-    return status is not None and any(detail.Unpack(into) for detail in status.details)
 
 
 def _issued_at(access_token: str) -> float | None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import pytest
 
 from grpc_identity.channels import ChannelFactory
 from grpc_identity.circuit_breaker import CircuitBreaker
@@ -84,12 +85,16 @@ async def test_a_service_that_takes_little_at_once_is_sent_that_without_pauses(
     spool.close()
 
 
-def test_who_is_overloaded_before_the_service_costs_no_record(tmp_path: Path) -> None:
-    """A balancer may answer with the code that gRPC has for requests that are too large."""
+@pytest.mark.parametrize(
+    "details", [(), (("grpc-status-details-bin", b"\xff\xff"),)], ids=["none", "unreadable"]
+)
+def test_who_is_overloaded_before_the_service_costs_no_record(tmp_path: Path, details: Any) -> None:
+    """A balancer may answer with the code that gRPC has for requests that are too large, and with details that are none."""
     taken: list[Any] = []
 
     def record_usage(request: bytes, context: Any) -> bytes:
         if not waits:
+            context.set_trailing_metadata(details)
             context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many requests")
         taken.extend(record.session_id for record in pb.RecordUsageRequest.FromString(request).records)
         return b""
