@@ -72,10 +72,10 @@ class SinkRelay:
     async def run(self) -> None:
         """Relays until cancelled."""
         retry_seconds = FIRST_RETRY_SECONDS
-        said_by_sink, is_store_away = "", False
+        said_by_sink = ""
         while True:
             wait_seconds: float = 0
-            was_store_away, is_store_away = is_store_away, False
+            is_store_away = False
             try:
                 delivery = await self.relay_once()
             except IdentityError as error:
@@ -87,8 +87,8 @@ class SinkRelay:
             match delivery:
                 case None:
                     wait_seconds = self._pace.poll_seconds
-                    # That there is nothing is an answer of the store, and says nothing of the sink.
-                    if was_store_away:
+                    # That there is nothing is an answer of the store, which was away, and says nothing of the sink.
+                    if self.problem != said_by_sink:
                         retry_seconds = FIRST_RETRY_SECONDS
                         self._note(said_by_sink)
                 case Delivered():
@@ -96,7 +96,8 @@ class SinkRelay:
                     said_by_sink = ""
                     self._note("")
                 case Undelivered():
-                    said_by_sink = said_by_sink if is_store_away else delivery.problem
+                    if not is_store_away:
+                        said_by_sink = delivery.problem
                     wait_seconds = max(retry_seconds, delivery.retry_after_seconds or 0)
                     retry_seconds = min(retry_seconds * 2, LAST_RETRY_SECONDS)
                     self._note(delivery.problem)
