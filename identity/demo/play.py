@@ -15,12 +15,11 @@ from typing import Any
 import grpc
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.wrappers_pb2 import StringValue
-from google.rpc import error_details_pb2
-from grpc_status import rpc_status
 from rich.console import Console
 from rich.table import Table
 
 from grpc_identity import Issuer
+from grpc_identity.token_grants import error_reason
 from grpc_identity.v1 import identity_service_pb2 as pb
 from grpc_identity.v1 import identity_service_pb2_grpc as pb_grpc
 from grpc_identity.v1 import tokens_pb2
@@ -189,21 +188,11 @@ async def _refusal(call: Awaitable[object], expected: str) -> str:
     try:
         await call
     except grpc.aio.AioRpcError as error:
-        reason = _reason(error)
+        reason = error_reason(error)
         if reason != expected:
             raise UnexpectedAnswerError(f"expected {expected}, got {reason or error.code().name}") from None
         return f"{error.code().name} {reason}"
     raise UnexpectedAnswerError(f"expected {expected}, but the call went through")
-
-
-def _reason(error: grpc.aio.AioRpcError) -> str:
-    call: Any = error
-    status = rpc_status.from_call(call)
-    for detail in status.details if status else ():
-        info = error_details_pb2.ErrorInfo()
-        if detail.Unpack(info):
-            return str(info.reason)
-    return ""
 
 
 async def _show_spans(console: Console, stage: Stage, session_id: str) -> None:
