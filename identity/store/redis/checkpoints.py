@@ -11,8 +11,6 @@ from identity.audit.checkpoint_turns import LastCheckpoint, Turn
 from identity.store.redis import scripts
 from identity.store.redis.scripted import ScriptContext, ScriptedStore, recording
 
-_NO_EVENT = ("", "")
-
 
 class RedisCheckpointTurns(ScriptedStore):
     """Two strings: whose turn it is, and what the last one has left."""
@@ -26,7 +24,7 @@ class RedisCheckpointTurns(ScriptedStore):
         taken, last, now_ms = await self._connection.run(
             scripts.TAKE_TURN,
             (*recording(self._keys.buckets[0]), self._keys.checkpoint_turn, self._keys.last_checkpoint),
-            (*_NO_EVENT, self._outbox_bound, self._clock.as_argument(), self._instance_id, period_ms),
+            (*self._no_event(), self._instance_id, period_ms),
         )
         return Turn(bool(taken), LastCheckpoint.parse(last), int(now_ms))
 

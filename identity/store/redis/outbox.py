@@ -19,8 +19,6 @@ from identity.store.redis.partial import where_it_is_there
 from identity.store.redis.relay_outbox import cursor_of
 from identity.store.redis.scripted import ScriptedStore, recording
 
-_NO_EVENT = ("", "")
-
 
 class RedisEventOutbox(ScriptedStore):
     """The outbox of every bucket, as those see it who fill it or look at it."""
@@ -43,11 +41,11 @@ class RedisEventOutbox(ScriptedStore):
         for bucket, (events, _, sequence, _, place, age_ms, *of_sinks) in answers:
             if place:
                 oldest[bucket.index] = Oldest(place.decode(), age_ms)
-            for sink, (cursor, unread, unread_ms) in zip(sinks, _by_sink(of_sinks), strict=True):
+            for sink, (cursor, unread, unread_age_ms) in zip(sinks, _by_sink(of_sinks), strict=True):
                 # Refusals that made room are in the sequence, and not in the outbox.
                 behind[sink] += min(events, sequence - cursor_of(cursor).head.sequence)
                 if unread:
-                    oldest_of[sink][bucket.index] = Oldest(unread.decode(), unread_ms)
+                    oldest_of[sink][bucket.index] = Oldest(unread.decode(), unread_age_ms)
         return Backlog(
             events=sum(answer[0] for _, answer in answers),
             fullest=max(answer[0] for _, answer in answers) / self._max_events,
@@ -78,7 +76,7 @@ class RedisEventOutbox(ScriptedStore):
         answer = await self._connection.run(
             scripts.BACKLOG,
             (*recording(bucket), bucket.relays, bucket.dead_letters),
-            (*_NO_EVENT, self._outbox_bound, self._clock.as_argument(), " ".join(sinks)),
+            (*self._no_event(), " ".join(sinks)),
         )
         return bucket, answer
 

@@ -126,7 +126,7 @@ class RedisRelayOutbox(ScriptedStore):
         return await self._connection.run(
             script,
             (*recording(bucket), *keys),
-            ("", "", self._outbox_bound, self._clock.as_argument(), *arguments),
+            (*self._no_event(), *arguments),
             background=True,
         )
 

@@ -64,6 +64,10 @@ class ScriptedStore:
             self._clock.as_argument(),
         )
 
+    def _no_event(self) -> tuple[str, str, str, int | str]:
+        """In its place, for a script that records none, or brings those that it records itself."""
+        return ("", "", self._outbox_bound, self._clock.as_argument())
+
     def _bucket_of_token(self, token: PresentedToken) -> BucketKeys:
         return self._keys.of_tag(token.subject_tag)
 

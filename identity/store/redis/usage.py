@@ -18,7 +18,6 @@ from identity.store.redis.keys import BucketKeys
 from identity.store.redis.scripted import ScriptedStore, recording
 
 MARK_LIVES_MS = 24 * 3600 * 1000
-_NO_EVENT = ("", "")
 
 
 class RedisUsageOutbox(ScriptedStore):
@@ -44,7 +43,7 @@ class RedisUsageOutbox(ScriptedStore):
         recorded, already, left = await self._connection.run(
             scripts.RECORD_USAGE,
             (*recording(bucket), bucket.usage_mark(report.reported_by, report.spool_id)),
-            (*_NO_EVENT, self._outbox_bound, self._clock.as_argument(), MARK_LIVES_MS, *arguments),
+            (*self._no_event(), MARK_LIVES_MS, *arguments),
             # Whoever reports forgets what is acknowledged, and can wait.
             max(self._refreshing, self._revoking),
         )
