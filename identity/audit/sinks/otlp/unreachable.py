@@ -11,7 +11,7 @@ import ssl
 
 import aiohttp
 
-from identity.audit.sinks.certificates import why_refused
+from identity.audit.sinks.certificates import not_trusted, of_another_name, why_refused
 from identity.audit.sinks.otlp.settings import Target
 
 NOT_CONNECTED = "failed to connect"
@@ -47,9 +47,9 @@ def why_not_over_http(target: Target, error: Exception) -> str:
 def hint_over_grpc(target: Target, said: str) -> str:
     """Of what gRPC says when it cannot connect; empty where TLS is not the trouble."""
     if "Hostname Verification Check failed" in said:
-        return f"its certificate is for another name than the one it is called by; check {_ENDPOINT}"
+        return of_another_name(_ENDPOINT)
     if "CERTIFICATE_VERIFY_FAILED" in said:
-        return f"its certificate is not trusted; check {_CA}"
+        return not_trusted(_CA)
     if "ALERT" in said:
         return _IF_MUTUAL
     if "handshake failed" in said:
