@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import random
 import shutil
@@ -12,29 +13,17 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from interceptors.usage import samples
+from interceptors.usage.samples import NOW_MS
 
-from grpc_identity.clock import wall_clock
 from grpc_identity.usage.losses import is_report_of_losses
 from grpc_identity.usage.spool import FRAME_BYTES, MIN_SPOOL_BYTES, Spool
 from grpc_identity.usage.spool_directory import SpoolDirectory
 from grpc_identity.v1 import identity_service_pb2 as pb
 
 HEAD_BYTES = 4096
-NOW_MS = int(wall_clock() * 1000)
 
-
-def record(name: str, at_ms: int = NOW_MS) -> bytes:
-    """A record that can be told from others."""
-    return pb.UsageRecord(
-        step=pb.USAGE_STEP_ENDED,
-        occurred_at_ms=at_ms,
-        method="/t.S/M",
-        subject="alice",
-        token_id="j",
-        status_code="OK",
-        session_id=name,
-        user_agent="a" * 100,
-    ).SerializeToString()
+record = functools.partial(samples.record, user_agent="a" * 100)
 
 
 def opened(path: Path) -> Spool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import grpc
 import pytest
+from interceptors.usage import samples
 
 from grpc_identity.channels import ChannelFactory
 from grpc_identity.circuit_breaker import CircuitBreaker
@@ -25,19 +27,7 @@ from grpc_identity.v1 import identity_service_pb2 as pb
 SMALLEST_REQUEST = 4096
 RECORDS = 200
 
-
-def record(name: str) -> bytes:
-    """A record of a call with a long user agent."""
-    return pb.UsageRecord(
-        step=pb.USAGE_STEP_ENDED,
-        occurred_at_ms=int(wall_clock() * 1000),
-        method="/t.S/M",
-        subject="alice",
-        token_id="j",
-        status_code="OK",
-        session_id=name,
-        user_agent="a" * 500,
-    ).SerializeToString()
+record = functools.partial(samples.record, user_agent="a" * 500)
 
 
 class Counted:

@@ -13,27 +13,12 @@ from typing import Any
 
 import grpc
 import pytest
+from interceptors.usage.samples import NOW_MS, record
 
-from grpc_identity.clock import wall_clock
 from grpc_identity.usage.losses import NO_LOSSES, Losses
 from grpc_identity.usage.spool import MIN_SPOOL_BYTES, Spool
 from grpc_identity.usage.spool_directory import SpoolDirectory
 from grpc_identity.v1 import identity_service_pb2 as pb
-
-NOW_MS = int(wall_clock() * 1000)
-
-
-def record(name: str, at_ms: int = NOW_MS) -> bytes:
-    """A record that can be told from others."""
-    return pb.UsageRecord(
-        step=pb.USAGE_STEP_ENDED,
-        occurred_at_ms=at_ms,
-        method="/t.S/M",
-        subject="alice",
-        token_id="j",
-        status_code="OK",
-        session_id=name,
-    ).SerializeToString()
 
 
 async def told(service: Any) -> list[tuple[str, int]]:

@@ -13,30 +13,12 @@ from typing import Any
 
 import grpc
 import pytest
+from interceptors.usage.samples import record
 
 from grpc_identity import Policy, UsageAudit, UsageSpoolError, Verifier
-from grpc_identity.clock import wall_clock
 from grpc_identity.testing import InMemoryIssuer
 from grpc_identity.token_grants import ClientSecret
 from grpc_identity.usage.spool import MIN_SPOOL_BYTES
-from grpc_identity.v1 import identity_service_pb2 as pb
-
-RECORD = pb.UsageRecord(
-    step=pb.USAGE_STEP_ENDED,
-    occurred_at_ms=int(wall_clock() * 1000),
-    method="/t.S/M",
-    subject="alice",
-    token_id="j",
-    status_code="OK",
-)
-
-
-def record(name: str) -> bytes:
-    """A record that can be told from others."""
-    named = pb.UsageRecord()
-    named.CopyFrom(RECORD)
-    named.session_id = name
-    return named.SerializeToString()
 
 
 async def recorded(service: Any) -> list[Any]:

@@ -10,29 +10,15 @@ from typing import Any
 
 import grpc
 import pytest
+from interceptors.usage.samples import record
 
-from grpc_identity.clock import wall_clock
 from grpc_identity.token_grants import ClientSecret
 from grpc_identity.usage.spool import MIN_SPOOL_BYTES, client_of
 from grpc_identity.usage.spool_directory import SpoolDirectory
 from grpc_identity.v1 import clients_pb2
-from grpc_identity.v1 import identity_service_pb2 as pb
 
 REPORTER = clients_pb2.ClientPolicy(grants=["GRANT_REPORT_USAGE"])
 CLIENT_PLACE = 3072
-
-
-def record(name: str) -> bytes:
-    """A record that can be told from others."""
-    return pb.UsageRecord(
-        step=pb.USAGE_STEP_ENDED,
-        occurred_at_ms=int(wall_clock() * 1000),
-        method="/t.S/M",
-        subject="alice",
-        token_id="j",
-        status_code="OK",
-        session_id=name,
-    ).SerializeToString()
 
 
 async def reported(service: Any) -> list[tuple[str, str]]:
