@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -13,26 +13,14 @@ from typing import Any
 import grpc
 import pytest
 import pytest_asyncio
-import uvloop
+from loops import pytest_asyncio_loop_factories
 
 from grpc_identity import Policy, Verifier
 from grpc_identity.aio import AuthInterceptor as AioAuthInterceptor
 from grpc_identity.sync import AuthInterceptor
 from grpc_identity.testing import InMemoryIssuer
 
-LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
-    "asyncio": asyncio.new_event_loop,
-    "uvloop": uvloop.new_event_loop,
-}
-
-
-def pytest_asyncio_loop_factories(
-    config: pytest.Config, item: pytest.Item
-) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
-    """Tests run on asyncio's loop; those marked with ``loop_factories`` on the ones they name."""
-    marker = item.get_closest_marker("asyncio")
-    named = marker.kwargs.get("loop_factories", ()) if marker is not None else ()
-    return LOOPS if named else {"asyncio": LOOPS["asyncio"]}
+__all__ = ["pytest_asyncio_loop_factories"]
 
 
 class RevocableVerifier(Verifier):

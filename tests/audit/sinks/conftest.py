@@ -2,26 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
-from collections.abc import Callable, Mapping
 
 import pytest
-import uvloop
+from loops import pytest_asyncio_loop_factories
 
-LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
-    "asyncio": asyncio.new_event_loop,
-    "uvloop": uvloop.new_event_loop,
-}
-
-
-def pytest_asyncio_loop_factories(
-    config: pytest.Config, item: pytest.Item
-) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
-    """Tests run on asyncio's loop; those marked with ``loop_factories`` on the ones they name."""
-    marker = item.get_closest_marker("asyncio")
-    named = marker.kwargs.get("loop_factories", ()) if marker is not None else ()
-    return LOOPS if named else {"asyncio": LOOPS["asyncio"]}
+__all__ = ["pytest_asyncio_loop_factories"]
 
 
 @pytest.fixture(autouse=True)
