@@ -97,6 +97,15 @@ def new_valkey_fixture() -> Callable[..., ValkeyServer]:
     return start_valkey
 
 
+@pytest.fixture
+def own_valkey(new_valkey: Callable[..., ValkeyServer]) -> Iterator[ValkeyServer]:
+    """For one test alone, which may stop it in the middle (SIGSTOP)."""
+    server = new_valkey({"maxmemory-policy": "noeviction", "save": ""})
+    yield server
+    os.kill(server._process.pid, signal.SIGCONT)
+    server.terminate()
+
+
 @dataclass
 class Refusal:
     """A gRPC error as a client sees it."""

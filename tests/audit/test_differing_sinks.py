@@ -11,6 +11,7 @@ from typing import Any
 import exported_ranges
 import httpx
 from audit.order import assert_chained_in_order
+from audit.relays import running
 
 from identity.audit.explanations import Dropped, Numbers, explanations
 from identity.audit.line import line_of
@@ -22,16 +23,12 @@ from identity.relay_process import RelayProcess
 
 
 @contextlib.asynccontextmanager
-async def running(*relays: Any) -> AsyncIterator[None]:
+async def sharing(*relays: Any) -> AsyncIterator[None]:
+    """Each knows of the others before any begins."""
     for relay in relays:
         await relay.share_out()
-    tasks = [asyncio.create_task(relay.run()) for relay in relays]
-    try:
+    async with running(*relays):
         yield
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def test_every_sink_that_one_relay_names_gets_every_event_of_every_bucket(
@@ -41,7 +38,7 @@ async def test_every_sink_that_one_relay_names_gets_every_event_of_every_bucket(
     monkeypatch.setattr(relay_module, "LAST_RETRY_SECONDS", 0.05)
     ones, two = told_sink("one"), told_sink("two", is_away=True)
     has_one, has_both = relay_of(service, ones, name="a"), relay_of(service, ones, two, name="b")
-    async with running(has_one, has_both):
+    async with sharing(has_one, has_both):
         await asyncio.gather(*(issue(service, f"user-{number}") for number in range(100)))
         await wait_until(lambda: ones.types().count("tokens.issued") == 100)
         # Also what was in the buckets of the relay that has no such sink.

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from typing import Any
 
 import pytest
 from audit.order import assert_chained_in_order
+from audit.relays import running
 from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
@@ -24,17 +24,6 @@ from identity.errors import IdentityError
 from identity.store.redis.relay_outbox import MAX_DEAD_LETTERS
 
 NOW_MS = 1_900_000_000_000
-
-
-@contextlib.asynccontextmanager
-async def running(*relays: Any) -> Any:
-    tasks = [asyncio.create_task(relay.run()) for relay in relays]
-    try:
-        yield tasks
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def is_empty(service: Any, waiting: Any, *sinks: str) -> bool:

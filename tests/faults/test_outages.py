@@ -6,7 +6,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Iterator
 from typing import Any
 
 import grpc
@@ -21,16 +20,10 @@ TIMEOUT_MS = 500
 
 
 @pytest.fixture
-def store(new_valkey: Any) -> Iterator[ValkeyServer]:
-    server = new_valkey({"maxmemory-policy": "noeviction", "save": ""})
-    yield server
-    os.kill(server._process.pid, signal.SIGCONT)
-    server.terminate()
-
-
-@pytest.fixture
-async def service(store: ValkeyServer, make_settings: Any, start_service: Any) -> Any:
-    return await start_service(make_settings(redis={"url": store.connection_url, "timeout_ms": TIMEOUT_MS}))
+async def service(own_valkey: ValkeyServer, make_settings: Any, start_service: Any) -> Any:
+    return await start_service(
+        make_settings(redis={"url": own_valkey.connection_url, "timeout_ms": TIMEOUT_MS})
+    )
 
 
 def client(store: ValkeyServer, **options: Any) -> Any:
@@ -67,16 +60,16 @@ async def works(session: Session) -> bool:
 
 @pytest.mark.parametrize("how", ["CLIENT PAUSE", "SIGSTOP"])
 async def test_a_store_that_stands_still_is_unavailable_in_bounded_time(
-    service: Any, store: ValkeyServer, refused: Any, wait_until: Any, how: str
+    service: Any, own_valkey: ValkeyServer, refused: Any, wait_until: Any, how: str
 ) -> None:
     session, revoked = await begin(service), await begin(service)
     await service.identity.Revoke(
         pb.RevokeRequest(session_id=revoked.tokens.session_id), metadata=service.login
     )
     if how == "SIGSTOP":
-        os.kill(store._process.pid, signal.SIGSTOP)
+        os.kill(own_valkey._process.pid, signal.SIGSTOP)
     else:
-        client(store).client_pause(4_000)
+        client(own_valkey).client_pause(4_000)
     loop = asyncio.get_running_loop()
     began = loop.time()
     refusals = await asyncio.gather(*(refused(session.refresh()) for _ in range(20)))
@@ -89,17 +82,17 @@ async def test_a_store_that_stands_still_is_unavailable_in_bounded_time(
         await session.refresh(timeout=0.1)
     assert failed.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
     if how == "SIGSTOP":
-        os.kill(store._process.pid, signal.SIGCONT)
+        os.kill(own_valkey._process.pid, signal.SIGCONT)
     await wait_until(lambda: works(session))
     await session.refresh()
     assert (await refused(revoked.refresh())).reason == "FAMILY_REVOKED"
 
 
 async def test_a_store_that_is_full_gives_nothing_new_and_goes_on_when_there_is_room(
-    service: Any, store: ValkeyServer, refused: Any, wait_until: Any
+    service: Any, own_valkey: ValkeyServer, refused: Any, wait_until: Any
 ) -> None:
     session = await begin(service)
-    administration = client(store)
+    administration = client(own_valkey)
     administration.config_set("maxmemory", "1mb")
     refusal = await refused(session.refresh())
     assert (refusal.code, refusal.reason) == (grpc.StatusCode.UNAVAILABLE, "STORE_UNAVAILABLE")
@@ -109,36 +102,36 @@ async def test_a_store_that_is_full_gives_nothing_new_and_goes_on_when_there_is_
 
 
 async def test_a_primary_that_became_a_replica_is_refused_and_used_again_as_a_primary(
-    service: Any, store: ValkeyServer, new_valkey: Any, refused: Any, wait_until: Any
+    service: Any, own_valkey: ValkeyServer, new_valkey: Any, refused: Any, wait_until: Any
 ) -> None:
     session = await begin(service)
-    client(store).replicaof("127.0.0.1", "1")  # of nobody: it keeps what it has, and takes nothing
+    client(own_valkey).replicaof("127.0.0.1", "1")  # of nobody: it keeps what it has, and takes nothing
     refusal = await refused(session.refresh())
     assert (refusal.code, refusal.reason) == (grpc.StatusCode.UNAVAILABLE, "STORE_UNAVAILABLE")
     assert "store_read_only" in {problem.name for problem in await service.server._ready()}
-    client(store).replicaof("NO", "ONE")
+    client(own_valkey).replicaof("NO", "ONE")
     await wait_until(lambda: works(session))
 
 
 async def test_a_password_that_is_changed_and_set_back_needs_no_restart(
-    service: Any, store: ValkeyServer, refused: Any, wait_until: Any
+    service: Any, own_valkey: ValkeyServer, refused: Any, wait_until: Any
 ) -> None:
     session = await begin(service)
-    administration = client(store)
+    administration = client(own_valkey)
     administration.config_set("requirepass", "another")
     administration.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
     refusal = await refused(session.refresh())
     assert (refusal.code, refusal.reason) == (grpc.StatusCode.UNAVAILABLE, "STORE_UNAVAILABLE")
     assert "another" not in refusal.message
-    client(store, password="another").config_set("requirepass", "")
+    client(own_valkey, password="another").config_set("requirepass", "")
     await wait_until(lambda: works(session))
 
 
 async def test_scripts_that_are_flushed_under_load_are_loaded_again_and_nobody_notices(
-    service: Any, store: ValkeyServer
+    service: Any, own_valkey: ValkeyServer
 ) -> None:
     sessions = [await begin(service) for _ in range(8)]
-    administration = client(store)
+    administration = client(own_valkey)
 
     async def live(session: Session) -> None:
         for _ in range(20):
