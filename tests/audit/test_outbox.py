@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import grpc
@@ -58,16 +59,26 @@ async def test_of_a_flood_of_refusals_the_first_are_told_and_the_others_counted(
     assert len({event.event_id for event in told}) == len(told)
 
 
-async def test_the_next_refusal_tells_what_was_counted_in_a_window_that_is_over(
-    service: Any, refused: Any, issue: Any, relay_of: Any, told_sink: Any
-) -> None:
+async def folded(service: Any, issue: Any, refused: Any) -> Callable[[], Awaitable[None]]:
+    """Five refusals are only counted, at a time that stands still. What is returned asks once more."""
     tokens = await revoked_session(service, issue)
     request = pb.RefreshRequest(refresh_token=tokens.refresh_token)
     service.server.store.clock.frozen_at_ms = 1_900_000_000_000
-    for _ in range(FOLD_BEYOND + 5):
+
+    async def refuse_one() -> None:
         await refused(service.identity.Refresh(request, metadata=service.login))
+
+    for _ in range(FOLD_BEYOND + 5):
+        await refuse_one()
+    return refuse_one
+
+
+async def test_the_next_refusal_tells_what_was_counted_in_a_window_that_is_over(
+    service: Any, refused: Any, issue: Any, relay_of: Any, told_sink: Any
+) -> None:
+    refuse_one = await folded(service, issue, refused)
     service.server.store.clock.frozen_at_ms += int(FOLD_WINDOW_SECONDS * 1000)
-    await refused(service.identity.Refresh(request, metadata=service.login))
+    await refuse_one()
     sink = told_sink()
     await everything(relay_of, service, sink)
     counts = [each.event.count for each in sink.taken if each.event.type == "refresh.refused"]
@@ -78,15 +89,11 @@ async def test_the_next_refusal_tells_what_was_counted_in_a_window_that_is_over(
 async def test_what_was_counted_is_told_when_the_stores_clock_has_gone_back(
     service: Any, refused: Any, issue: Any, relay_of: Any, told_sink: Any, told_by: str
 ) -> None:
-    tokens = await revoked_session(service, issue)
-    request = pb.RefreshRequest(refresh_token=tokens.refresh_token)
-    service.server.store.clock.frozen_at_ms = 1_900_000_000_000
-    for _ in range(FOLD_BEYOND + 5):
-        await refused(service.identity.Refresh(request, metadata=service.login))
+    refuse_one = await folded(service, issue, refused)
     service.server.store.clock.frozen_at_ms -= 3_600_000
     expected = [0] * FOLD_BEYOND + [5]
     if told_by == "the next refusal":
-        await refused(service.identity.Refresh(request, metadata=service.login))
+        await refuse_one()
         expected += [0]
     sink = told_sink()
     await everything(relay_of, service, sink)

@@ -82,32 +82,39 @@ async def test_a_theft_names_its_session(service: Any, written_log: Any, new_ses
     assert first not in written_log.text
 
 
-async def test_a_subject_has_the_pseudonym_that_the_audit_gives_it(
-    make_settings: Any, start_service: Any, written_log: Any, tmp_path: Path
-) -> None:
+PSEUDONYM_KEY = PseudonymKey(bytes(range(32)))
+
+
+@pytest.fixture
+async def pseudonymous(make_settings: Any, start_service: Any, tmp_path: Path) -> Any:
+    """A service whose audit has pseudonyms."""
     file = tmp_path / "pseudonym"
-    file.write_bytes(bytes(range(32)))
-    service = await start_service(make_settings(audit={"subject": "pseudonym", "pseudonym_key_file": file}))
+    file.write_bytes(PSEUDONYM_KEY.secret)
+    return await start_service(make_settings(audit={"subject": "pseudonym", "pseudonym_key_file": file}))
+
+
+async def test_a_subject_has_the_pseudonym_that_the_audit_gives_it(
+    pseudonymous: Any, written_log: Any
+) -> None:
+    service = pseudonymous
     await refused(service.identity.ListSessions(pb.ListSessionsRequest(subject="alice-in-chains")))
     (line,) = written_log.of(AUTH)
-    assert line["user.hash"] == PseudonymKey(bytes(range(32))).pseudonym_of("alice-in-chains")
+    assert line["user.hash"] == PSEUDONYM_KEY.pseudonym_of("alice-in-chains")
     assert "user.id" not in line
     assert "alice" not in written_log.text
 
 
 async def test_a_session_has_the_pseudonym_that_the_audit_gives_it(
-    make_settings: Any, start_service: Any, written_log: Any, tmp_path: Path
+    pseudonymous: Any, written_log: Any
 ) -> None:
-    file = tmp_path / "pseudonym"
-    file.write_bytes(bytes(range(32)))
-    service = await start_service(make_settings(audit={"subject": "pseudonym", "pseudonym_key_file": file}))
+    service = pseudonymous
     request = pb.IssueTokensRequest(subject="alice", audience=["orders"])
     tokens = (await service.identity.IssueTokens(request, metadata=service.login)).tokens
     await service.identity.Revoke(pb.RevokeRequest(session_id=tokens.session_id), metadata=service.login)
     refresh = pb.RefreshRequest(refresh_token=tokens.refresh_token)
     await refused(service.identity.Refresh(refresh, metadata=service.login))
     (line,) = written_log.of(AUTH)
-    assert line["session.id"] == PseudonymKey(bytes(range(32))).pseudonym_of_session(tokens.session_id)
+    assert line["session.id"] == PSEUDONYM_KEY.pseudonym_of_session(tokens.session_id)
     assert tokens.session_id not in written_log.text
 
 
