@@ -33,7 +33,7 @@ from grpc_identity.v1 import identity_service_pb2 as pb
 from grpc_identity.v1 import identity_service_pb2_grpc as pb_grpc
 from identity.app import IdentityServer
 from identity.audit.event import Circumstances, EndUser, new_event_id
-from identity.store.ports import EndReason, NewFamily, Spend, SpendLimits, Spent
+from identity.store.decisions import EndReason, NewFamily, Spend, SpendLimits, Spent
 from identity.tokens.family_id import FamilyId, subject_tag
 from identity.tokens.lifetimes import ClientKind, SessionLifetime
 from identity.tokens.refresh_token import RefreshToken, family_secret_hash

@@ -30,7 +30,7 @@ from identity.sessions.refresh import Refresh
 from identity.sessions.revoke import Revoke
 from identity.sessions.sealed_answers import AnswerSealing
 from identity.sessions.usage import RecordUsage
-from identity.store.ports import SpendLimits
+from identity.store.decisions import SpendLimits
 from identity.tokens.access_token import AccessTokenAssembler
 from identity.tokens.refresh_token import RefreshTokenCodec
 

@@ -20,7 +20,7 @@ from identity.sessions.revoke import (
     Target,
     TokenTarget,
 )
-from identity.store.ports import SPEND_SUCCEEDED, SpendVerdict
+from identity.store.decisions import SPEND_SUCCEEDED, SpendVerdict
 from identity.telemetry.instruments import (
     CALL_DURATION,
     CLIENT_REFRESHES,

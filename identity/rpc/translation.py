@@ -26,7 +26,7 @@ from identity.keys.plan import KeyStep, needed_until
 from identity.keys.schedule import Schedule
 from identity.sessions.introspect import ActiveToken, TokenType
 from identity.sessions.minting import MintedTokens
-from identity.store.ports import FamilyState, Lineage, SpendVerdict
+from identity.store.decisions import FamilyState, Lineage, SpendVerdict
 from identity.tokens.lifetimes import ClientKind
 from identity.verifiers.census import VerifierState
 

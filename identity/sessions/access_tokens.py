@@ -10,7 +10,7 @@ from grpc_identity.errors import TokenError
 from grpc_identity.jwk import KeySet
 from grpc_identity.jws import verify_compact
 from identity.clock import Clock
-from identity.store.ports import PresentedToken
+from identity.store.decisions import PresentedToken
 from identity.tokens.access_token import TokenId
 from identity.tokens.family_id import FamilyId
 

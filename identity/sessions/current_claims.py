@@ -26,8 +26,9 @@ from identity.claims_source.ports import Active, ClaimsSource, Disabled, Occasio
 from identity.errors import IdentityError, Reason, audit_unavailable
 from identity.sessions.caller import Caller
 from identity.sessions.revoke import RevocationCause
+from identity.store.decisions import EndReason, SpendVerdict, Spent
 from identity.store.known_claims import KnownClaimsStore, NoteVerdict
-from identity.store.ports import EndReason, RevocationStore, SpendVerdict, Spent
+from identity.store.ports import RevocationStore
 from identity.tokens.access_token import serialised_roles
 from identity.tokens.family_id import FamilyId
 

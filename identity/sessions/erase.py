@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from identity.audit.event import new_event_id
 from identity.clients.policy import Grant, require_grant, require_subject
 from identity.sessions.caller import Caller
-from identity.store.ports import Erased, RevocationStore
+from identity.store.decisions import Erased
+from identity.store.ports import RevocationStore
 
 
 @dataclass(frozen=True, slots=True)

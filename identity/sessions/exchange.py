@@ -22,7 +22,8 @@ from identity.errors import IdentityError, Reason, audit_unavailable
 from identity.sessions.access_tokens import AccessTokenReader, ReadAccessToken
 from identity.sessions.caller import Caller
 from identity.sessions.minting import AccessTokenMint, MintedTokens, Recording
-from identity.store.ports import ExchangeVerdict, SessionStore
+from identity.store.decisions import ExchangeVerdict
+from identity.store.ports import SessionStore
 from identity.tokens.access_token import SessionClaims, serialised_private
 from identity.tokens.family_id import bucket_of
 

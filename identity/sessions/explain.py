@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from identity.store.ports import Lineage, SessionReader
+from identity.store.decisions import Lineage
+from identity.store.ports import SessionReader
 from identity.tokens.family_id import FamilyId
 
 

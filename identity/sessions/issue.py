@@ -15,7 +15,8 @@ from identity.sessions.caller import Caller
 from identity.sessions.current_claims import CurrentClaims, without_answer
 from identity.sessions.minting import AccessTokenMint, MintedTokens, Recording, SessionTokens
 from identity.sessions.sealed_answers import AnswerSealing
-from identity.store.ports import IdempotentIssue, NewFamily, SessionStore, Started, StartVerdict
+from identity.store.decisions import IdempotentIssue, NewFamily, Started, StartVerdict
+from identity.store.ports import SessionStore
 from identity.tokens.access_token import SessionClaims, claims_of_session, serialised_roles
 from identity.tokens.family_id import FAMILY_ID_BYTES, FamilyId, bucket_of, subject_tag
 from identity.tokens.lifetimes import ClientKind, refresh_expires_at_ms

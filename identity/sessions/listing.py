@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from identity.clients.policy import Grant, require_grant, require_subject
 from identity.errors import field_invalid
 from identity.sessions.caller import Caller
-from identity.store.ports import FamilyState, SessionReader
+from identity.store.decisions import FamilyState
+from identity.store.ports import SessionReader
 
 DEFAULT_PAGE_SIZE = 50
 MAX_PAGE_SIZE = 100

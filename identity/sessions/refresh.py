@@ -40,7 +40,8 @@ from identity.sessions.caller import Caller
 from identity.sessions.current_claims import CurrentClaims, without_answer
 from identity.sessions.issue import digest_of
 from identity.sessions.minting import AccessTokenMint, MintedTokens, Recording, SessionTokens
-from identity.store.ports import NotSpent, SessionStore, Spend, SpendLimits, SpendVerdict, Spent
+from identity.store.decisions import NotSpent, Spend, SpendLimits, SpendVerdict, Spent
+from identity.store.ports import SessionStore
 from identity.tokens.access_token import claims_of_session
 from identity.tokens.family_id import FamilyId, bucket_of
 from identity.tokens.lifetimes import refresh_expires_at_ms

@@ -12,7 +12,8 @@ from identity.clients.policy import Grant, require_grant, require_request, requi
 from identity.errors import IdentityError, Reason
 from identity.sessions.access_tokens import AccessTokenReader
 from identity.sessions.caller import Caller
-from identity.store.ports import EndReason, RevocationStore, RevokeVerdict
+from identity.store.decisions import EndReason, RevokeVerdict
+from identity.store.ports import RevocationStore
 from identity.tokens.family_id import FamilyId
 from identity.tokens.refresh_token import (
     RefreshTokenCodec,

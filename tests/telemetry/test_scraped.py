@@ -265,7 +265,7 @@ async def test_round_trips_to_the_store_are_timed_and_failures_named(
 @pytest.mark.parametrize("clients", [99, 100, 150])
 def test_so_many_clients_have_series_of_their_own(clients: int) -> None:
     from identity.rpc.metrics import RefreshMetrics
-    from identity.store.ports import SpendVerdict
+    from identity.store.decisions import SpendVerdict
     from identity.telemetry.instruments import CLIENT_REFRESHES, MAX_CLIENTS
     from identity.telemetry.meters import Meters
 

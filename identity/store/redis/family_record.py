@@ -13,7 +13,7 @@ from hashlib import sha256
 from struct import Struct
 from typing import TypeAlias
 
-from identity.store.ports import Ending, EndReason
+from identity.store.decisions import Ending, EndReason
 from identity.tokens.family import Step
 from identity.tokens.family_id import NAME_CHARS, FamilyId, SubjectTag
 from identity.tokens.lifetimes import ClientKind, SessionLifetime

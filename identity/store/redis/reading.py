@@ -6,14 +6,7 @@ import asyncio
 from collections.abc import Sequence
 
 from identity.audit.event import EndUser
-from identity.store.ports import (
-    Ending,
-    EndReason,
-    FamilyState,
-    Lineage,
-    PresentedToken,
-    SpendVerdict,
-)
+from identity.store.decisions import Ending, EndReason, FamilyState, Lineage, PresentedToken, SpendVerdict
 from identity.store.redis.family_record import FamilyRecord, newest_first, unpacked_terms
 from identity.store.redis.keys import BucketKeys
 from identity.store.redis.scripted import ScriptedStore

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Sequence
 
 from identity.audit.event import Circumstances, EventType
-from identity.store.ports import EndReason, Erased, PresentedToken, RevokeVerdict
+from identity.store.decisions import EndReason, Erased, PresentedToken, RevokeVerdict
 from identity.store.redis import scripts
 from identity.store.redis.keys import BucketKeys
 from identity.store.redis.scripted import ScriptedStore, raise_if_full, recording, session_id_of

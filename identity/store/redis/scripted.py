@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from identity.audit.event import Circumstances
 from identity.errors import audit_unavailable
-from identity.store.ports import PresentedToken
+from identity.store.decisions import PresentedToken
 from identity.store.redis.durability import Durability
 from identity.store.redis.keys import BucketKeys, KeySpace
 from identity.store.redis.topology import StoreConnection

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from identity.audit.event import Circumstances
-from identity.store.ports import (
+from identity.store.decisions import (
     SPEND_SUCCEEDED,
     Exchanged,
     ExchangeVerdict,
