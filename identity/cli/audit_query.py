@@ -83,7 +83,8 @@ def query(
         identity audit query audit.jsonl --session 6Xb… --json | jq .type
         identity audit query --outbox --config identity.toml --type 'refresh.*' --outcome refused
 
-    Each event is shown once, by time, however often and by how many sinks it was exported. Whether they are all there, and as they were, is for `identity audit verify` to say.
+    Each event is shown once, by time, however often and by how many sinks it was exported. Whether they are all there, and as
+    they were, is for `identity audit verify` to say.
     """
     chosen = event_files(files, otlp_files)
     if not chosen and not outbox:

@@ -3,7 +3,8 @@
 Each event is one finished span in the trace of the call that caused it: a child of the caller's span where the caller is trusted,
 otherwise the root of a trace of its own with a link to what the caller said. Trace ids follow from the event's id, span ids from its
 link in the chain, so that an event sent twice is the same span twice, and no two events are one span: nobody outside can tell or
-choose a link, while who reports uses of tokens chooses what ids are made of. Times are those of the event. Sampling flags, ``tracestate`` and baggage of the caller decide nothing.
+choose a link, while who reports uses of tokens chooses what ids are made of. Times are those of the event. Sampling flags,
+``tracestate`` and baggage of the caller decide nothing.
 """
 
 from __future__ import annotations
